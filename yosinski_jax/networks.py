@@ -1,0 +1,254 @@
+"""The networks of the study, each an ordered list of named layers.
+
+A layer is what has parameters, with the ReLU, pooling, normalisation and dropout that follow it.
+So "the first n layers" means the same thing in every network, and a network can be applied from any
+layer to any other: `network.apply(variables, features, start=3)`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from yosinski_jax import layers as ops
+from yosinski_jax.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def _kernel_init(std: float | None) -> Callable[..., jax.Array]:
+    return nn.initializers.he_normal() if std is None else nn.initializers.normal(std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution with bias and ReLU, then pooling, then local response normalisation.
+
+    Attributes:
+        name: the layer's name, the key of its parameters.
+        features: number of output channels.
+        size: side of the square kernel, in pixels.
+        stride: step of the kernel, in pixels.
+        padding: zeros added on each side, in pixels.
+        groups: independent groups into which input and output channels are cut.
+        pool: (window, stride) of the max pooling, in pixels; None for no pooling.
+        norm: whether local response normalisation follows the pooling.
+        std: standard deviation of the gaussian initial kernel; None for He's.
+        bias: the initial bias.
+    """
+
+    name: str
+    features: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    pool: tuple[int, int] | None = None
+    norm: bool = False
+    std: float | None = None
+    bias: float = 0.0
+
+    def kernel_shape(self, shape: Shape) -> Shape:
+        """Returns the kernel's shape for an input of `shape` (H, W, C)."""
+        return (self.size, self.size, shape[-1] // self.groups, self.features)
+
+    def convolved_shape(self, shape: Shape) -> Shape:
+        """Returns the shape (H, W, C) after the convolution and before the pooling."""
+        height, width, _ = shape
+        height, width = (
+            (side + 2 * self.padding - self.size) // self.stride + 1 for side in (height, width)
+        )
+        return (height, width, self.features)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape (H, W, C) of the output; sides below 1: it does not fit."""
+        height, width, channels = self.convolved_shape(shape)
+        if self.pool is not None:
+            window, stride = self.pool
+            height, width = (height - window) // stride + 1, (width - window) // stride + 1
+        return (height, width, channels)
+
+    def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Applies the layer to `x` [B, H, W, C]."""
+        x = ops.conv2d(x, kernel, stride=self.stride, padding=self.padding, groups=self.groups)
+        x = nn.relu(x + bias)
+        if self.pool is not None:
+            x = ops.max_pool(x, window=self.pool[0], stride=self.pool[1])
+        return ops.local_response_norm(x) if self.norm else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A fully connected layer on the flattened input, with ReLU and dropout unless it is the last.
+
+    Attributes:
+        name: the layer's name, the key of its parameters.
+        features: number of outputs.
+        relu: whether a ReLU follows.
+        dropout: share of the outputs set to zero in training; the others are scaled up.
+        std: standard deviation of the gaussian initial kernel; None for He's.
+        bias: the initial bias.
+    """
+
+    name: str
+    features: int
+    relu: bool = True
+    dropout: float = 0.0
+    std: float | None = None
+    bias: float = 0.0
+
+    def kernel_shape(self, shape: Shape) -> Shape:
+        """Returns the kernel's shape for one input of `shape`."""
+        return (math.prod(shape), self.features)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of one output."""
+        del shape
+        return (self.features,)
+
+    def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Applies the layer, without its dropout, to `x` [B, ...]."""
+        x = x.reshape(x.shape[0], -1) @ kernel + bias
+        return nn.relu(x) if self.relu else x
+
+
+Layer = Conv | Dense
+
+
+class _Bound(nn.Module):
+    """One layer with its parameters: float32 in the tree, `dtype` in the computation."""
+
+    layer: Layer
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        layer = self.layer
+        init, bias_init = _kernel_init(layer.std), nn.initializers.constant(layer.bias)
+        kernel = self.param("kernel", init, layer.kernel_shape(x.shape[1:]), jnp.float32)
+        bias = self.param("bias", bias_init, (layer.features,), jnp.float32)
+        x = layer(x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype))
+        if isinstance(layer, Dense) and layer.dropout:
+            x = nn.Dropout(layer.dropout)(x, deterministic=not train)
+        return x
+
+
+class Network(nn.Module):
+    """A network as an ordered list of named layers.
+
+    Its parameters are `{layer name: {"kernel": ..., "bias": ...}}`, float32, one subtree a layer.
+
+    Attributes:
+        layers: the layers, first to last.
+        dtype: type of the computation; logits are float32 always.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    dtype: Any = jnp.float32
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of the layers, first to last."""
+        return tuple(layer.name for layer in self.layers)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, start: int = 0, stop: int | None = None, train: bool = False
+    ) -> jax.Array:
+        """Applies layers start + 1 … stop.
+
+        Args:
+            x: images [B, H, W, C] if `start` is 0, else the output of layer number `start`.
+            start: number of layers already applied.
+            stop: number of the last layer to apply; all if None.
+            train: whether dropout is active (it draws from the rng collection "dropout").
+
+        Returns:
+            The output of layer `stop`, in `dtype`; float32 logits [B, classes] if it is the last.
+
+        Raises:
+            ValueError: If not 0 <= start <= stop <= number of layers.
+        """
+        last = len(self.layers)
+        stop = last if stop is None else stop
+        if not 0 <= start <= stop <= last:
+            raise ValueError(f"start={start}, stop={stop}: expected 0 <= start <= stop <= {last}")
+        for layer in self.layers[start:stop]:
+            x = _Bound(layer, self.dtype, name=layer.name)(x, train)
+        return x.astype(jnp.float32) if stop == last else x
+
+
+def digits4(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
+    """Two small convolutions and two fully connected layers, for 8×8 digits."""
+    del image_shape
+    return (
+        Conv("conv1", 16, 3, padding=1, pool=(2, 2)),
+        Conv("conv2", 32, 3, padding=1, pool=(2, 2)),
+        Dense("fc3", 64),
+        Dense("fc4", classes, relu=False),
+    )
+
+
+def cifar5(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
+    """The five-layer network of the CIFAR-10 replication; 881,989 parameters with 5 classes."""
+    del image_shape
+    return (
+        Conv("conv1", 32, 3, padding=1, pool=(2, 2)),
+        Conv("conv2", 64, 3, padding=1, pool=(2, 2)),
+        Conv("conv3", 128, 3, padding=1, pool=(2, 2)),
+        Dense("fc4", 384),
+        Dense("fc5", classes, relu=False),
+    )
+
+
+NETWORKS: dict[str, Callable[[int, Shape], tuple[Layer, ...]]] = {
+    "digits4": digits4,
+    "cifar5": cifar5,
+}
+
+
+def shapes(layers: Sequence[Layer], image_shape: Shape) -> list[Shape]:
+    """Returns the shape of one input of each layer, then of the last layer's output."""
+    found = [tuple(image_shape)]
+    for layer in layers:
+        found.append(layer.output_shape(found[-1]))
+    return found
+
+
+def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) -> Network:
+    """Returns the network `name` with `classes` outputs for images of `image_shape` (H, W, C).
+
+    Raises:
+        UserError: If there is no such network or the images are too small for it.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"--network={name}: unknown; choose one of {', '.join(sorted(NETWORKS))}")
+    layers = NETWORKS[name](classes, tuple(image_shape))
+    for layer, shape in zip(layers, shapes(layers, image_shape)[1:], strict=True):
+        if min(shape) < 1:
+            size = "×".join(map(str, image_shape))
+            raise UserError(
+                f"--network={name}: does not fit images of {size}: nothing is left after"
+                f" {layer.name}; use larger images or --network={default_network('', image_shape)}"
+            )
+    return Network(layers, dtype)
+
+
+def default_network(dataset: str, image_shape: Shape | None) -> str:
+    """Returns the name of the network that suits a dataset and its image shape (H, W, C).
+
+    Images that vary in size (`image_shape` None) are taken for ImageNet's.
+    """
+    del dataset
+    if image_shape is None:
+        return "caffenet"
+    side = min(image_shape[:2])
+    return next((name for most, name in _LARGEST_SIDE if side <= most), "caffenet")
+
+
+# Largest side, in pixels, for which a network is the default.
+_LARGEST_SIDE = ((15, "digits4"), (47, "cifar5"), (127, "caffenet64"))
