@@ -23,9 +23,8 @@ def conv2d(
 
 def max_pool(x: jax.Array, *, window: int, stride: int) -> jax.Array:
     """Takes the maximum over `window` × `window` patches of `x` [B, H, W, C], without padding."""
-    low = jnp.array(-jnp.inf, x.dtype)
     shape, strides = (1, window, window, 1), (1, stride, stride, 1)
-    return lax.reduce_window(x, low, lax.max, shape, strides, "VALID")
+    return lax.reduce_window(x, -jnp.inf, lax.max, shape, strides, "VALID")
 
 
 def local_response_norm(
@@ -37,5 +36,5 @@ def local_response_norm(
     """
     window = (1,) * (x.ndim - 1) + (size,)
     pad = ((0, 0),) * (x.ndim - 1) + ((size // 2, size // 2),)
-    squares = lax.reduce_window(x * x, jnp.array(0, x.dtype), lax.add, window, (1,) * x.ndim, pad)
+    squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, pad)
     return x * (k + alpha / size * squares) ** -beta
