@@ -25,7 +25,7 @@ def other(half: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Run:
     """One network of the study on one pair of tasks.
 
     Attributes:
@@ -83,8 +83,8 @@ class Network:
         return None if self.source is None else f"base{self.source}"
 
 
-def parse(name: str) -> Network:
-    """The network with a paper name: `parse("A3B+")`. Inverse of `Network.name`.
+def parse(name: str) -> Run:
+    """The network with a paper name: `parse("A3B+")`. Inverse of `Run.name`.
 
     Raises:
       UserError: `name` is not of that form.
@@ -95,9 +95,9 @@ def parse(name: str) -> Network:
             f"network name {name!r} is not of the form baseA, B3B, B3B+, A3B, A3B+, R3B: check its spelling"
         )
     if m["base"]:
-        return Network("base", m["base"])
+        return Run("base", m["base"])
     kind = {"R": "R"}.get(m["source"], "B" if m["source"] == m["target"] else "A")
-    return Network(f"{kind}nB{m['plus']}", m["target"], int(m["n"]), int(m["p"] or 0))
+    return Run(f"{kind}nB{m['plus']}", m["target"], int(m["n"]), int(m["p"] or 0))
 
 
 def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
 
 def grid(
     treatments: Sequence[str], layers: Sequence[int], preserve: Sequence[int] = (), depth: int | None = None
-) -> list[Network]:
+) -> list[Run]:
     """Every network of one pair of tasks, bases first.
 
     Args:
@@ -130,12 +130,12 @@ def grid(
       preserve: the values of p for additional BnB and AnB networks with p preserved layers.
       depth: number of layers of the network; preserved layers must leave the last one fresh.
     """
-    networks = [Network("base", half) for half in HALVES]
+    networks = [Run("base", half) for half in HALVES]
     for target in ("B", "A"):
         for n in layers:
-            networks += [Network(t, target, n) for t in TREATMENTS[1:] if t in treatments]
+            networks += [Run(t, target, n) for t in TREATMENTS[1:] if t in treatments]
             networks += [
-                Network(t, target, n, p)
+                Run(t, target, n, p)
                 for p in preserve
                 for t in ("BnB", "AnB")
                 if t in treatments and (depth is None or n + p < depth)

@@ -1,0 +1,367 @@
+"""Training: a population of networks that one compiled program trains together.
+
+What XLA compiles depends on the number k of frozen layers and on shapes, not on where initial values come from. So runs with
+the same k and equally large tasks are replicas of one program: their states are stacked on a leading `replica` axis,
+which is sharded over the devices; on each device its replicas are stacked (`vmap`) or, if there is one, run as they are.
+On a CPU every core counts as a device, because stacked convolutions are slow there (BUILD_NOTES.md).
+
+The result of a run depends on its key alone. In a population of the same size on the same devices it is equal to the bit, whatever
+the other replicas are and however often it was interrupted; with other sizes or devices it is equal to float tolerance.
+
+Where the frozen prefix is deterministic, its output over the whole task is computed once and only the layers above are trained.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from yosinski_jax import layers as layer_ops
+from yosinski_jax.data import Dataset, Task
+from yosinski_jax.errors import UserError
+from yosinski_jax.models import Model
+from yosinski_jax.programs import Metrics, Program, State
+from yosinski_jax.recipes import Recipe
+from yosinski_jax.splice import splice
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One network to train: all that its result depends on, besides the trainer's model, recipe and seed.
+
+    Attributes:
+      key: what it is, as text; its seeds derive from it.
+      task: the classes and images it is trained and tested on.
+      frozen: number k of frozen layers.
+      copied: number of layers taken from `base`.
+      base: parameters that hold at least the first `copied` layers; None if nothing is copied.
+    """
+
+    key: str
+    task: Task
+    frozen: int = 0
+    copied: int = 0
+    base: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What training one job gave.
+
+    Attributes:
+      params: float32 parameters on the host.
+      epoch, step, loss, accuracy: one entry an evaluation: passes done, steps done, mean training loss since the evaluation
+        before, share of the test images classified right (0 … 1; every image counted once).
+      diverged_at_step: first step whose loss was not finite (0-based), or None.
+      trained, frozen: numbers of parameters.
+      layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
+    """
+
+    params: Mapping[str, Any]
+    epoch: list[int]
+    step: list[int]
+    loss: list[float]
+    accuracy: list[float]
+    diverged_at_step: int | None
+    trained: int
+    frozen: int
+    layer_change: dict[str, float]
+
+
+def seed_of(key: str, seed: int) -> np.ndarray:
+    """PRNG key data of a job, uint32 [2]: from what the job is and the user's seed, never from its place in a queue."""
+    digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
+    return np.frombuffer(digest[:8], np.uint32).copy()
+
+
+class Trainer:
+    """Trains populations of jobs on one dataset with one model and one recipe.
+
+    Holds the images on the devices (as they are, usually uint8, once each) and the compiled programs.
+
+    Args:
+      model: gives the network for a number of classes.
+      recipe: how to train; "auto" precision is resolved here.
+      dataset: must fit the devices' memory.
+      seed: changes all random numbers of all jobs.
+      devices: replicas are spread over them; all local devices by default.
+      feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0 for none.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[int], Model],
+        recipe: Recipe,
+        dataset: Dataset,
+        *,
+        seed: int = 0,
+        devices: Sequence[jax.Device] | None = None,
+        feature_bytes: int = 0,
+    ):
+        if dataset.image_shape is None:
+            raise UserError(
+                f"--dataset={dataset.name}: its images vary in size; prepare them at one size with "
+                "python -m experiments.prepare"
+            )
+        self.recipe = recipe.resolved()
+        self.dataset = dataset
+        self.seed = seed
+        self.devices = list(devices or jax.local_devices())
+        self.feature_bytes = feature_bytes
+        height, width, channels = dataset.image_shape
+        #: Shape of one image as the network gets it.
+        self.input_shape = (self.recipe.crop or height, self.recipe.crop or width, channels)
+        self.model = functools.cache(model)
+        self._programs: dict[Any, Any] = {}
+        self._images: tuple[int, dict[str, jax.Array]] | None = None
+
+    def mesh(self, replicas: int) -> Mesh:
+        """The devices that a population of that size uses, along one axis `replica`."""
+        count = max(n for n in range(1, len(self.devices) + 1) if replicas % n == 0)
+        return jax.make_mesh(
+            (count,), ("replica",), axis_types=(AxisType.Auto,), devices=self.devices[:count]
+        )
+
+    def images(self, mesh: Mesh) -> dict[str, jax.Array]:
+        """All images of the dataset, on each device of the mesh."""
+        if self._images is None or self._images[0] != mesh.size:
+            arrays = {"train": self.dataset.train.images(), "test": self.dataset.test.images()}
+            self._images = mesh.size, jax.device_put(arrays, NamedSharding(mesh, P()))
+        return self._images[1]
+
+    def compiled(self, mesh: Mesh, program: Program, what: str, *options: Any) -> Callable:
+        """`getattr(program, what)` with a replica axis on its second and third argument and its result, sharded and jitted."""
+        name = (mesh.size, program, what, *options)
+        if name not in self._programs:
+            one = functools.partial(getattr(program, what), *options)
+
+            def local(shared, own, state):
+                if jax.tree.leaves(own)[0].shape[0] > 1:
+                    return jax.vmap(one, in_axes=(None, 0, 0))(shared, own, state)
+                # Not vmap: a convolution with a batched kernel is slow even for a batch of one.
+                own, state = jax.tree.map(lambda x: x[0], (own, state))
+                return jax.tree.map(lambda x: x[None], one(shared, own, state))
+
+            specs = (P(), P("replica"), P("replica"))
+            sharded = jax.shard_map(
+                local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
+            )
+            self._programs[name] = jax.jit(
+                sharded, donate_argnums=2, compiler_options=layer_ops.compiler_options()
+            )
+        return self._programs[name]
+
+    @property
+    def compilations(self) -> dict[str, int]:
+        """Number of programs compiled so far, by kind: init, mean, features, train."""
+        counts: dict[str, int] = {}
+        for (_, _, what, *_), program in self._programs.items():
+            counts[what] = counts.get(what, 0) + program._cache_size()
+        return counts
+
+    def feature_size(self, task: Task, frozen: int) -> int:
+        """Bytes that the outputs of `frozen` layers over a whole task take, for one job."""
+        shape = self.model(len(task.classes)).output(self.input_shape, frozen)
+        images = len(task.train_index) + len(task.test_index)
+        return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
+
+    def caches(self, task: Task, frozen: int) -> bool:
+        """Whether the features of a frozen prefix are computed once instead of at every step."""
+        model = self.model(len(task.classes))
+        if not frozen or not model.cuts or self.recipe.augments:
+            return False
+        if self.recipe.dropout_in_frozen and model.draws(frozen):
+            return False
+        return self.feature_size(task, frozen) <= self.feature_bytes
+
+    def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "Population":
+        """A population ready to train its first epoch.
+
+        Args:
+          jobs: with equal `frozen` and tasks of equal size.
+          replicas: size of the population; if larger than the number of jobs the last is repeated, which costs time but
+            keeps results equal to the bit.
+
+        Raises:
+          UserError: the batch is larger than the task.
+          ValueError: the jobs do not go together.
+        """
+        return Population(self, jobs, replicas or len(jobs))
+
+
+class Population:
+    """Jobs in training. `advance` until `finished`, then take the `results`.
+
+    Attributes:
+      jobs: the jobs.
+      epoch: passes over the task dispatched so far.
+      epochs: passes to do.
+      program: what is compiled for it.
+    """
+
+    def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
+        sizes = {
+            (j.frozen, len(j.task.classes), len(j.task.train_index), len(j.task.test_index)) for j in jobs
+        }
+        if len(sizes) != 1:
+            raise ValueError("a population needs jobs with equally many frozen layers, classes and images")
+        ((frozen, classes, train_images, test_images),) = sizes
+        recipe = trainer.recipe
+        if recipe.batch_size > train_images:
+            raise UserError(
+                f"--batch_size={recipe.batch_size}: is larger than a task of {train_images} training images; "
+                f"use at most {train_images}"
+            )
+        self.trainer, self.jobs = trainer, tuple(jobs)
+        self.program = Program(
+            trainer.model(classes), recipe, trainer.input_shape, frozen,
+            trainer.caches(jobs[0].task, frozen), train_images, test_images,
+        )  # fmt: skip
+        self.epoch, self.epochs = 0, recipe.epochs_for(train_images)
+        self._mesh = trainer.mesh(replicas)
+        self._slots = [*jobs, *[jobs[-1]] * (replicas - len(jobs))]
+        self._metrics: list[tuple[int, Metrics]] = []
+        self._keys = np.stack([seed_of(job.key, trainer.seed) for job in self._slots])
+        self._initial = self._initial_params()
+        states = [self._initial_state(params) for params in self._initial]
+        self._state = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+        self._inputs: Any = None  # on the devices; made by the first advance, which a restored population may not need
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, NamedSharding(self._mesh, P("replica")))
+
+    def _run(self, what: str, *options: Any) -> Callable:
+        return self.trainer.compiled(self._mesh, self.program, what, *options)
+
+    def _initial_params(self) -> list[Any]:
+        model = self.program.model
+        # Initial values depend on neither k nor the task, so that all populations share one program.
+        general = dataclasses.replace(self.program, frozen=0, cached=False, train_images=0, test_images=0)
+        init = self.trainer.compiled(self._mesh, general, "init")
+        fresh = jax.device_get(init(None, self._put(self._keys), None))
+        out = []
+        for i, job in enumerate(self._slots):
+            mine = jax.tree.map(lambda x, i=i: x[i], fresh)
+            if job.copied:
+                mine = splice(job.base, mine, model.layer_names[: job.copied])
+            # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in training, and so their checksum.
+            out.append(jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), mine))
+        return out
+
+    def _initial_state(self, params: Any) -> State:
+        optimizer = jax.device_get(self.program.optimizer.init(params))
+        return State(params, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
+
+    def advance(self) -> None:
+        """Trains up to the next evaluation and evaluates. Does not wait for the devices."""
+        if self._inputs is None:
+            self._inputs = self._make_inputs()
+        shared, own = self._inputs
+        count = min(self.program.recipe.evaluate_every, self.epochs - self.epoch)
+        done = self._put(np.full(len(self._slots), self.epoch, np.int32))
+        self._state, metrics = self._run("train", count)(shared, (own, done), self._state)
+        self.epoch += count
+        self._metrics.append((self.epoch, metrics))
+
+    def _make_inputs(self) -> tuple[Any, Any]:
+        trainer, program = self.trainer, self.program
+        tasks = [job.task for job in self._slots]
+        # Padding repeats image 0 with the label −1, which is never predicted: it counts for nothing.
+        padding = (0, -program.test_images % program.evaluation_batch)
+        columns = {
+            "train": [t.train_index for t in tasks],
+            "train_labels": [t.train_labels for t in tasks],
+            "test": [np.pad(t.test_index, padding) for t in tasks],
+            "test_labels": [np.pad(t.test_labels, padding, constant_values=-1) for t in tasks],
+        }
+        own = {name: np.stack(column).astype(np.int32) for name, column in columns.items()}
+        own = self._put(own | {"key": self._keys})
+        shared = trainer.images(self._mesh)
+        if program.recipe.subtract_mean:
+            own["mean"] = self._run("mean")(shared, own, None)
+        if not program.cached:
+            return shared, own
+        features = self._run("features")(shared, (own, self._state.params), None)
+        return None, {k: v for k, v in own.items() if k != "mean"} | features
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are dispatched."""
+        return self.epoch >= self.epochs
+
+    @property
+    def images(self) -> int:
+        """Training images that all its jobs have seen so far."""
+        return self.epoch * self.program.steps_per_epoch * self.program.recipe.batch_size * len(self.jobs)
+
+    def wait(self, lag: int = 0) -> None:
+        """Waits for all evaluations but the last `lag`."""
+        if len(self._metrics) > lag:
+            jax.block_until_ready(self._metrics[-1 - lag][1].loss)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that is needed to go on later, as named numpy arrays: state, epoch and curves. Waits for the devices."""
+        state = {f"state{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(self._state))}
+        return state | {
+            "epoch": np.asarray(self.epoch),
+            "curve_epoch": np.asarray([epoch for epoch, _ in self._metrics], np.int32),
+            "curve_loss": np.asarray([m.loss for _, m in self._metrics], np.float32),
+            "curve_right": np.asarray([m.right for _, m in self._metrics], np.int32),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes back to a snapshot of a population of the same jobs.
+
+        Raises:
+          ValueError: it is of another population.
+        """
+        leaves, structure = jax.tree.flatten(self._state)
+        found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
+        if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
+            raise ValueError("the snapshot is of a population of another kind")
+        self._state = self._put(jax.tree.unflatten(structure, found))
+        self.epoch = int(snapshot["epoch"])
+        curves = (np.asarray(snapshot[f"curve_{name}"]) for name in ("epoch", "loss", "right"))
+        self._metrics = [(int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)]
+        # Features are of frozen layers, which a snapshot does not change; but nothing is gained by relying on it.
+        self._inputs = None
+
+    def results(self) -> list[Result]:
+        """One result a job, in order. Waits for the devices."""
+        state = jax.device_get(self._state)
+        metrics = [(epoch, jax.device_get(m)) for epoch, m in self._metrics]
+        return [self._result(i, state, metrics) for i in range(len(self.jobs))]
+
+    def _result(self, i: int, state: State, metrics: list[tuple[int, Metrics]]) -> Result:
+        model = self.program.model
+        params = jax.tree.map(lambda x: x[i], state.params)
+        change = {}
+        for name in model.layer_names:
+            before, after = (jax.tree.leaves(model.subtree(tree, name)) for tree in (self._initial[i], params))
+            moved, norm = (
+                sum(float(np.sum(np.square(x, dtype=np.float64))) for x in xs)
+                for xs in ([a - b for a, b in zip(after, before, strict=True)], before)
+            )
+            change[name] = (moved / norm) ** 0.5 if norm else 0.0
+        frozen = sum(
+            x.size for name in model.layer_names[: self.program.frozen]
+            for x in jax.tree.leaves(model.subtree(params, name))
+        )  # fmt: skip
+        bad = int(state.diverged_at[i])
+        return Result(
+            params=params,
+            epoch=[epoch for epoch, _ in metrics],
+            step=[epoch * self.program.steps_per_epoch for epoch, _ in metrics],
+            loss=[float(m.loss[i]) for _, m in metrics],
+            accuracy=[int(m.right[i]) / self.program.test_images for _, m in metrics],
+            diverged_at_step=None if bad < 0 else bad,
+            trained=sum(x.size for x in jax.tree.leaves(params)) - frozen,
+            frozen=frozen,
+            layer_change=change,
+        )
