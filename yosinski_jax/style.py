@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ class Look:
     edge: str
     marker: str
     plus: bool = False
-    line: str = "-"
+    line: Any = "-"
 
 
 INK = "#1b1f24"
@@ -69,7 +70,7 @@ def look(kind: str) -> Look:
     if preserved:
         marker = "^" if preserved == "p1" else "v"
         label = f"{chosen.label}, {preserved[1:]} layer{'s' * (preserved != 'p1')} preserved"
-        return dataclasses.replace(chosen, label=label, marker=marker, line=(0, (4, 1, 1, 1)))  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(chosen, label=label, marker=marker, line=(0, (4, 1, 1, 1)))
     return chosen
 
 
@@ -148,7 +149,7 @@ def handle(kind: str, label: str | None = None, line: bool = True) -> tuple[Line
 
 def legend(figure: Figure, kinds: Sequence[str], columns: int = 3, line: bool = True) -> None:
     """A legend above the panels."""
-    handles = [handle(kind, line=line) for kind in kinds]
+    handles: list[Any] = [handle(kind, line=line) for kind in kinds]
     figure.legend(
         handles,
         [str(h[0].get_label()) for h in handles],

@@ -1,0 +1,155 @@
+"""Checks the 95 % intervals against simulated studies whose true effects are known.
+
+    python -m experiments.coverage --simulations=1000
+
+Every simulated study has the design of a real one: split seeds with an effect of their own on all
+accuracies and on each drop, two directions whose difficulties pull against each other, bases that
+all their pairs share, noise of single networks. The table gives how many of the intervals hold the
+truth; it should be 92 to 98 %.
+"""
+
+import numpy as np
+from absl import app, flags
+
+from yosinski_jax import effects, intervals
+from yosinski_jax.treatments import grid
+
+_SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)
+_SEEDS = flags.DEFINE_list("seeds", ["3", "4", "8"], "numbers of split seeds to try")
+_NOISE = flags.DEFINE_list("noise", ["normal", "skewed", "none_between"], "kinds of noise to try")
+
+#: True differences from the base by treatment at n = 1, 2, 3.
+TRUTH = {
+    "BnB": (-0.002, -0.015, -0.006),
+    "BnB+": (0.0, 0.001, 0.001),
+    "AnB": (-0.004, -0.025, -0.066),
+    "AnB+": (0.004, 0.008, 0.01),
+    "RnB": (-0.05, -0.15, -0.4),
+}
+BASE = 0.8
+CLASSES = 5
+
+
+def study(rng: np.random.Generator, seeds: int, noise: str = "normal") -> list[dict]:
+    """The records of one simulated study with true effects `TRUTH`.
+
+    Args:
+      rng: source of the noise.
+      seeds: number of split seeds.
+      noise: "normal"; "skewed": exponential, centred; "none_between": networks vary, split seeds
+        do not, the case in which drawing networks a second time costs most.
+    """
+
+    def draw(sd, size=None):
+        if noise == "skewed":
+            return sd * (rng.exponential(size=size) - 1)
+        return rng.normal(0, sd, size)
+
+    between = 0.0 if noise == "none_between" else 1.0
+    records = []
+    for seed in range(seeds):
+        level = between * draw(0.01)
+        tilt = between * draw(0.01)
+        shift = {t: between * draw(0.003, 3) for t in TRUTH}
+        for network in grid(tuple(TRUTH), (1, 2, 3)):
+            value = BASE + level + (tilt if network.target == "A" else -tilt) + draw(0.003)
+            if network.n:
+                value += TRUTH[network.treatment][network.n - 1]
+                value += shift[network.treatment][network.n - 1]
+            records.append(
+                {
+                    "name": network.name,
+                    "treatment": network.treatment,
+                    "n": network.n,
+                    "target": network.target,
+                    "split": "random",
+                    "split_seed": seed,
+                    "status": "finished",
+                    "accuracy": float(value),
+                    "classes": list(range(CLASSES)),
+                }
+            )
+    return records
+
+
+def truths() -> dict[str, float]:
+    """The true value of everything that `found` estimates."""
+
+    def at(treatment, n):
+        return 0.0 if treatment == "base" else TRUTH[treatment][n - 1]
+
+    values = {}
+    for effect in effects.EFFECTS:
+        for n in (1, 2, 3):
+            values[f"{effect.key} {n}"] = at(effect.minuend, n) - at(effect.subtrahend, n)
+    values["boost_over_base 1–3"] = float(np.mean(TRUTH["AnB+"]))
+    for n in (2, 3):
+        own, other = TRUTH["BnB"][n - 1], TRUTH["AnB"][n - 1]
+        random = TRUTH["RnB"][n - 1]
+        values[f"generality over random {n}"] = (other - random) / (own - random)
+        floor = BASE - 1 / CLASSES
+        values[f"generality over chance {n}"] = (floor + other) / (floor + own)
+    drops = [0.0] + [TRUTH["BnB"][i] - TRUTH["AnB"][i] for i in range(3)]
+    values["largest-step share"] = max(np.diff(drops)) / drops[-1]
+    return values
+
+
+def found(records: list[dict]) -> dict[str, tuple[float, float]]:
+    """The intervals of one study, by the names of `truths`."""
+    out = {}
+    for effect in effects.EFFECTS:
+        for row in effects.effect_rows(records, effect):
+            out[f"{effect.key} {row['layers']}"] = (row["low"], row["high"])
+    for floor in ("random", "chance"):
+        for g in effects.generality(records, floor):
+            if g.estimate is not None:
+                out[f"generality over {floor} {g.n}"] = (g.estimate.low, g.estimate.high)
+    share = effects.suddenness(records).estimate
+    if share is not None:
+        out["largest-step share"] = (share.low, share.high)
+    return out
+
+
+def coverage(simulations: int, seeds: int, noise: str = "normal") -> dict[str, tuple[float, int]]:
+    """The share of intervals that hold the truth, and the number of intervals, by name."""
+    rng = np.random.default_rng(2014)
+    truth = truths()
+    hits: dict[str, list[bool]] = {name: [] for name in truth}
+    for _ in range(simulations):
+        for name, (low, high) in found(study(rng, seeds, noise)).items():
+            if name in truth:
+                hits[name].append(low <= truth[name] <= high)
+    return {name: (float(np.mean(h)), len(h)) for name, h in hits.items() if h}
+
+
+def variants(simulations: int, seeds: int, noise: str) -> dict[str, float]:
+    """Coverage for the specificity drop at n = 3 of the interval used and of two that are not."""
+    rng = np.random.default_rng(2014)
+    effect = next(e for e in effects.EFFECTS if e.key == "specificity_drop")
+    truth = truths()["specificity_drop 3"]
+    hits: dict[str, list[bool]] = {"used": [], "networks drawn again": [], "plain percentile": []}
+    for _ in range(simulations):
+        pairs = effects.differences(effects.cells(study(rng, seeds, noise)), effect, 3)
+        values, groups = [d for _, d in pairs], [p[0] for p, _ in pairs]
+        for name, networks in (("used", "together"), ("networks drawn again", "again")):
+            e = intervals.mean(values, groups, networks=networks)
+            hits[name].append((e.low or 0) <= truth <= (e.high or 0))
+        weights = intervals.resample(groups)
+        low, high = np.quantile(weights @ values / weights.sum(1), (0.025, 0.975))
+        hits["plain percentile"].append(low <= truth <= high)
+    return {name: float(np.mean(h)) for name, h in hits.items()}
+
+
+def main(_) -> None:
+    """Prints the coverage for every design asked for."""
+    for noise in _NOISE.value:
+        for seeds in map(int, _SEEDS.value):
+            print(f"\n{seeds} split seeds, {noise} noise, {_SIMULATIONS.value} studies")
+            for name, (share, count) in coverage(_SIMULATIONS.value, seeds, noise).items():
+                print(f"  {name:32s} {100 * share:5.1f} %  of {count}")
+            for name, share in variants(_SIMULATIONS.value, seeds, noise).items():
+                print(f"  specificity_drop 3, {name:20s} {100 * share:5.1f} %")
+
+
+if __name__ == "__main__":
+    app.run(main)
