@@ -1,0 +1,74 @@
+"""Encoded images to arrays and back: OpenCV where it is importable, else Pillow (same pixels)."""
+
+import functools
+import io
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+
+@functools.cache
+def opencv() -> ModuleType | None:
+    """Returns the cv2 module or None; the optional extra `fast-jpeg` installs it."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return cv2
+
+
+def decode(data: bytes, channels: int = 3) -> np.ndarray:
+    """Decodes a JPEG, PNG or any other file that the decoder knows.
+
+    Args:
+        data: the encoded file.
+        channels: 1 for grey, 3 for RGB; images of another colour system are converted.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        ValueError: the bytes are not a readable image.
+    """
+    cv2 = opencv()
+    # Colour systems other than grey and RGB go through Pillow, whose CMYK handling is the
+    # reference (TFDS converts the odd files of ImageNet in the same way).
+    if cv2 is not None and not _is_cmyk(data):
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        # Pillow does not apply the EXIF orientation, and neither does TFDS.
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        if pixels is not None:
+            if channels == 1:
+                return pixels[:, :, None]
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a readable image ({error})") from None
+    return pixels[:, :, None] if channels == 1 else pixels
+
+
+# JPEG markers that start a frame: SOF0 ... SOF15 without DHT (C4), JPG (C8) and DAC (CC).
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def jpeg_components(data: bytes) -> int | None:
+    """Returns the number of colour components of a JPEG file (CMYK: 4), None if it is not one."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at, end = 2, len(data) - 9
+    while at < end and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAME_MARKERS:
+            return data[at + 9]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        else:
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return None
+
+
+def _is_cmyk(data: bytes) -> bool:
+    return jpeg_components(data) == 4
