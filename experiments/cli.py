@@ -1,0 +1,53 @@
+"""What the command lines share: absl flags, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from yosinski_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and runs `main`.
+
+    A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt ends with 130.
+    """
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")
+            main()
+        except UserError as e:
+            fail(str(e))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def fail(line: str, code: int = 2) -> None:
+    """Ends the program with one line on stderr."""
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        fail(f"{e}; see --help")
+        raise AssertionError from e  # fail does not return
+
+
+def whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
+    """A comma-separated flag as whole numbers, each once, in order.
+
+    Raises:
+      UserError: one is not a whole number.
+    """
+    try:
+        return tuple(sorted({int(value) for value in values}))
+    except ValueError as e:
+        raise UserError(f"--{flag}={','.join(values)}: must be whole numbers with commas between") from e

@@ -1,0 +1,136 @@
+"""What a sweep shows while it works: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from yosinski_jax.sweep import Group, Sweep
+from yosinski_jax.train import Population
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def describe(sweep: Sweep, done: int) -> str:
+    """The plan in a few lines: networks, programs, tasks, what is done, where it goes."""
+    s, pairs = sweep.settings, len(sweep.splits)
+    tasks = [sweep.task(planned) for planned in sweep.planned]
+    train, test = sorted({len(t.train_index) for t in tasks}), sorted({len(t.test_index) for t in tasks})
+    recipe = s.recipe
+    budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations} iterations"
+    span = lambda numbers: " or ".join(f"{n:,}" for n in numbers[:3]) + (" …" if len(numbers) > 3 else "")
+    classes = sorted({len(t.classes) for t in tasks})
+    lines = [
+        f"{s.dataset}, split {sweep.planned[0].split.name}: {len(sweep.planned)} networks, "
+        f"{len(sweep.planned) // pairs} for each of {pairs} {'pair' if pairs == 1 else 'pairs'} of tasks",
+        f"  treatments {', '.join(s.treatments)}; n = {', '.join(map(str, s.layers))}",
+        f"  network {s.network}; recipe {recipe.name}: {budget}, batch {recipe.batch_size}, "
+        f"learning rate {recipe.learning_rate:g}, {recipe.precision}",
+        f"  tasks of {span(classes)} classes, {span(train)} training and {span(test)} test images",
+    ]
+    kinds: dict[tuple[int, int], Counter] = {}
+    for group in sweep.groups:
+        count = kinds.setdefault((group.frozen, group.replicas), Counter())
+        count["networks"] += len(group.members)
+        count["populations"] += 1
+    for (frozen, replicas), count in sorted(kinds.items()):
+        lines.append(
+            f"  program with {frozen} frozen layers: {count['networks']} networks in {count['populations']} "
+            f"populations of {replicas}"
+        )
+    lines.append(f"  {done} done, {len(sweep.planned) - done} to train; workdir {sweep.folder}")
+    return "\n".join(lines)
+
+
+class Display:
+    """Shows a sweep on a terminal or in a log. Use as a context manager."""
+
+    def __init__(self, quiet: bool = False):
+        self._quiet = quiet
+        self._console = rich.console.Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._bar: rich.progress.Progress | None = None
+        self._work_done = 0.0  # in images × share of layers trained, of this start
+        self._group: tuple[str, int] = ("", 0)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False)
+        else:
+            print(text, flush=True)
+
+    def plan(self, sweep: Sweep, done: int) -> None:
+        """Prints the plan and starts the bar."""
+        self._print(describe(sweep, done))
+        self._began = time.monotonic()
+        self._work_all = sum(
+            self._work(sweep, g) for g in sweep.groups if any(m.id not in sweep.records for m in g.members)
+        )
+        if self._console.is_terminal and not self._quiet:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} networks"),
+                rich.progress.BarColumn(),
+                rich.progress.TextColumn("{task.fields[now]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=len(sweep.planned), completed=done, now="compiling")
+            self._bar.start()
+
+    def _work(self, sweep: Sweep, group: Group) -> float:
+        images = len(sweep.task(group.members[0]).train_index) * len(group.members)
+        return images * (1 - group.frozen / sweep.settings.depth)
+
+    def note(self, line: str) -> None:
+        """Prints a line."""
+        self._print(line)
+
+    def recorded(self, sweep: Sweep, record: Mapping[str, Any]) -> None:
+        """Counts a network; says so if it diverged."""
+        if record["status"] == "diverged":
+            self._print(
+                f"{record['split']}-{record['split_seed']}/{record['name']} diverged at step {record['diverged_at_step']}"
+            )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=len(sweep.records))
+
+    def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
+        """Shows what is running, images/s and the time left."""
+        if group.id != self._group[0]:
+            self._group, self._first = (group.id, population.epoch), (time.monotonic(), population.images)
+        share = (population.epoch - self._group[1]) / population.epochs
+        now = time.monotonic()
+        rate = (population.images - self._first[1]) / max(now - self._first[0], 1e-9)
+        done = self._work_done + share * self._work(sweep, group)
+        if population.finished:
+            self._work_done += self._work(sweep, group)
+        left = (now - self._began) * (self._work_all / max(done, 1e-9) - 1)
+        names = group.members[0].id + (f" +{len(group.members) - 1}" if len(group.members) > 1 else "")
+        text = f"{names} epoch {population.epoch}/{population.epochs}"
+        if self._first[0] != now and rate < 1e12:
+            text += f", {rate:,.0f} images/s"
+        text += f", {_duration(max(left, 0))} left"
+        if self._bar is not None:
+            self._bar.update(self._task, now=text)
+        elif now - self._last_line > _SECONDS_BETWEEN_LINES and not self._quiet:
+            self._last_line = now
+            print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

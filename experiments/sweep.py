@@ -1,0 +1,225 @@
+r"""Runs the layer-transfer study of Yosinski et al. (2014).
+
+Trains a base network on each of two tasks A and B, transfers the first n layers of a base to new networks, frozen or fine-tuned, for
+every n, and ends with a table, results.csv and the paper's Figure 2.
+
+  python -m experiments.sweep --split=random
+      the whole study on scikit-learn's 8×8 digits: 128 networks, about a minute on a laptop
+  python -m experiments.sweep --split=random --dataset=cifar10 --data_dir=DIR --seeds=3
+      on CIFAR-10 with the five-layer network (prepare it first: python -m experiments.prepare)
+
+Stop it at any time; the same command goes on where it was. --plan shows what would be done.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_SPLIT = flags.DEFINE_string(
+    "split", "random", "how classes are split into A and B: random, manmade_natural, or FILE.json with your own"
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", None, "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits, else 1"
+)
+_TREATMENTS = flags.DEFINE_list(
+    "treatments", None, "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB"
+)
+_LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
+_PRESERVE = flags.DEFINE_list("preserve", [], "1, 2 or 1,2: also networks with that many preserved layers")
+_NETWORK = flags.DEFINE_string("network", None, "network; default by image size")
+_RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
+_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", None, "epochs between evaluations; default 1")
+_PRECISION = flags.DEFINE_string("precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)")
+_IMAGES_PER_CLASS = flags.DEFINE_integer(
+    "images_per_class", None, "train on the first so many images of each class; default 130 for digits, else all"
+)
+_SEED = flags.DEFINE_integer("seed", 0, "changes every random number but the splits'")
+_PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
+_EXTEND = flags.DEFINE_bool("extend", False, "let --seeds, --treatments, --layers add to what the workdir has")
+_REPLICAS = flags.DEFINE_string("replicas", "auto", "networks trained together by one program: auto or a number")
+_FEATURE_CACHE = flags.DEFINE_string(
+    "feature_cache", "auto", "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device"
+)
+_COMPILE_CACHE = flags.DEFINE_string(
+    "compile_cache", "auto", "folder for compiled programs: auto (.compile_cache beside the workdir), off, or a folder"
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float("checkpoint_minutes", 5.0, "between saves of networks in training")
+
+
+def main() -> None:
+    """Parses, plans, trains, reports."""
+    _use_all_cores()
+    # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
+    from experiments.display import Display, describe
+    from yosinski_jax import sweep as library
+
+    began = time.monotonic()
+    with Display() as display:
+        sweep = _sweep(display)
+        if _PLAN.value:
+            sweep.read_records()
+            print(describe(sweep, len(sweep.records)))
+            return
+        try:
+            records = sweep.run()
+        except library.Interrupted as e:
+            finish(sweep.folder, list(sweep.records.values()), sweep)
+            display.__exit__()
+            print(f"{e}", file=sys.stderr, flush=True)
+            sys.exit(128 + e.signum)
+    finish(sweep.folder, records, sweep, seconds=time.monotonic() - began)
+
+
+def finish(folder: Path, records: list, sweep, seconds: float | None = None) -> None:
+    """Writes results and figures of what is recorded; prints the table and the paths."""
+    from yosinski_jax import analysis, plots
+
+    plan = [planned.as_json() for planned in sweep.planned]
+    analysis.write_results(folder, records, plan)
+    if not records:
+        return
+    figures = plots.figure2(records, folder / "figure2")
+    if seconds is None:
+        return
+    rows = analysis.summary_table(records)
+    print(f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}")
+    print(analysis.format_table(rows))
+    print(f"\n{len(records)} networks in {seconds:.1f} s")
+    for path in (folder / "records", folder / "results.csv", *figures):
+        print(f"  {path}")
+
+
+def _sweep(display):
+    from yosinski_jax import data, networks, recipes, splits, sweep, treatments
+    from yosinski_jax.models import Model
+
+    dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
+    digits = dataset.name == "digits"
+    network = _NETWORK.value or networks.default_network(dataset.name, dataset.image_shape)
+    recipe = recipes.get(_RECIPE.value or recipes.default_recipe(network))
+    given = {
+        "epochs": _EPOCHS.value,
+        "batch_size": _BATCH_SIZE.value,
+        "learning_rate": _LEARNING_RATE.value,
+        "evaluate_every": _EVALUATE_EVERY.value,
+        "precision": _PRECISION.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if "epochs" in given:
+        given["iterations"] = None
+    recipe = dataclasses.replace(recipe, **given).resolved()
+    shape = (recipe.crop, recipe.crop, dataset.image_shape[2]) if recipe.crop else dataset.image_shape
+    split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
+    dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
+
+    def model(classes: int) -> Model:
+        return Model.of(networks.make(network, classes, shape, dtype))
+
+    seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits else 1)
+    if seeds < 1:
+        raise sweep.UserError(f"--seeds={seeds}: must be at least 1")
+    images_per_class = _IMAGES_PER_CLASS.value
+    if images_per_class is None and digits:
+        images_per_class = data.DIGITS_TRAIN_IMAGES
+    default = treatments.TREATMENTS if digits else treatments.TREATMENTS[:-1]
+    settings = sweep.Settings(
+        dataset=dataset.name,
+        split=_SPLIT.value,
+        network=network,
+        recipe=recipe,
+        depth=len(model(2).layer_names),
+        seeds=tuple(range(seeds)),
+        treatments=default if _TREATMENTS.value is None else treatments.parse_treatments(_TREATMENTS.value),
+        layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
+        preserve=cli.whole_numbers("preserve", _PRESERVE.value),
+        images_per_class=images_per_class,
+        seed=_SEED.value,
+    )
+    folder = Path(_WORKDIR.value or f"results/{dataset.name}-{split.name}-{recipe.name}")
+    _compile_cache(folder)
+    return sweep.Sweep(
+        settings,
+        dataset,
+        model,
+        folder,
+        replicas=_replicas(),
+        feature_bytes=_feature_bytes(),
+        checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
+        display=display,
+        command=shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
+        extend=_EXTEND.value,
+    )
+
+
+def _use_all_cores() -> None:
+    """Makes each core a device of its own: stacked convolutions are slow on a CPU, whole networks side by side are not."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # a program that runs this in itself has started jax already
+        jax.config.update("jax_num_cpu_devices", min(8, len(os.sched_getaffinity(0))))
+
+
+def _replicas() -> int | None:
+    from yosinski_jax.errors import UserError
+
+    value = _REPLICAS.value
+    if value == "auto":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise UserError(f"--replicas={value}: must be auto or a whole number of at least 1")
+    return int(value)
+
+
+def _feature_bytes() -> int:
+    import jax
+
+    from yosinski_jax.errors import UserError
+
+    value = _FEATURE_CACHE.value
+    if value == "off":
+        return 0
+    if value == "auto":
+        device = jax.local_devices()[0]
+        stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
+        memory = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // max(
+            1, jax.local_device_count()
+        )
+        return memory // 4
+    if not value.isdigit():
+        raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")
+    return int(value)
+
+
+def _compile_cache(folder: Path) -> None:
+    """Keeps compiled programs between starts: a resumed sweep does not compile again."""
+    import jax
+
+    value = _COMPILE_CACHE.value
+    if value == "off" or _PLAN.value:
+        return
+    path = folder.parent / ".compile_cache" if value == "auto" else Path(value)
+    jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,457 @@
+"""The whole experiment: plan, train group by group, record, go on after any interruption.
+
+Order of a start: take the lock; compare the settings; read the records; check the bases that unfinished networks need; train bases;
+train what waits for them. A group (a population of networks with one program) is planned from the whole sweep, never from what
+is left of it: so a resumed sweep runs in the same groups and gives the same numbers.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from yosinski_jax import checkpoints, environment, records, treatments, workdir
+from yosinski_jax.data import Dataset, Task, make_task
+from yosinski_jax.errors import UserError
+from yosinski_jax.models import Model
+from yosinski_jax.recipes import Recipe
+from yosinski_jax.splits import Split, make_split
+from yosinski_jax.train import Job, Population, Result, Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a sweep is asked for; all that its records depend on. Checks itself.
+
+    Attributes:
+      dataset: name of the data.
+      split: "random", "manmade_natural", or the path of a JSON file with the classes of A and B.
+      network: name of the network.
+      recipe: how every network is trained.
+      depth: number of layers of the network.
+      seeds: the split seeds; one pair of tasks each.
+      treatments: among `treatments.TREATMENTS`, base among them.
+      layers: the values of n, 1 … depth − 1.
+      preserve: values of p (1, 2) for networks with preserved layers.
+      images_per_class: training images of each class; None for all.
+      seed: changes every random number of the sweep but the splits'.
+    """
+
+    dataset: str
+    split: str
+    network: str
+    recipe: Recipe
+    depth: int
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    treatments: tuple[str, ...] = treatments.TREATMENTS
+    layers: tuple[int, ...] = ()
+    preserve: tuple[int, ...] = ()
+    images_per_class: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.seeds:
+            raise UserError("--seeds=0: must be at least 1")
+        if not self.layers:
+            object.__setattr__(self, "layers", tuple(range(1, self.depth)))
+        wrong = [n for n in self.layers if not 1 <= n < self.depth]
+        if wrong:
+            raise UserError(
+                f"--layers={','.join(map(str, self.layers))}: {', '.join(map(str, wrong))} is out of range; "
+                f"{self.network} has {self.depth} layers, so n is 1 to {self.depth - 1}"
+            )
+        if any(p not in (1, 2) for p in self.preserve):
+            raise UserError(f"--preserve={','.join(map(str, self.preserve))}: must be 1, 2 or 1,2")
+        if self.images_per_class is not None and self.images_per_class < 1:
+            raise UserError(f"--images_per_class={self.images_per_class}: must be at least 1")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that every record shares; the grid (seeds, treatments, layers) is not among them."""
+        fields = dataclasses.asdict(self)
+        for name in ("seeds", "treatments", "layers", "preserve"):
+            del fields[name]
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that stand for `identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+GRID = ("seeds", "treatments", "layers", "preserve")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One network of a sweep: a run on one pair of tasks."""
+
+    run: treatments.Run
+    split: Split
+
+    @property
+    def id(self) -> str:
+        """Where its record stands: "random-0/A3B+"."""
+        return f"{self.split.name}-{self.split.seed}/{self.run.name}"
+
+    @property
+    def waits_for(self) -> str | None:
+        """The id of the base it copies from, or None."""
+        base = self.run.waits_for
+        return None if base is None else f"{self.split.name}-{self.split.seed}/{base}"
+
+    def as_json(self) -> dict[str, Any]:
+        """What plan.json says of it."""
+        return {
+            "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
+            "source": self.run.source, "target": self.run.target,
+            "split": self.split.name, "split_seed": self.split.seed,
+        }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Networks trained together by one program; `replicas` is the size of the population, at least their number."""
+
+    members: tuple[Planned, ...]
+    replicas: int
+
+    @property
+    def frozen(self) -> int:
+        """Number k of frozen layers."""
+        return self.members[0].run.frozen
+
+    @property
+    def id(self) -> str:
+        """A short name for files, the same whenever the same group is planned."""
+        text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
+        return f"k{self.frozen}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+class Display(Protocol):
+    """What a sweep tells while it works."""
+
+    def plan(self, sweep: "Sweep", done: int) -> None:
+        """The plan is made; `done` networks are recorded already."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+    def progress(self, sweep: "Sweep", group: Group, population: Population) -> None:
+        """A group has come further."""
+
+    def recorded(self, sweep: "Sweep", record: Mapping[str, Any]) -> None:
+        """A network is finished."""
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def plan(self, sweep, done): ...
+
+    def note(self, line): ...
+
+    def progress(self, sweep, group, population): ...
+
+    def recorded(self, sweep, record): ...
+
+
+class Interrupted(Exception):
+    """The sweep was asked to stop, has saved what it had, and can be started again."""
+
+    def __init__(self, signum: int, line: str):
+        self.signum = signum
+        super().__init__(line)
+
+
+class Sweep:
+    """One experiment in one workdir.
+
+    Args:
+      settings: what to do.
+      dataset: the data; `settings.dataset` is only its name.
+      model: gives the network for a number of classes.
+      folder: the workdir.
+      replicas: size of populations; None to choose by backend.
+      feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 for none.
+      checkpoint_seconds: time between two saves of a group in training.
+      display: what is told while it works.
+      command: what was typed, kept for the reader.
+      extend: whether the grid may be larger than the workdir's.
+
+    Raises:
+      UserError: the settings do not fit the data.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        model: Callable[[int], Model],
+        folder: Path,
+        *,
+        replicas: int | None = None,
+        feature_bytes: int = 0,
+        checkpoint_seconds: float = 300.0,
+        display: Display | None = None,
+        command: str = "",
+        extend: bool = False,
+    ):
+        settings = dataclasses.replace(settings, recipe=settings.recipe.resolved())
+        self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
+        self.trainer = Trainer(model, settings.recipe, dataset, seed=settings.seed, feature_bytes=feature_bytes)
+        self.display = display or Silent()
+        self.checkpoint_seconds = checkpoint_seconds
+        self.command, self.extend = command, extend
+        self.splits = {
+            seed: make_split(settings.split, dataset.label_names, seed, dataset.name) for seed in settings.seeds
+        }
+        self._tasks = {
+            (seed, half): make_task(dataset, split.half(half), settings.images_per_class)
+            for seed, split in self.splits.items()
+            for half in treatments.HALVES
+        }
+        self._check_batch()
+        grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+        self.planned = [Planned(run, split) for split in self.splits.values() for run in grid]
+        self.groups = self._group(replicas)
+        self.records: dict[str, dict[str, Any]] = {}
+        self._bases: dict[str, Any] = {}
+        self.began = time.monotonic()
+
+    def _check_batch(self) -> None:
+        smallest = min(len(task.train_index) for task in self._tasks.values())
+        if self.settings.recipe.batch_size > smallest:
+            raise UserError(
+                f"--batch_size={self.settings.recipe.batch_size}: is larger than a task of {smallest} training images; "
+                f"use at most {smallest}"
+            )
+
+    def task(self, planned: Planned) -> Task:
+        """The task that a network is trained on."""
+        return self._tasks[planned.split.seed, planned.run.target]
+
+    def _group(self, replicas: int | None) -> list[Group]:
+        """Bases first; then by number of frozen layers, so that a program is compiled once and used up."""
+        alike: dict[tuple, list[Planned]] = {}
+        for planned in self.planned:
+            task, run = self.task(planned), planned.run
+            key = (run.treatment != "base", run.frozen, len(task.classes), len(task.train_index), len(task.test_index))
+            alike.setdefault(key, []).append(planned)
+        groups = []
+        for _, members in sorted(alike.items()):
+            size = replicas or self._replicas(members)
+            # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by one program.
+            count = -(-len(members) // size)
+            size = -(-len(members) // count)
+            groups += [Group(tuple(members[i : i + size]), size) for i in range(0, len(members), size)]
+        return groups
+
+    def _replicas(self, members: Sequence[Planned]) -> int:
+        devices = len(self.trainer.devices)
+        if jax.default_backend() == "cpu":
+            return devices
+        most = 32 * devices
+        task, frozen = self.task(members[0]), members[0].run.frozen
+        if self.trainer.caches(task, frozen):
+            most = max(1, min(most, self.trainer.feature_bytes * devices // self.trainer.feature_size(task, frozen)))
+        return most
+
+    # Running.
+
+    def run(self) -> list[dict[str, Any]]:
+        """Trains every network that is not recorded yet.
+
+        Returns:
+          The records of all networks, in the order of the plan.
+
+        Raises:
+          UserError: the workdir is in use, was begun with other settings, or cannot be written.
+          Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+        """
+        with workdir.lock(self.folder), _signals() as asked:
+            self._asked = asked
+            workdir.check_settings(
+                self.folder, dataclasses.asdict(self.settings) | {"command": self.command}, GRID if self.extend else ()
+            )
+            records.write_json(self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]})
+            self.read_records()
+            self.display.plan(self, len(self.records))
+            self.began = time.monotonic()
+            for group in self.groups:
+                if any(member.id not in self.records for member in group.members):
+                    self._train(group)
+            return [self.records[planned.id] for planned in self.planned]
+
+    def read_records(self) -> None:
+        """Finds out what is done. Names damaged pieces, which count as not done."""
+        known = {planned.id for planned in self.planned}
+        found, damaged = records.read_all(self.folder)
+        for line in damaged:
+            self.display.note(f"{line}; this network is trained again")
+        for record in found:
+            name = f"{record['split']}-{record['split_seed']}/{record['name']}"
+            if name not in known:
+                continue
+            if record["settings_digest"] != self.settings.digest:
+                path = records.path_of(self.folder, record["split"], record["split_seed"], record["name"])
+                raise UserError(f"{path}: was made with other settings than this workdir's; move it away")
+            self.records[name] = record
+        # A base is worth its record only if networks that still wait for it can read it.
+        needed = {p.waits_for for p in self.planned if p.id not in self.records} - {None}
+        for name in sorted(needed & self.records.keys()):
+            record = self.records[name]
+            if record["status"] != "finished":
+                continue
+            try:
+                self._bases[name] = self._load_base(name, record)
+            except checkpoints.DamagedCheckpoint as e:
+                self.display.note(f"{e}; {name} is trained again")
+                del self.records[name]
+
+    def _load_base(self, name: str, record: Mapping[str, Any]) -> Any:
+        path = self.folder / "checkpoints" / name
+        params = checkpoints.load(path)
+        if checkpoints.checksum(params) != record.get("params_sha256"):
+            raise checkpoints.DamagedCheckpoint(f"{path}: is not the network of its record")
+        return params
+
+    def _job(self, planned: Planned) -> Job:
+        # Without epochs, rates or sizes: two sweeps that differ in those start from the same values.
+        key = f"{self.settings.dataset}/{self.settings.network}/{self.settings.recipe.name}/{planned.id}"
+        base = self._bases[planned.waits_for] if planned.waits_for else None
+        return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
+
+    def _train(self, group: Group) -> None:
+        lost = [m for m in group.members if m.waits_for and self.records[m.waits_for]["status"] == "diverged"]
+        for planned in lost:
+            if planned.id not in self.records:
+                self._record(planned, None, 0.0, 0.0)
+        members = [m for m in group.members if m not in lost]
+        if all(m.id in self.records for m in members):
+            return
+        population = self.trainer.start([self._job(m) for m in members], group.replicas)
+        saved = self.folder / "running" / group.id
+        self._restore(population, saved)
+        before, began, last_save = population.images, time.monotonic(), time.monotonic()
+        while not population.finished:
+            population.advance()
+            # One dispatch ahead of the devices, so that they never wait for this loop, and it never runs away from them.
+            population.wait(lag=1)
+            self.display.progress(self, group, population)
+            if self._asked:
+                checkpoints.save(saved, population.snapshot())
+                raise Interrupted(
+                    self._asked[0],
+                    f"stopped at epoch {population.epoch} of {population.epochs} of {group.members[0].id} and "
+                    f"{len(group.members) - 1} more; saved, start the same command again to go on",
+                )
+            if time.monotonic() - last_save > self.checkpoint_seconds:
+                checkpoints.save(saved, population.snapshot())
+                last_save = time.monotonic()
+        results = population.results()
+        seconds = time.monotonic() - began
+        rate = (population.images - before) / seconds if seconds > 0 else 0.0
+        for planned, result in zip(members, results, strict=True):
+            if planned.id not in self.records:
+                self._record(planned, result, seconds / len(members), rate)
+            if planned.run.treatment == "base":
+                self._bases[planned.id] = result.params
+        checkpoints.delete(saved)
+
+    def _restore(self, population: Population, saved: Path) -> None:
+        if not saved.exists():
+            return
+        try:
+            population.restore(checkpoints.load(saved))
+            self.display.note(f"{saved.name}: goes on after epoch {population.epoch} of {population.epochs}")
+        except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
+            self.display.note(f"{e}; its group starts again")
+
+    def _record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> None:
+        """Writes what others need of a network first, its record last: the record says that it is finished."""
+        if result is not None and planned.run.treatment == "base" and result.diverged_at_step is None:
+            folder = self.folder / "checkpoints" / planned.id
+            checkpoints.save(folder, result.params)
+            self._save_filters(folder, result)
+        record = self._as_record(planned, result, seconds, rate)
+        records.write(self.folder, record)
+        self.records[planned.id] = record
+        self.display.recorded(self, record)
+
+    def _save_filters(self, folder: Path, result: Result) -> None:
+        """The first layer's kernel as a plain array, for reports, which do not import jax."""
+        model = self.trainer.model(len(self._tasks[self.settings.seeds[0], "A"].classes))
+        leaves = jax.tree.leaves(model.subtree(result.params, model.layer_names[0]))
+        kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
+        if kernel is not None:
+            np.savez(folder / "first_layer.npz", kernel=kernel.astype(np.float32))
+
+    def _as_record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> dict[str, Any]:
+        task, settings = self.task(planned), self.settings
+        common = {
+            "schema": records.SCHEMA, **planned.as_json(),
+            "dataset": settings.dataset, "network": settings.network, "recipe": settings.recipe.name,
+            "seed": settings.seed, "layers": list(self.trainer.model(len(task.classes)).layer_names),
+            "classes": list(task.classes), "images_per_class": settings.images_per_class,
+            "train_images": len(task.train_index), "test_images": len(task.test_index),
+            "settings_digest": settings.digest, "environment": environment.describe(),
+            "seconds": round(seconds, 3), "images_per_second": round(rate, 1),
+        }  # fmt: skip
+        if result is None:  # its base diverged: there is nothing to copy
+            return common | {
+                "status": "diverged", "diverged_at_step": 0, "cause": f"{planned.waits_for} diverged",
+                "accuracy": None, "accuracy_best": None, "accuracy_mean_of_ten_best": None,
+                "curve": {"step": [], "epoch": [], "loss": [], "accuracy": []}, "steps": 0, "params_sha256": None,
+            }  # fmt: skip
+        bad = result.diverged_at_step
+        # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
+        kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
+        curve = {
+            name: [getattr(result, name)[i] for i in kept] for name in ("step", "epoch", "loss", "accuracy")
+        }
+        best = sorted(curve["accuracy"], reverse=True)
+        return common | {
+            "status": "finished" if bad is None else "diverged",
+            "diverged_at_step": bad,
+            "accuracy": curve["accuracy"][-1] if kept else None,
+            "accuracy_best": best[0] if kept else None,
+            # The paper's statistic (PAPER.md): chosen on the images it is measured on.
+            "accuracy_mean_of_ten_best": sum(best[:10]) / len(best[:10]) if kept else None,
+            "curve": curve,
+            "steps": result.step[-1],
+            "parameters_trained": result.trained,
+            "parameters_frozen": result.frozen,
+            "layer_change": result.layer_change,
+            "params_sha256": checkpoints.checksum(result.params),
+        }
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C put their number into the list instead of killing; a second Ctrl-C kills."""
+    asked: list[int] = []
+
+    def ask(signum, _):
+        if asked and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    before = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread, so not ours to handle
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
