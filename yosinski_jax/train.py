@@ -153,7 +153,7 @@ class Trainer:
                 local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
             )
             self._programs[name] = jax.jit(
-                sharded, donate_argnums=2, compiler_options=layer_ops.compiler_options()
+                sharded, donate_argnums=2, compiler_options=getattr(layer_ops, "compiler_options", dict)()
             )
         return self._programs[name]
 
