@@ -125,6 +125,11 @@ def resolution(records: Sequence[Mapping]) -> float:
     return 1 / min(images) if images else 0.0
 
 
+def class_count(record: Mapping) -> int | None:
+    """The number of classes of a network's task; the published records tell only the number."""
+    return record.get("class_count") or len(record.get("classes") or ()) or None
+
+
 def cuts(records: Iterable[Mapping]) -> list[int]:
     """The values of n that occur, without 0."""
     return sorted({r["n"] for r in records if r["n"]})
@@ -276,7 +281,7 @@ def generality(
       direction: "A", "B" or None for both.
     """
     table = cells(records, statistic, direction)
-    classes = {r["target"]: len(r["classes"]) for r in records if r.get("classes")}
+    classes = {r["target"]: count for r in records if (count := class_count(r))}
     step = resolution(records)
     scores = []
     for n in cuts(records):
@@ -289,8 +294,7 @@ def generality(
             if own is not None and other is not None and low is not None:
                 found.append((pair[0], other - low, own - low))
         if not found:
-            missing = "RnB" if floor == "random" else "number of classes"
-            scores.append(Generality(n, floor, None, f"no pair of AnB and BnB with its {missing}"))
+            scores.append(Generality(n, floor, None, _unpaired(table, floor, n)))
             continue
         seeds, num, den = zip(*found, strict=True)
         span = intervals.mean(den, seeds, resolution=step)
@@ -300,6 +304,15 @@ def generality(
         else:
             scores.append(Generality(n, floor, intervals.ratio(num, den, seeds, resolution=step)))
     return scores
+
+
+def _unpaired(table: Cells, floor: str, n: int) -> str:
+    wanted = ["BnB", "AnB"] + (["RnB"] if floor == "random" else [])
+    have = {k for cell in table.values() for k, at in cell if at == n}
+    absent = [k for k in wanted if k not in have]
+    if absent:
+        return f"no {' and no '.join(absent)} network"
+    return f"no {', '.join(wanted)} of the same split and target"
 
 
 @dataclasses.dataclass(frozen=True)
