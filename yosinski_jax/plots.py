@@ -4,14 +4,17 @@ Every figure takes the records of any sweep, also of one that is incomplete, and
 what is missing. Networks that diverged are drawn as crosses at the foot of the panel.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from yosinski_jax import style
+from yosinski_jax import effects, style
 from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
+from yosinski_jax.answers import Reading, readings
 
 #: Width in inches of one panel on the page. At 390 pixels its 9-point text is still 10 pixels high.
 PANEL = (5.0, 3.9)
@@ -54,9 +57,9 @@ def _below(ax: Axes, n: float, kind_: str, values: Sequence[float]) -> None:
     """A mark on the lower edge for networks that lie below the panel, with their mean."""
     looks = style.look(kind_)
     foot = ax.get_xaxis_transform()
-    ax.plot([n], [0.035], marker="v", color=looks.edge, markersize=5, transform=foot, clip_on=False)
+    ax.plot([n], [0.03], marker="v", color=looks.edge, markersize=5, transform=foot, clip_on=False)
     ax.annotate(
-        f"{sum(values) / len(values):.0f}", (n, 0.035), xycoords=foot, xytext=(0, 5),
+        f"{sum(values) / len(values):.0f} %", (n, 0.03), xycoords=foot, xytext=(0, 5),
         textcoords="offset points", fontsize=7, ha="center", color=looks.edge,
     )  # fmt: skip
 
@@ -74,8 +77,12 @@ def _diverged(ax: Axes, records: Sequence[Mapping], slot: Mapping[str, float]) -
 def _slots(kinds: Sequence[str]) -> dict[str, float]:
     """Sideways places of the treatments around an integer n, in the order of the legend."""
     kinds = [k for k in kinds if k != "base"]
-    width = min(0.17, 0.75 / max(len(kinds), 1))
+    width = _slot_width(len(kinds))
     return {k: (i - (len(kinds) - 1) / 2) * width for i, k in enumerate(kinds)}
+
+
+def _slot_width(count: int) -> float:
+    return min(0.2, 0.8 / max(count, 1))
 
 
 def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
@@ -89,14 +96,12 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
     for k in kinds:
         below: dict[int, list[float]] = {}
         shown = []
-        spread = 0.045 if len(slot) > 3 else 0.07
+        spread = 0.4 * _slot_width(len(slot))
         for n, value, r in points[k]:
             if value < low:
                 below.setdefault(n, []).append(value)
                 continue
-            seed = r["split_seed"] if isinstance(r["split_seed"], int) else 0
-            sideways = ((seed % 4) - 1.5) / 3 * spread * 2
-            shown.append((n + slot.get(k, 0) + sideways, value))
+            shown.append((n + slot.get(k, 0) + spread * _sideways(r), value))
         if shown:
             x, y = zip(*shown, strict=True)
             style.marks(ax, x, y, k, size=4.6, alpha=0.9)
@@ -107,6 +112,11 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
     style.per_cent_axis(ax)
 
 
+def _sideways(record: Mapping) -> float:
+    """A place in -1..1 of its own for each split seed and target, so that equal values show."""
+    return ((record["split_seed"] % 4) * 2 + (record["target"] == "B") - 3.5) / 3.5
+
+
 def _base_line(ax: Axes, points: Mapping[str, Sequence[tuple]]) -> None:
     bases = [p[1] for p in points.get("base", [])]
     if bases:
@@ -114,11 +124,21 @@ def _base_line(ax: Axes, points: Mapping[str, Sequence[tuple]]) -> None:
         ax.axhline(sum(bases) / len(bases), color=look.edge, linestyle=look.line, linewidth=1.1)
 
 
-def draw_means(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
-    """Figure 2, bottom: a line through the means of each treatment, starting at the base."""
-    rows = [r for r in summary_table(records, statistic) if r["mean"] is not None]
-    points = {k: [(r["n"], 100 * r["mean"]) for r in rows if r["treatment"] == k]
-              for k in order_kinds(r["treatment"] for r in rows)}  # fmt: skip
+def draw_means(
+    ax: Axes,
+    records: Sequence[Mapping],
+    statistic: str = "last",
+    found: Sequence[Reading] = (),
+) -> None:
+    """Figure 2, bottom: a line through the means of each treatment, starting at the base.
+
+    Args:
+      ax: axes to draw in.
+      records: of one split.
+      statistic: one of `analysis.STATISTICS`.
+      found: the paper's readings to mark, from `answers.readings`.
+    """
+    points = mean_lines(records, statistic)
     low, high = _window(points)
     ax.set_ylim(low, high)
     _base_line(ax, points)
@@ -135,24 +155,53 @@ def draw_means(ax: Axes, records: Sequence[Mapping], statistic: str = "last") ->
             style.marks(ax, [p[0] for p in shown], [p[1] for p in shown], k, size=6.5)
         for n, value in line:
             if value < low:
-                _below(ax, n, k, [value])
+                _below(ax, n + 0.22, k, [value])
     if base:
         style.marks(ax, [0], [base[0][1]], "base", size=7.5)
     _diverged(ax, records, slot)
     style.layer_axis(ax, cuts(records), layer_names(records))
     style.per_cent_axis(ax)
+    _annotate(ax, points, found)
 
 
-def figure2_panels(records: Sequence[Mapping], statistic: str = "last") -> Figure:
-    """The paper's Figure 2: all networks above, mean lines below."""
-    with style.styled():
-        figure, (top, bottom) = style.new_figure(7.2, 8.2, rows=2, sharex=False)
-        draw_networks(top, records, statistic)
-        draw_means(bottom, records, statistic)
-        top.set_title("Every network")
-        bottom.set_title("Means")
-        style.legend(figure, kinds_shown(records), columns=3)
-    return figure
+def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tuple]]:
+    """(n, mean accuracy in per cent) by treatment, in the order of the legend."""
+    rows = [r for r in summary_table(records, statistic) if r["mean"] is not None]
+    return {
+        k: [(r["n"], 100 * r["mean"]) for r in rows if r["treatment"] == k]
+        for k in order_kinds(r["treatment"] for r in rows)
+    }
+
+
+def _annotate(ax: Axes, points: Mapping[str, Sequence[tuple]], found: Sequence[Reading]) -> None:
+    """Numbered badges between the lines that a reading compares, and their key below the axes."""
+    low, high = ax.get_ylim()
+    for i, reading in enumerate(found):
+        ends = []
+        for k in reading.kinds:
+            at = dict(points.get(k, []))
+            value = at.get(0 if k == "base" else reading.n)
+            ends.append(value if value is not None else low)
+        a, b = (min(max(v, low), high) for v in ends)
+        # Fine-tuned treatments to the right of n, frozen ones to the left; 2 and 4, and 3 and 5,
+        # may fall on the same n.
+        side = 1 if reading.number in (3, 5) else -1
+        taken = sum(r.n == reading.n and (r.number in (3, 5)) == (side > 0) for r in found[:i])
+        x = reading.n + side * (0.2 + 0.2 * taken)
+        if reading.number > 1:
+            bar = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": style.MUTED, "lw": 0.9}
+            ax.annotate("", (x, a), (x, b), arrowprops=bar | {"shrinkA": 0, "shrinkB": 0})
+        ax.annotate(
+            str(reading.number), (x, (a + b) / 2), xytext=(9 * side, 0), textcoords="offset points",
+            ha="center", va="center", fontsize=7.5, fontweight="bold", color="white",
+            bbox={"boxstyle": "circle,pad=0.22", "fc": style.INK, "ec": "none"},
+        )  # fmt: skip
+    if found:
+        lines = [f"{'❶❷❸❹❺'[r.number - 1]}  {r.text}" for r in found]
+        ax.annotate(
+            "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -46), fontsize=7.8,
+            textcoords="offset points", va="top", ha="left", color=style.INK, linespacing=1.5,
+        )  # fmt: skip
 
 
 def kinds_shown(records: Sequence[Mapping]) -> list[str]:
@@ -160,17 +209,139 @@ def kinds_shown(records: Sequence[Mapping]) -> list[str]:
     return order_kinds(kind(r) for r in records)
 
 
-def figure2(records: Sequence[Mapping], path_stem: Path, statistic: str = "last") -> list[Path]:
+def any_diverged(records: Sequence[Mapping]) -> bool:
+    """Whether a network among the records diverged."""
+    return any(r.get("status") == "diverged" for r in records)
+
+
+def panel(draw: Callable[[Axes], None], records: Sequence[Mapping], *, line: bool = True) -> Figure:
+    """One panel for the page with a legend of the records' treatments; `draw` gets the axes."""
+    with style.styled():
+        figure, ax = style.new_figure(*PANEL)
+        draw(ax)
+        style.legend(
+            figure, kinds_shown(records), columns=2, line=line, diverged=any_diverged(records)
+        )
+    return figure
+
+
+def figure2_panels(
+    records: Sequence[Mapping], statistic: str = "last", found: Sequence[Reading] = ()
+) -> Figure:
+    """The paper's Figure 2: all networks above, mean lines below."""
+    with style.styled():
+        figure, (top, bottom) = style.new_figure(7.2, 8.4, rows=2)
+        draw_networks(top, records, statistic)
+        draw_means(bottom, records, statistic, found)
+        top.set_title("Every network")
+        bottom.set_title("Means")
+        style.legend(figure, kinds_shown(records), columns=3, diverged=any_diverged(records))
+    return figure
+
+
+def figure2(
+    records: Sequence[Mapping],
+    path_stem: Path,
+    statistic: str = "last",
+    whole: Sequence[Mapping] = (),
+) -> list[Path]:
     """Writes the paper's Figure 2 as <path_stem>.png, .pdf and .svg.
 
     Args:
       records: of one split; incomplete sweeps are drawn as far as they go.
       path_stem: path without the ending.
       statistic: one of `analysis.STATISTICS`.
+      whole: records of networks on all classes, where there are any.
 
     Returns:
       The files written.
     """
-    figure = figure2_panels(records, statistic)
+    found = readings(records, statistic, whole)
+    figure = figure2_panels(records, statistic, found)
     with style.styled():
         return style.save(figure, Path(path_stem))
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of Figure 3 or of a comparison: a mean for each n.
+
+    Attributes:
+      label: words for the legend.
+      points: (n, value) in per cent or percentage points.
+      color: of line and symbol.
+      marker: matplotlib's marker.
+      line: matplotlib's line style.
+    """
+
+    label: str
+    points: tuple[tuple[int, float], ...]
+    color: str
+    marker: str
+    line: Any = "-"
+    filled: bool = True
+
+
+def draw_series(
+    ax: Axes, series: Sequence[Series], names: Sequence[str], *, zero: bool = False
+) -> None:
+    """Lines with symbols against n; `zero` adds the line of no difference."""
+    if zero:
+        ax.axhline(0, color=style.INK, linestyle=":", linewidth=1.1)
+    for s in series:
+        x, y = zip(*s.points, strict=True)
+        ax.plot(
+            x, y, color=s.color, linestyle=s.line, marker=s.marker, markersize=6,
+            markerfacecolor=s.color if s.filled else "white", label=s.label,
+        )  # fmt: skip
+    style.layer_axis(ax, sorted({n for s in series for n, _ in s.points} - {0}), names)
+
+
+def series_panel(
+    series: Sequence[Series], names: Sequence[str], what: str, *, zero: bool = False
+) -> Figure:
+    """A panel with series and their legend above it."""
+    with style.styled():
+        figure, ax = style.new_figure(*PANEL)
+        draw_series(ax, series, names, zero=zero)
+        ax.set_ylabel(what)
+        figure.legend(loc="outside upper left", ncols=1 if len(series) < 4 else 2)
+    return figure
+
+
+def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
+    """Figure 3, first panel: AnB by target, each line starting at its own base."""
+    looks = {"A": (style.ORANGE, "h", "-"), "B": (style.PURPLE, "p", "--")}
+    out = []
+    for target, (color, marker, line) in looks.items():
+        mine = [r for r in records if r["target"] == target]
+        lines = mean_lines(mine, statistic)
+        points = lines.get("base", [])[:1] + lines.get("AnB", [])
+        if lines.get("AnB"):
+            label = labels.get(target, f"target {target}")
+            out.append(Series(label, tuple(points), color, marker, line))
+    return out
+
+
+def random_features(records: Sequence[Mapping], statistic: str) -> list[Series]:
+    """Figure 3, second panel: random features, the line starting at the base."""
+    lines = mean_lines(records, statistic)
+    if "RnB" not in lines:
+        return []
+    points = lines.get("base", [])[:1] + lines["RnB"]
+    return [Series("first n layers random, frozen", tuple(points), "#6b7480", "s", "-.")]
+
+
+def drop_series(
+    records: Sequence[Mapping], kind_: str, statistic: str, label: str, color: str, marker: str,
+    line: Any = "-",
+) -> list[Series]:  # fmt: skip
+    """Figure 3, last panel: accuracy minus the base of the same task, paired, in points."""
+    effect = effects.Effect("", "", kind_, "base", "")
+    table = effects.cells(records, statistic)
+    points = [(0, 0.0)]
+    for n in cuts(records):
+        found = [d for _, d in effects.differences(table, effect, n)]
+        if found:
+            points.append((n, 100 * sum(found) / len(found)))
+    return [Series(label, tuple(points), color, marker, line)] if len(points) > 1 else []

@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from yosinski_jax.errors import UserError
 from yosinski_jax.records import write_failure
@@ -147,9 +148,22 @@ def handle(kind: str, label: str | None = None, line: bool = True) -> tuple[Line
     return (entry, plus)
 
 
-def legend(figure: Figure, kinds: Sequence[str], columns: int = 3, line: bool = True) -> None:
-    """A legend above the panels."""
+def legend(
+    figure: Figure,
+    kinds: Sequence[str],
+    columns: int = 3,
+    *,
+    line: bool = True,
+    diverged: bool = False,
+) -> None:
+    """A legend above the panels; `diverged` adds the cross of networks that diverged."""
     handles: list[Any] = [handle(kind, line=line) for kind in kinds]
+    if diverged:
+        cross = Line2D([], [], color=MUTED, linestyle="none", marker="x", markeredgewidth=1.8)
+        cross.set_label("diverged")
+        handles.append((cross,))
+    if not handles:
+        return
     figure.legend(
         handles,
         [str(h[0].get_label()) for h in handles],
@@ -218,3 +232,13 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
             raise UserError(write_failure(path, e)) from e
         paths.append(path)
     return paths
+
+
+def few_ticks() -> MaxNLocator:
+    """A locator for narrow panels."""
+    return MaxNLocator(4, integer=True)
+
+
+def thousands(value: float, _: object = None) -> str:
+    """A tick label for steps: 450000 as "450k"."""
+    return f"{value / 1000:g}k" if abs(value) >= 10000 else f"{value:g}"

@@ -1,0 +1,209 @@
+"""Figures about training: learning curves, filters, amount of data, change of layers."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from yosinski_jax import filters, style
+from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
+from yosinski_jax.plots import PANEL, cuts, kinds_shown, layer_names
+
+#: Frame of a filter by what fits it; a letter says the same without colour.
+FRAMES = {
+    "gabor": (style.DARK_BLUE, "G"),
+    "blob": (style.ORANGE, "B"),
+    "neither": ("#9aa3ad", "–"),
+    "undecided": ("#c9ced4", "?"),
+    "dead": ("#000000", "0"),
+}
+
+
+def mean_curve(records: Sequence[Mapping]) -> list[tuple[int, float]]:
+    """(step, mean test accuracy) at the steps that at least half of the networks evaluated."""
+    at: dict[int, list[float]] = {}
+    for r in records:
+        steps, values = r["curve"].get("step", []), r["curve"].get("accuracy", [])
+        for step, value in zip(steps, values, strict=False):
+            if value is not None:
+                at.setdefault(step, []).append(value)
+    return [(s, sum(v) / len(v)) for s, v in sorted(at.items()) if 2 * len(v) >= len(records)]
+
+
+def has_curves(records: Sequence[Mapping]) -> bool:
+    """Whether any record has a curve to draw."""
+    return any(len(r["curve"].get("accuracy", [])) > 1 for r in records)
+
+
+def learning_curves(records: Sequence[Mapping]) -> Figure:
+    """One panel for each n: the mean curve of each treatment, the base's dotted."""
+    layers = cuts(records) or [0]
+    columns = 2 if len(layers) > 1 else 1
+    rows = math.ceil(len(layers) / columns)
+    base = mean_curve([r for r in records if r["treatment"] == "base"])
+    names = layer_names(records)
+    with style.styled():
+        figure, axes = style.new_figure(
+            PANEL[0], 0.8 + 1.75 * rows, rows=rows, columns=columns, sharex=True, sharey=True,
+            squeeze=False,
+        )  # fmt: skip
+        values = []
+        for ax, n in zip(axes.flat, layers, strict=False):
+            at = [r for r in records if r["n"] == n and n]
+            for k in order_kinds(kind(r) for r in at):
+                curve = mean_curve([r for r in at if kind(r) == k])
+                if curve:
+                    look = style.look(k)
+                    steps, y = zip(*((s, 100 * v) for s, v in curve), strict=True)
+                    ax.plot(steps, y, color=look.edge, linestyle=look.line, linewidth=1.3)
+                    values += y
+            if base:
+                steps, y = zip(*((s, 100 * v) for s, v in base), strict=True)
+                ax.plot(steps, y, color=style.INK, linestyle=":", linewidth=1.3)
+                values += y
+            name = f" ({names[n - 1]})" if n and n <= len(names) else ""
+            ax.set_title(f"n = {n}{name}" if n else "bases", fontsize=9)
+            ax.xaxis.set_major_locator(style.few_ticks())
+            ax.xaxis.set_major_formatter(style.thousands)
+        for ax in axes.flat[len(layers) :]:
+            ax.set_visible(False)
+        if values:
+            # The first evaluations are low everywhere; the upper part tells treatments apart.
+            axes.flat[0].set_ylim(*style.limits([float(np.quantile(values, 0.1)), max(values)]))
+        figure.supxlabel("training step", fontsize=9)
+        figure.supylabel("mean test accuracy (%)", fontsize=9)
+        style.legend(figure, [k for k in kinds_shown(records)], columns=2)
+    return figure
+
+
+def filter_picture(
+    kernels: Sequence[tuple[str, np.ndarray, Sequence[filters.Fit]]], most: int = 96
+) -> Figure:
+    """The first layer's filters of some bases, each framed by what fits it better.
+
+    Args:
+      kernels: (name of the network, kernel [height, width, channels, filters], its fits).
+      most: filters drawn of each network.
+    """
+    columns = 12
+    rows = [math.ceil(min(k.shape[-1], most) / columns) for _, k, _ in kernels]
+    tile = PANEL[0] / columns
+    with style.styled():
+        figure = Figure(figsize=(PANEL[0], sum(r * tile * 1.22 + 0.3 for r in rows) + 0.1))
+        height = figure.get_figheight()
+        top = 0.05
+        for (name, kernel, fits), n_rows in zip(kernels, rows, strict=True):
+            figure.text(0.005, 1 - (top + 0.2) / height, name, fontsize=9, fontweight="bold")
+            top += 0.3
+            order = sorted(
+                range(min(kernel.shape[-1], most)),
+                key=lambda i: filters.LABELS.index(fits[i].label),
+            )
+            for place, i in enumerate(order):
+                row, column = divmod(place, columns)
+                left = (column + 0.06) / columns
+                bottom = 1 - (top + (row + 1) * tile * 1.22 - 0.22 * tile) / height
+                ax = figure.add_axes((left, bottom, 0.88 / columns, 0.88 * tile / height))
+                _tile(ax, kernel[..., i], fits[i].label)
+            top += n_rows * tile * 1.22
+    return figure
+
+
+def _tile(ax: Axes, filter_: np.ndarray, label: str) -> None:
+    color, letter = FRAMES[label]
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.imshow(picture(filter_), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for spine in ax.spines.values():
+        spine.set(visible=True, edgecolor=color, linewidth=2)
+    ax.set_xlabel(letter, fontsize=7, labelpad=1, color=style.INK)
+
+
+def picture(filter_: np.ndarray) -> np.ndarray:
+    """A filter as an image in 0..1, zero in the middle of the scale; other depths as their mean."""
+    shown = filter_ if filter_.shape[-1] == 3 else filter_.mean(-1)
+    return 0.5 + shown / (2 * max(float(np.abs(shown).max()), 1e-12))
+
+
+def images_per_class(records: Sequence[Mapping], statistic: str = "last") -> Figure:
+    """Accuracy of bases (and, where there are several, of transfers) against images per class."""
+    with style.styled():
+        figure, ax = style.new_figure(*PANEL)
+        for k, line in data_lines(records, statistic).items():
+            look = style.look(k.split(", ")[0])
+            x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
+            ax.plot(
+                x, y, color=look.edge, linestyle="-" if k == "base" else look.line, label=k,
+                marker=look.marker, markerfacecolor=look.face,
+            )  # fmt: skip
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+        ax.xaxis.set_minor_formatter(lambda v, _: "")
+        ax.set_xlabel("training images of each class")
+        style.per_cent_axis(ax)
+        if len(ax.lines) > 1:
+            figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def data_lines(
+    records: Sequence[Mapping], statistic: str = "last"
+) -> dict[str, list[tuple[int, float]]]:
+    """(images per class, mean accuracy) of the bases and of AnB, AnB+ at each n, if two or more."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for count in sorted({r["images_per_class"] for r in records if r.get("images_per_class")}):
+        mine = [r for r in records if r.get("images_per_class") == count]
+        for row in summary_table(mine, statistic):
+            if row["mean"] is not None and row["treatment"] in ("base", "AnB", "AnB+"):
+                n = f", n = {row['n']}" if row["n"] else ""
+                lines.setdefault(row["treatment"] + n, []).append((count, row["mean"]))
+    return {k: v for k, v in lines.items() if len(v) > 1}
+
+
+def change_lines(records: Sequence[Mapping]) -> dict[tuple[str, int], dict[str, float]]:
+    """Mean relative change of each copied layer by (treatment, n), from the records' own field."""
+    sums: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for r in records:
+        change = r.get("layer_change") or {}
+        for name in list(r.get("layers") or [])[: r["n"]]:
+            value = change.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                sums.setdefault((kind(r), r["n"]), {}).setdefault(name, []).append(value)
+    return {
+        key: {name: sum(v) / len(v) for name, v in by_layer.items()}
+        for key, by_layer in sorted(sums.items())
+    }
+
+
+def layer_change(records: Sequence[Mapping]) -> Figure:
+    """How far fine-tuning moved each copied layer from where it started, by layer."""
+    lines = change_lines(records)
+    names = layer_names(records)
+    deepest = max(n for _, n in lines)
+    with style.styled():
+        figure, ax = style.new_figure(*PANEL)
+        for (k, n), by_layer in lines.items():
+            look = style.look(k)
+            x = [names.index(name) + 1 for name in by_layer]
+            y = [100 * v for v in by_layer.values()]
+            # The line of the largest n carries every layer; smaller n are drawn faintly behind.
+            main = n == deepest
+            ax.plot(x, y, color=look.edge, linestyle=look.line, alpha=1 if main else 0.3,
+                    linewidth=1.6 if main else 1)  # fmt: skip
+            style.marks(ax, x, y, k, size=6.5 if main else 3.5, alpha=1 if main else 0.5)
+        ticks = range(1, deepest + 1)
+        ax.set_xticks(list(ticks), names[:deepest])
+        ax.set_xlim(0.6, deepest + 0.4)
+        ax.set_ylim(bottom=0)
+        ax.grid(axis="x", visible=False)
+        ax.set_ylabel("‖after − before‖ / ‖before‖ (%)")
+        style.legend(figure, sorted({k for k, _ in lines}), columns=2)
+    return figure
+
+
+def finished(records: Sequence[Mapping], statistic: str) -> list[Mapping]:
+    """The records that have an accuracy to draw."""
+    return [r for r in records if accuracy(r, statistic) is not None]
