@@ -46,15 +46,16 @@ class Entry:
             paths.insert(0, self.directory / f"{self.name}-{self.fingerprint[:16]}.npy")
         return paths
 
-    def load(self, *, beside: bool = False) -> np.ndarray | None:
+    def load(self, *, beside: bool = False, mapped: bool = False) -> np.ndarray | None:
         """Returns the array, or None if there is none that can be read.
 
         Args:
             beside: look in the dataset's folder first.
+            mapped: leave it on disk and read only the parts that are used.
         """
         for path in self._paths(beside):
             try:
-                return np.load(path, allow_pickle=False)
+                return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, EOFError) as error:

@@ -18,13 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
-from yosinski_jax import tfds_source
+from yosinski_jax import tfds_find, tfds_source
 from yosinski_jax.errors import UserError
 
 DIGITS = "digits"
 # Of 174 to 183 images of a digit; leaves at least 130 for training.
 DIGITS_TEST_IMAGES = 44
-# Every digit has at least so many training images; with as many of each, all tasks are equally large.
+# Every digit has at least so many training images; with as many of each, all tasks are equally
+# large.
 DIGITS_TRAIN_IMAGES = 130
 
 
@@ -44,6 +45,10 @@ class Source(Protocol):
 
     def images(self) -> np.ndarray:
         """Returns all images, uint8 [images, height, width, channels]; UserError if sizes vary."""
+        ...
+
+    def mean_image(self, index: np.ndarray) -> np.ndarray:
+        """Returns the mean of some images, float32 [height, width, channels]."""
         ...
 
 
@@ -81,6 +86,11 @@ class ArraySource:
     def images(self) -> np.ndarray:
         """Returns all images, uint8 [images, height, width, channels]."""
         return self.pixels
+
+    def mean_image(self, index: np.ndarray) -> np.ndarray:
+        """Returns the mean of some images, float32 [height, width, channels]."""
+        total = self.pixels[index].sum(axis=0, dtype=np.uint64)
+        return (total / len(index)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,7 +246,7 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
     """
     if name == DIGITS:
         return _digits(seed)
-    return _from_tfds(name, tfds_source.find(name, data_dir))
+    return _from_tfds(name, tfds_find.find(name, data_dir))
 
 
 @functools.lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from PIL import Image
 def opencv() -> ModuleType | None:
     """Returns the cv2 module or None; the optional extra `fast-jpeg` installs it."""
     try:
-        import cv2
+        import cv2  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     return cv2
@@ -32,9 +32,7 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
         ValueError: the bytes are not a readable image.
     """
     cv2 = opencv()
-    # Colour systems other than grey and RGB go through Pillow, whose CMYK handling is the
-    # reference (TFDS converts the odd files of ImageNet in the same way).
-    if cv2 is not None and not _is_cmyk(data):
+    if cv2 is not None and _is_plain(data):
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
         # Pillow does not apply the EXIF orientation, and neither does TFDS.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -44,6 +42,8 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scale
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable image ({error})") from None
@@ -70,5 +70,12 @@ def jpeg_components(data: bytes) -> int | None:
     return None
 
 
-def _is_cmyk(data: bytes) -> bool:
-    return jpeg_components(data) == 4
+def _is_plain(data: bytes) -> bool:
+    """Whether OpenCV reads a file as Pillow does.
+
+    Not so for CMYK (other colours), 16 bits (other rounding) and truncated files, which OpenCV
+    fills up with grey where Pillow raises.
+    """
+    if data[:4] == b"\x89PNG":
+        return data[24] == 8 and data.endswith(b"IEND\xaeB\x60\x82")
+    return jpeg_components(data) in (1, 3) and data.endswith(b"\xff\xd9")

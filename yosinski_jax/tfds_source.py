@@ -7,13 +7,10 @@ image than its decoder.
 
 import bisect
 import dataclasses
-import difflib
 import functools
 import hashlib
 import itertools
 import os
-import re
-import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +23,6 @@ from yosinski_jax import cache, images
 from yosinski_jax.errors import UserError
 from yosinski_jax.progress import Progress
 
-# Datasets that `experiments.prepare` can write.
-PREPARABLE = ("cifar10", "cifar100", "imagenet2012")
-
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _RECORDS_PER_READ = 1024
 # Above this, decoded images are not kept on disk.
 _CACHED_PIXEL_BYTES = 4 << 30
@@ -196,8 +189,7 @@ class PreparedSplit:
 
     @functools.cached_property
     def _labels(self) -> np.ndarray:
-        index = cache.Entry(self.directory, f"{self.dataset}-{self.split}-labels", self.fingerprint)
-        found = index.load(beside=True)
+        found = self._entry("labels").load(beside=True)
         if found is not None and found.shape == (len(self),):
             return found
         labels = np.empty(len(self), np.int32)
@@ -214,8 +206,15 @@ class PreparedSplit:
             return part[2] - part[1]
 
         self._in_threads(read, f"labels of {self.dataset} {self.split}")
-        index.save(labels, beside=True)
+        self.keep_labels(labels)
         return labels
+
+    def keep_labels(self, labels: np.ndarray) -> None:
+        """Writes the label index, int32 [records]; for who knows the labels without reading."""
+        self._entry("labels").save(labels, beside=True)
+
+    def _entry(self, what: str) -> cache.Entry:
+        return cache.Entry(self.directory, f"{self.dataset}-{self.split}-{what}", self.fingerprint)
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
@@ -226,8 +225,7 @@ class PreparedSplit:
             )
         shape = (len(self), *(side or 0 for side in self.shape))
         keep = _UNCACHED_PIXEL_BYTES <= np.prod(shape) <= _CACHED_PIXEL_BYTES
-        index = cache.Entry(self.directory, f"{self.dataset}-{self.split}-pixels", self.fingerprint)
-        found = index.load() if keep else None
+        found = self._entry("pixels").load() if keep else None
         if found is not None and found.shape == shape:
             return found
         pixels = np.empty(shape, np.uint8)
@@ -243,7 +241,7 @@ class PreparedSplit:
         small = shape[1] * shape[2] < _THREADED_PIXELS and images.opencv() is None
         self._in_threads(read, f"images of {self.dataset} {self.split}", 1 if small else None)
         if keep:
-            index.save(pixels)
+            self._entry("pixels").save(pixels)
         return pixels
 
     def images(self) -> np.ndarray:
@@ -254,6 +252,60 @@ class PreparedSplit:
             CorruptRecord: a record cannot be read or decoded.
         """
         return self._pixels
+
+    def keep_class_sums(self, sums: np.ndarray) -> None:
+        """Keeps the sum of the images of each class, uint32 [classes, height, width, channels]."""
+        self._entry("class-sums").save(sums, beside=True)
+
+    def mean_image(self, index: np.ndarray) -> np.ndarray:
+        """Returns the mean of some images, float32 [height, width, channels].
+
+        Whole classes are added up from the sums that preparing left beside the data, if it did;
+        else the images are read once and the mean is kept. Sums are integers, so the result is the
+        same either way and in any order.
+
+        Args:
+            index: records, int [n].
+
+        Raises:
+            UserError: the images vary in size.
+        """
+        if None in self.shape:
+            raise UserError(f"{self.dataset}: its images vary in size, so they have no mean image")
+        chosen = np.bincount(self.labels[index], minlength=int(self.labels.max()) + 1)
+        whole = np.bincount(self.labels, minlength=len(chosen))
+        classes = np.flatnonzero(chosen)
+        sums = self._entry("class-sums").load(beside=True, mapped=True)
+        if sums is not None and (chosen[classes] == whole[classes]).all():
+            total = np.zeros(sums.shape[1:], np.uint64)
+            for label in classes:
+                total += sums[label]
+            return (total / len(index)).astype(np.float32)
+        digest = hashlib.sha256(np.sort(index).astype(np.int64).tobytes()).hexdigest()[:16]
+        entry = self._entry(f"mean-{digest}")
+        found = entry.load()
+        if found is not None:
+            return found
+        parts = np.array_split(np.sort(index), -(-len(index) // _RECORDS_PER_READ))
+        with (
+            Progress(f"mean image of {self.dataset}", len(index)) as progress,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+            for part, part_sum in zip(parts, pool.map(self._sum, parts), strict=True):
+                total += part_sum
+                progress.advance(len(part))
+        mean = (total / len(index)).astype(np.float32)
+        entry.save(mean)
+        return mean
+
+    def _sum(self, index: np.ndarray) -> np.ndarray:
+        if "_pixels" in self.__dict__:
+            return self._pixels[index].sum(axis=0, dtype=np.uint64)
+        total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+        for i in index:
+            total += self.image(int(i))
+        return total
 
     def _in_threads(self, read: Any, what: str, threads: int | None = None) -> None:
         with (
@@ -287,88 +339,6 @@ def _decode_error() -> type[Exception]:
 def _line(error: Exception) -> str:
     """Returns the first line of an exception's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def find(name: str, data_dir: str | None) -> Path:
-    """Finds the directory of a dataset.
-
-    Args:
-        name: name under `data_dir` as in TFDS ("cifar10", "cifar10:3.0.2",
-            "imagenet_resized/64x64"), or the path of a prepared directory, with or without its
-            version.
-        data_dir: folder of prepared datasets; TFDS_DATA_DIR or ~/tensorflow_datasets if None.
-
-    Returns:
-        The directory that holds `dataset_info.json`.
-
-    Raises:
-        UserError: unknown dataset, dataset not prepared, missing folder.
-    """
-    path = Path(name).expanduser()
-    if path.is_absolute() or name.startswith((".", "~")):
-        if not path.is_dir():
-            raise UserError(
-                f"--dataset={name}: no such directory; expected a prepared TFDS directory or a name"
-            )
-        return _newest(path, f"--dataset={name}")
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    if data_dir and not root.is_dir():
-        state = "is not a directory" if root.exists() else "does not exist"
-        raise UserError(f"--data_dir={data_dir}: {state}; {_how_to_prepare(name, data_dir, root)}")
-    stem, _, version = name.partition(":")
-    folder = root / stem / version if version else root / stem
-    if folder.is_dir():
-        return _newest(folder, f"--dataset={name}")
-    if path.is_dir() and os.sep in name:
-        return _newest(path, f"--dataset={name}")
-    raise UserError(f"--dataset={name}: {_how_to_prepare(name, data_dir, root)}")
-
-
-def _how_to_prepare(name: str, data_dir: str | None, root: Path) -> str:
-    """Says what is wrong with a dataset that was not found under `root`, and what to do."""
-    stem = re.split("[:/]", name)[0]
-    place = shlex.quote(data_dir) if data_dir else "DIR"
-    if stem in PREPARABLE:
-        source = " --source=TARS_OR_FOLDER" if stem == "imagenet2012" else ""
-        command = f"python -m experiments.prepare --dataset={stem} --data_dir={place}{source}"
-        return f"{name} is not prepared under {root}; prepare it with `{command}`"
-    import tensorflow_datasets as tfds
-
-    registered = tfds.list_builders(with_community_datasets=False)
-    if stem in registered:
-        return (
-            f"{name} is not prepared under {root}; prepare it where TensorFlow is installed with "
-            f"`tfds build {name} --data_dir={place} --file_format=array_record`"
-        )
-    here = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    near = difflib.get_close_matches(stem, {"digits", *PREPARABLE, *here, *registered}, n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    found = f"; prepared under {root}: {', '.join(here)}" if here else ""
-    return (
-        f"unknown dataset {name}; expected digits, a TFDS name or the path of a prepared "
-        f"directory{hint}{found}"
-    )
-
-
-def _newest(folder: Path, flag: str) -> Path:
-    """Returns the newest prepared version in a folder, or the folder itself if it is one."""
-    if (folder / "dataset_info.json").exists():
-        return folder
-    inside = [p for p in folder.iterdir() if p.is_dir()] if os.access(folder, os.R_OK) else []
-    versions = [
-        p for p in inside if _VERSION.fullmatch(p.name) and (p / "dataset_info.json").exists()
-    ]
-    if versions:
-        return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
-    configs = sorted(p.name for p in inside if any(p.glob("*/dataset_info.json")))
-    if len(configs) == 1:
-        return _newest(folder / configs[0], flag)
-    if configs:
-        raise UserError(f"{flag}: choose one of its configurations, NAME/{{{','.join(configs)}}}")
-    raise UserError(
-        f"{flag}: {folder} is not a prepared TFDS directory (no dataset_info.json in it or in a "
-        "version folder); remove it and prepare the dataset again"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,15 +389,15 @@ def open_directory(directory: Path) -> Opened:
         )
     image: Any = features["image"]
     label: Any = features["label"]
-    raw = type(image) is tfds.features.Tensor  # Image is a subclass in some versions
-    if not raw and not isinstance(image, tfds.features.Image):
-        raise UserError(f"{directory}: the feature image is a {type(image).__name__}, no Image")
+    kind = type(image).__name__
+    if kind not in ("Image", "Tensor"):
+        raise UserError(f"{directory}: the feature image is a {kind}; expected Image")
     if image.np_dtype != np.uint8 or len(image.shape) != 3:
         raise UserError(
             f"{directory}: images are {np.dtype(image.np_dtype)} {image.shape}; expected uint8 "
             "with height, width and channels"
         )
-    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+    if type(label).__name__ != "ClassLabel" or not label.num_classes:
         raise UserError(f"{directory}: the feature label is no ClassLabel; expected one")
     names = tuple(label.names or [str(i) for i in range(label.num_classes)])
     height, width, channels = image.shape
@@ -442,7 +412,7 @@ def open_directory(directory: Path) -> Opened:
                 f"{absent[0]}: file is missing ({len(absent)} in all); prepare it again"
             )
         parts[split] = PreparedSplit(
-            info.name, split, shards, (height, width, channels or 3), raw=raw
+            info.name, split, shards, (height, width, channels or 3), raw=kind == "Tensor"
         )
     held_out = [key for key in ("test", "validation") if key in parts and parts[key].labelled]
     if "train" not in parts or not held_out:

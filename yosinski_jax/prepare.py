@@ -1,0 +1,61 @@
+"""Preparing datasets: one function over CIFAR-10, CIFAR-100 and ImageNet."""
+
+from pathlib import Path
+
+from yosinski_jax import prepare_cifar, prepare_imagenet, tfds_write
+from yosinski_jax.errors import UserError
+from yosinski_jax.tfds_find import PREPARABLE
+
+
+def prepare(
+    dataset: str,
+    data_dir: str,
+    source: str | None = None,
+    *,
+    checksum: bool | None = None,
+    settings: prepare_imagenet.Settings | None = None,
+    validation_labels: str | None = None,
+    processes: int | None = None,
+) -> Path:
+    """Writes DATA_DIR/DATASET/VERSION so that TFDS reads it, without TensorFlow.
+
+    A dataset that is there already is left as it is. An interrupted preparation goes on.
+
+    Args:
+        dataset: one of `PREPARABLE`.
+        data_dir: folder of prepared datasets; made if absent.
+        source: official files; CIFAR is downloaded if None, ImageNet must be given.
+        checksum: check the published sums; if None, for CIFAR only.
+        settings: how ImageNet's images are stored.
+        validation_labels: classes of ImageNet's validation images where the source has none.
+        processes: worker processes for ImageNet; one a core if None.
+
+    Returns:
+        The prepared directory.
+
+    Raises:
+        UserError: a flag or file that cannot be used; one line says which and what to do.
+    """
+    if dataset not in PREPARABLE:
+        raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes={processes}: expected 1 or more")
+    version = tfds_write.registered_version(dataset)
+    final = Path(data_dir).expanduser() / dataset / version
+    if (final / "dataset_info.json").exists():
+        return final
+    if dataset in prepare_cifar.DATASETS:
+        return prepare_cifar.prepare(dataset, data_dir, source, checksum=checksum is not False)
+    if source is None:
+        raise UserError(
+            f"--source: {dataset} is not free to download; give the folder of "
+            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of train/ and val/"
+        )
+    return prepare_imagenet.prepare(
+        data_dir,
+        source,
+        settings or prepare_imagenet.Settings(),
+        validation_labels=validation_labels,
+        checksum=checksum is True,
+        processes=processes,
+    )
