@@ -1,4 +1,11 @@
-"""Convolution, pooling and local response normalisation, in the form each backend runs fastest."""
+"""Convolution, pooling and local response normalisation, in the form each backend runs fastest.
+
+On GPU and TPU these are `lax`'s own operations. On CPU XLA's automatic derivatives of convolutions
+and of pooling miss the fast paths, so the derivatives are written out here. They are the same
+derivatives, ties of the pooling included. `compiler_options` is what to tell the CPU compiler.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +14,54 @@ from jax import lax
 CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+def _on_cpu() -> bool:
+    # Decided while tracing, by the backend that programs go to unless told otherwise. A wrong guess
+    # costs speed, never correctness.
+    return jax.default_backend() == "cpu"
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Returns options for compiling training and evaluation: `jax.jit(f, compiler_options=…)`.
+
+    XLA's CPU backend gives convolutions to the YNN library, which uses little more than one core.
+    If reductions alone are named as its work, Eigen gets them and is about twice as fast. Only some
+    jaxlibs know the option and an unknown one in XLA_FLAGS aborts the process, so it is tried out
+    once on a trivial program. `jax.jit` takes options for outermost functions only.
+
+    Returns:
+        Names and values; empty on other backends and where this jaxlib does not know the option.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    if not _on_cpu():
+        return {}
+    try:
+        jax.jit(lambda x: x + 1).lower(0.0).compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
 def conv2d(
     x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:
-    """Convolves `x` [B, H, W, C] with `kernel` [h, w, C // groups, F]; returns [B, H', W', F]."""
+    """Convolves images with kernels.
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [h, w, C // groups, F], of the same dtype.
+        stride: step of the kernel, in pixels.
+        padding: zeros added on each side, in pixels.
+        groups: groups into which C and F are cut; group i of F sees group i of C alone.
+
+    Returns:
+        [B, H', W', F], H' = (H + 2 · padding − h) // stride + 1.
+    """
+    conv = _conv_with_gradient if _on_cpu() else _conv
+    return conv(x, kernel, stride, padding, groups)
+
+
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -21,10 +72,145 @@ def conv2d(
     )
 
 
+_conv_with_gradient = jax.custom_vjp(_conv, nondiff_argnums=(2, 3, 4))
+
+
+def _conv_forward(x, kernel, stride, padding, groups):
+    return _conv(x, kernel, stride, padding, groups), (x, kernel)
+
+
+def _conv_backward(stride, padding, groups, saved, g):
+    x, kernel = saved
+    return (
+        _conv_input_gradient(g, kernel, x.shape, stride, padding, groups),
+        _conv_kernel_gradient(x, g, kernel.shape, stride, padding, groups),
+    )
+
+
+_conv_with_gradient.defvjp(_conv_forward, _conv_backward)
+
+
+def _conv_input_gradient(g, kernel, shape, stride, padding, groups):
+    """Spreads `g` [B, H', W', F] over the input: the convolution with the kernel turned round."""
+    h, w, c, f = kernel.shape
+    turned = kernel[::-1, ::-1].reshape(h, w, c, groups, f // groups)
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(h, w, f // groups, groups * c)
+    pads = []
+    for side, kernel_side, steps in zip(shape[1:3], (h, w), g.shape[1:3], strict=True):
+        low = kernel_side - 1 - padding
+        spread = (steps - 1) * stride + 1
+        pads.append((low, side - spread + kernel_side - 1 - low))
+    return lax.conv_general_dilated(
+        g,
+        turned,
+        (1, 1),
+        pads,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=CONV_DIMENSIONS,
+        feature_group_count=groups,
+    )
+
+
+def _conv_kernel_gradient(x, g, shape, stride, padding, groups):
+    """Correlates `x` with `g` over the batch, which takes the place of the channels.
+
+    The transposes are written out: given as dimension numbers they reach the body of a `lax.scan`
+    in an order that XLA:CPU has no fast convolution for (sixty times slower).
+    """
+    pads = []
+    for side, kernel_side, steps in zip(x.shape[1:3], shape[:2], g.shape[1:3], strict=True):
+        spread = (steps - 1) * stride + 1
+        pads.append((padding, kernel_side - 1 + spread - side - padding))
+    channels_by_batch = x.transpose(3, 1, 2, 0)
+    batch_by_features = g.transpose(1, 2, 0, 3)
+    gradient = lax.conv_general_dilated(
+        channels_by_batch,
+        batch_by_features,
+        (1, 1),
+        pads,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=CONV_DIMENSIONS,
+        batch_group_count=groups,
+    )
+    return gradient.transpose(1, 2, 0, 3)
+
+
 def max_pool(x: jax.Array, *, window: int, stride: int) -> jax.Array:
-    """Takes the maximum over `window` × `window` patches of `x` [B, H, W, C], without padding."""
+    """Takes the maximum over patches.
+
+    Args:
+        x: [B, H, W, C].
+        window: side of the square patches, in pixels.
+        stride: step from patch to patch, in pixels.
+
+    Returns:
+        [B, H', W', C], H' = (H − window) // stride + 1; pixels beyond the last whole patch are
+        dropped. The gradient goes to the first maximum of a patch, in row order.
+    """
+    pool = _max_pool_with_gradient if _on_cpu() else _max_pool
+    return pool(x, window, stride)
+
+
+def _max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     shape, strides = (1, window, window, 1), (1, stride, stride, 1)
+    # The constant must stay a number: wrapped in an array it hides the maximum from autodiff.
     return lax.reduce_window(x, -jnp.inf, lax.max, shape, strides, "VALID")
+
+
+_max_pool_with_gradient = jax.custom_vjp(_max_pool, nondiff_argnums=(1, 2))
+
+
+def _max_pool_forward(x, window, stride):
+    y = _max_pool(x, window, stride)
+    return y, (x, y)
+
+
+def _max_pool_backward(window, stride, saved, g):
+    x, y = saved
+    place = _tile if window == stride else _scatter
+    return (place(_gradient_at_offsets(x, y, g, window, stride), x.shape, window, stride),)
+
+
+_max_pool_with_gradient.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _gradient_at_offsets(x, y, g, window, stride):
+    """Returns, for each pixel of a patch in row order, `g` where it is the first maximum."""
+    rows, columns = y.shape[1] * stride, y.shape[2] * stride
+    taken = jnp.zeros(y.shape, bool)
+    parts = []
+    for i in range(window):
+        for j in range(window):
+            pixel = x[:, i : i + rows - stride + 1 : stride, j : j + columns - stride + 1 : stride]
+            first = (pixel == y) & ~taken
+            taken |= first
+            parts.append(jnp.where(first, g, jnp.zeros_like(g)))
+    return parts
+
+
+def _tile(parts, shape, window, stride):
+    """Puts parts of patches that do not overlap side by side."""
+    batch, rows, columns, channels = parts[0].shape
+    grid = jnp.stack(parts, 3).reshape(batch, rows, columns, window, window, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5)
+    grid = grid.reshape(batch, rows * stride, columns * stride, channels)
+    missing = [(0, whole - side) for whole, side in zip(shape, grid.shape, strict=True)]
+    return jnp.pad(grid, missing)
+
+
+def _scatter(parts, shape, window, stride):
+    """Adds up parts of patches that overlap or leave gaps."""
+    total = jnp.zeros(shape, parts[0].dtype)
+    zero = jnp.zeros((), parts[0].dtype)
+    for index, part in enumerate(parts):
+        offsets = (0, *divmod(index, window), 0)
+        config = []
+        for offset, side, steps, step in zip(
+            offsets, shape, part.shape, (1, stride, stride, 1), strict=True
+        ):
+            config.append((offset, side - offset - (steps - 1) * step - 1, step - 1))
+        total += lax.pad(part, zero, config)
+    return total
 
 
 def local_response_norm(
@@ -32,9 +218,10 @@ def local_response_norm(
 ) -> jax.Array:
     """Divides `x` [B, H, W, C] by (k + alpha / size · Σ x²) ** beta, summed over `size` channels.
 
-    Caffe's ACROSS_CHANNELS normalisation; `alpha` is divided by `size` as there.
+    Caffe's ACROSS_CHANNELS normalisation; its `alpha`, too, is divided by the size. The sum of
+    squares is taken in float32 whatever the dtype of `x`: bfloat16 would round k + … to k.
     """
-    window = (1,) * (x.ndim - 1) + (size,)
-    pad = ((0, 0),) * (x.ndim - 1) + ((size // 2, size // 2),)
-    squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, pad)
-    return x * (k + alpha / size * squares) ** -beta
+    squares = jnp.square(x.astype(jnp.float32))
+    window, pad = (1, 1, 1, size), ((0, 0), (0, 0), (0, 0), (size // 2, (size - 1) // 2))
+    total = lax.reduce_window(squares, 0.0, lax.add, window, (1, 1, 1, 1), pad)
+    return (x * (k + alpha / size * total) ** -beta).astype(x.dtype)
