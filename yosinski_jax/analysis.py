@@ -264,29 +264,39 @@ def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def write_results(workdir: Path, records: Sequence[Mapping], plan: Sequence[Mapping]) -> None:
+def write_results(
+    workdir: Path,
+    records: Sequence[Mapping],
+    plan: Sequence[Mapping],
+    *,
+    statistic: str = "last",
+    more: Mapping | None = None,
+) -> None:
     """Writes results.csv and results.json at the root of a workdir, each atomically.
 
     Args:
       workdir: the folder of a sweep.
       records: those that `records.read_all` returned.
       plan: the networks of plan.json; those without a record appear with the status "missing".
+      statistic: one of `STATISTICS`, used for the summary.
+      more: further entries of results.json.
     """
     rows = networks_table(records, plan)
     write_atomically(Path(workdir) / "results.csv", csv_text(rows, COLUMNS))
-    write_json(Path(workdir) / "results.json", {"networks": rows, "summary": summaries(records)})
+    content = {"networks": rows, "summary": summaries(records, statistic)} | dict(more or {})
+    write_json(Path(workdir) / "results.json", content)
 
 
 def summaries(records: Sequence[Mapping], statistic: str = "last") -> list[dict]:
-    """`summary_table` for each split among the records, with the split's name in every row."""
-    rows: list[dict] = []
-    for split in sorted({r["split"] for r in records}):
-        group = [r for r in records if r["split"] == split]
-        rows += [
-            {"split": split, "statistic": statistic} | row
-            for row in summary_table(group, statistic)
-        ]
-    return rows
+    """`summary_table` for each split and amount of data, both named in every row."""
+    groups: dict[tuple, list[Mapping]] = {}
+    for r in records:
+        groups.setdefault((r["split"], r.get("images_per_class")), []).append(r)
+    return [
+        {"split": split, "images_per_class": images, "statistic": statistic} | row
+        for (split, images), group in sorted(groups.items(), key=lambda g: (g[0][0], g[0][1] or 0))
+        for row in summary_table(group, statistic)
+    ]
 
 
 def read_json(path: Path, default: object) -> object:
