@@ -9,10 +9,10 @@ The same command again goes on where it was interrupted.
 
 import signal
 import sys
-from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from yosinski_jax import prepare, prepare_imagenet, tfds_find, tfds_source
 from yosinski_jax.errors import UserError
 
@@ -69,21 +69,15 @@ def _run() -> None:
         print(f"{count} unreadable images were left out; they are listed in {unreadable}")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command; a mistake of the user ends in one line and exit code 2."""
-    if len(argv) > 1:
-        print(f"error: unexpected argument {argv[1]}; see --help", file=sys.stderr)
-        sys.exit(2)
+def main() -> None:
+    """Runs the command; SIGTERM ends it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        raise
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

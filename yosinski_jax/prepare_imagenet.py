@@ -5,12 +5,15 @@ is the work of one task: it is written under a temporary name, then renamed, wit
 in it beside it. After a kill, files that have their note are not made again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -131,11 +134,9 @@ def prepare(
     version = tfds_write.registered_version(DATASET)
     if checksum:
         _check_tars(source)
-    # Fork would copy the locks of threads that other libraries have started.
-    context = multiprocessing.get_context("spawn")
     with (
         tfds_write.new_directory(data_dir, DATASET, version) as directory,
-        ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context) as pool,
+        _workers(processes or os.cpu_count()) as pool,
     ):
         found = imagenet_source.scan(source, validation_labels, pool)
         names = imagenet_source.class_names()
@@ -152,6 +153,34 @@ def prepare(
     final = Path(data_dir).expanduser() / DATASET / version
     _keep_derived(final, labels, sums)
     return final
+
+
+@contextlib.contextmanager
+def _workers(processes: int | None) -> Iterator[ProcessPoolExecutor]:
+    """Gives worker processes that end at once if the block fails or this process is killed."""
+    # Fork would copy the locks of threads that other libraries have started.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends an orphaned worker, which would write beside those of a second start."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check_tars(source: str) -> None:
