@@ -32,7 +32,8 @@ POOLS = [
 
 
 def random(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    # From numpy: each new shape of jax's own would take seconds to compile.
+    return jnp.array(np.random.RandomState(seed).normal(size=shape), jnp.float32)
 
 
 def lax_conv(x, kernel, stride, padding, groups):
@@ -57,17 +58,32 @@ def cpu_forms(monkeypatch):
     monkeypatch.setattr(layers, "_on_cpu", lambda: True)
 
 
+def value_and_gradients(f, g, *arguments):
+    """Returns f's value and its pullback of g, compiled as one program."""
+
+    def both(g, *arguments):
+        value, pullback = jax.vjp(f, *arguments)
+        return value, *pullback(g)
+
+    return jax.jit(both)(g, *arguments)
+
+
 @pytest.mark.parametrize(("h", "w", "c", "f", "size", "stride", "padding", "groups"), CONVS)
 def test_conv_has_laxs_values_and_gradients(h, w, c, f, size, stride, padding, groups):
-    x, kernel = random(0, 3, h, w, c), random(1, size, size, c // groups, f)
-    expected, pullback = jax.vjp(lambda x, k: lax_conv(x, k, stride, padding, groups), x, kernel)
-    value, mine = jax.vjp(
-        lambda x, k: layers.conv2d(x, k, stride=stride, padding=padding, groups=groups), x, kernel
+    x, kernel = np.array(random(0, 3, h, w, c)), np.array(random(1, size, size, c // groups, f))
+    sides = ((side + 2 * padding - size) // stride + 1 for side in (h, w))
+    g = np.array(random(2, 3, *sides, f))
+    expected = value_and_gradients(
+        lambda x, k: lax_conv(x, k, stride, padding, groups), g, x, kernel
     )
-    np.testing.assert_array_equal(value, expected)
-    g = random(2, *expected.shape)
-    for gradient, wanted in zip(mine(g), pullback(g), strict=True):
-        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-4)
+    mine = value_and_gradients(
+        lambda x, k: layers.conv2d(x, k, stride=stride, padding=padding, groups=groups),
+        g,
+        x,
+        kernel,
+    )
+    for result, wanted in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_conv_against_scipy():
@@ -84,22 +100,22 @@ def test_conv_against_scipy():
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("h", "w", "window", "stride"), POOLS)
-def test_pool_has_laxs_values_and_gradients(h, w, window, stride, ties):
-    x = random(0, 2, h, w, 5)
-    if ties:  # as behind a ReLU: many equal zeros, few equal values above
-        x = jnp.maximum(jnp.round(x), 0)
-    expected, pullback = jax.vjp(lambda x: lax_pool(x, window, stride), x)
-    value, mine = jax.vjp(lambda x: layers.max_pool(x, window=window, stride=stride), x)
-    np.testing.assert_array_equal(value, expected)
-    g = random(1, *expected.shape)
-    np.testing.assert_allclose(mine(g)[0], pullback(g)[0], rtol=1e-6, atol=1e-6)
+def test_pool_has_laxs_values_and_gradients(h, w, window, stride):
+    x = np.array(random(0, 2, h, w, 5))
+    # The second half as behind a ReLU: many equal zeros, few equal values above.
+    x = np.concatenate([x, np.maximum(np.round(x), 0)])
+    sides = ((side - window) // stride + 1 for side in (h, w))
+    g = np.array(random(1, 4, *sides, 5))
+    expected = value_and_gradients(lambda x: lax_pool(x, window, stride), g, x)
+    mine = value_and_gradients(lambda x: layers.max_pool(x, window=window, stride=stride), g, x)
+    np.testing.assert_array_equal(mine[0], expected[0])
+    np.testing.assert_allclose(mine[1], expected[1], rtol=1e-6, atol=1e-6)
 
 
 def test_pool_gradient_goes_to_the_first_of_equal_maxima():
     x = jnp.array([[1.0, 2.0, 5.0, 5.0], [2.0, 2.0, 5.0, 5.0]])[None, :, :, None]
-    gradient = jax.grad(lambda x: layers.max_pool(x, window=2, stride=2).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: layers.max_pool(x, window=2, stride=2).sum()))(x)
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 1, 1, 0], [0, 0, 0, 0]])
 
 
@@ -135,9 +151,10 @@ def test_under_vmap_over_replicas(shared_images):
     kernels, xs = random(0, 3, 3, 3, 2, 8), random(1, 3, 2, 7, 7, 4)
     xs = xs[0] if shared_images else xs
     axes = (0, None if shared_images else 0)
-    stacked = jax.vmap(jax.grad(MINE, argnums=(0, 1)), axes)(kernels, xs)
+    stacked = jax.jit(jax.vmap(jax.grad(MINE, argnums=(0, 1)), axes))(kernels, xs)
+    wanted_gradient = jax.jit(jax.grad(LAX, argnums=(0, 1)))
     for i in range(3):
-        alone = jax.grad(LAX, argnums=(0, 1))(kernels[i], xs if shared_images else xs[i])
+        alone = wanted_gradient(kernels[i], xs if shared_images else xs[i])
         for replica, wanted in zip(stacked, alone, strict=True):
             np.testing.assert_allclose(replica[i], wanted, atol=1e-5)
 
@@ -145,7 +162,7 @@ def test_under_vmap_over_replicas(shared_images):
 def test_in_bfloat16():
     kernel = random(0, 3, 3, 2, 8).astype(jnp.bfloat16)
     x = random(1, 3, 7, 7, 4).astype(jnp.bfloat16)
-    mine, wanted = (jax.grad(loss, argnums=(0, 1))(kernel, x) for loss in (MINE, LAX))
+    mine, wanted = (jax.jit(jax.grad(loss, argnums=(0, 1)))(kernel, x) for loss in (MINE, LAX))
     for gradient, expected in zip(mine, wanted, strict=True):
         assert gradient.dtype == jnp.bfloat16
         scale = np.abs(np.array(expected, np.float32)).max()
@@ -181,14 +198,16 @@ def test_local_response_norm_against_numpy(constants):
 def test_local_response_norm_gradient_is_that_of_its_values():
     x = np.array(30 * random(0, 1, 1, 1, 7), np.float64)
     g = np.array(random(1, 1, 1, 1, 7), np.float64)
-    _, pullback = jax.vjp(layers.local_response_norm, jnp.array(x, jnp.float32))
+    _, gradient = value_and_gradients(
+        layers.local_response_norm, g.astype(np.float32), x.astype(np.float32)
+    )
     expected = np.zeros_like(x)
     for i in range(7):
         step = np.zeros_like(x)
         step[..., i] = 1e-3
         up, down = (normalised(x + s, 5, 1e-4, 0.75, 1.0) for s in (step, -step))
         expected[..., i] = (g * (up - down)).sum() / 2e-3
-    np.testing.assert_allclose(pullback(jnp.array(g, jnp.float32))[0], expected, atol=1e-4)
+    np.testing.assert_allclose(gradient, expected, atol=1e-4)
 
 
 def test_local_response_norm_keeps_bfloat16():
