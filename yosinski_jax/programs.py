@@ -189,6 +189,10 @@ class Program:
             return jax.lax.scan(step, state, (batches, jax.random.split(jax.random.fold_in(key, 1), steps)))
 
         state, losses = jax.lax.scan(epoch, state, done + jnp.arange(epochs))
+        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.params)]))
+        bad = (state.diverged_at < 0) & ~finite
+        state = state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
 
         def right(start):
             index = start + jnp.arange(self.evaluation_batch)

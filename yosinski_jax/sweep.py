@@ -43,6 +43,7 @@ class Settings:
       preserve: values of p (1, 2) for networks with preserved layers.
       images_per_class: training images of each class; None for all.
       seed: changes every random number of the sweep but the splits'.
+      halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a changed file is noticed.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Settings:
     preserve: tuple[int, ...] = ()
     images_per_class: int | None = None
     seed: int = 0
+    halves: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self):
         if not self.seeds:
@@ -213,6 +215,9 @@ class Sweep:
         self.splits = {
             seed: make_split(settings.split, dataset.label_names, seed, dataset.name) for seed in settings.seeds
         }
+        first = self.splits[settings.seeds[0]]
+        if settings.split.endswith(".json"):
+            self.settings = dataclasses.replace(settings, split=first.name, halves=(first.A, first.B))
         self._tasks = {
             (seed, half): make_task(dataset, split.half(half), settings.images_per_class)
             for seed, split in self.splits.items()
@@ -278,9 +283,7 @@ class Sweep:
         """
         with workdir.lock(self.folder), _signals() as asked:
             self._asked = asked
-            workdir.check_settings(
-                self.folder, dataclasses.asdict(self.settings) | {"command": self.command}, GRID if self.extend else ()
-            )
+            workdir.check_settings(self.folder, self._described(), GRID if self.extend else ())
             records.write_json(self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]})
             self.read_records()
             self.display.plan(self, len(self.records))
@@ -289,6 +292,14 @@ class Sweep:
                 if any(member.id not in self.records for member in group.members):
                     self._train(group)
             return [self.records[planned.id] for planned in self.planned]
+
+    def _described(self) -> dict[str, Any]:
+        names = "\n".join(self.dataset.label_names).encode()
+        data = {
+            "train_images": len(self.dataset.train), "test_images": len(self.dataset.test),
+            "labels": hashlib.sha256(names).hexdigest()[:12],
+        }  # fmt: skip
+        return dataclasses.asdict(self.settings) | {"data": data, "command": self.command}
 
     def read_records(self) -> None:
         """Finds out what is done. Names damaged pieces, which count as not done."""
@@ -330,13 +341,16 @@ class Sweep:
         return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
 
     def _train(self, group: Group) -> None:
-        lost = [m for m in group.members if m.waits_for and self.records[m.waits_for]["status"] == "diverged"]
-        for planned in lost:
-            if planned.id not in self.records:
-                self._record(planned, None, 0.0, 0.0)
-        members = [m for m in group.members if m not in lost]
-        if all(m.id in self.records for m in members):
+        for planned in group.members:
+            if planned.waits_for and self.records[planned.waits_for]["status"] == "diverged":
+                if planned.id not in self.records:
+                    self._record(planned, None, 0.0, 0.0)
+        pending = [m for m in group.members if m.id not in self.records]
+        if not pending:
             return
+        # Finished members' places are filled by a pending one: every member keeps its place, so that a save of the group fits
+        # however many of its records were written since, and the population keeps its size, so that numbers stay equal.
+        members = [m if m in pending else pending[0] for m in group.members]
         population = self.trainer.start([self._job(m) for m in members], group.replicas)
         saved = self.folder / "running" / group.id
         self._restore(population, saved)
@@ -350,8 +364,8 @@ class Sweep:
                 checkpoints.save(saved, population.snapshot())
                 raise Interrupted(
                     self._asked[0],
-                    f"stopped at epoch {population.epoch} of {population.epochs} of {group.members[0].id} and "
-                    f"{len(group.members) - 1} more; saved, start the same command again to go on",
+                    f"stopped at epoch {population.epoch} of {population.epochs} of {', '.join(m.id for m in pending[:4])}"
+                    f"{' …' if len(pending) > 4 else ''}; saved, start the same command again to go on",
                 )
             if time.monotonic() - last_save > self.checkpoint_seconds:
                 checkpoints.save(saved, population.snapshot())
@@ -359,11 +373,11 @@ class Sweep:
         results = population.results()
         seconds = time.monotonic() - began
         rate = (population.images - before) / seconds if seconds > 0 else 0.0
-        for planned, result in zip(members, results, strict=True):
-            if planned.id not in self.records:
-                self._record(planned, result, seconds / len(members), rate)
-            if planned.run.treatment == "base":
-                self._bases[planned.id] = result.params
+        for planned, result in zip(group.members, results, strict=True):
+            if planned in pending:
+                self._record(planned, result, seconds / len(pending), rate)
+                if planned.run.treatment == "base":
+                    self._bases[planned.id] = result.params
         checkpoints.delete(saved)
 
     def _restore(self, population: Population, saved: Path) -> None:

@@ -341,14 +341,10 @@ class Population:
     def _result(self, i: int, state: State, metrics: list[tuple[int, Metrics]]) -> Result:
         model = self.program.model
         params = jax.tree.map(lambda x: x[i], state.params)
-        change = {}
-        for name in model.layer_names:
-            before, after = (jax.tree.leaves(model.subtree(tree, name)) for tree in (self._initial[i], params))
-            moved, norm = (
-                sum(float(np.sum(np.square(x, dtype=np.float64))) for x in xs)
-                for xs in ([a - b for a, b in zip(after, before, strict=True)], before)
-            )
-            change[name] = (moved / norm) ** 0.5 if norm else 0.0
+        change = {
+            name: _relative_change(model.subtree(self._initial[i], name), model.subtree(params, name))
+            for name in model.layer_names
+        }
         frozen = sum(
             x.size for name in model.layer_names[: self.program.frozen]
             for x in jax.tree.leaves(model.subtree(params, name))
@@ -365,3 +361,14 @@ class Population:
             frozen=frozen,
             layer_change=change,
         )
+
+
+def _relative_change(before: Any, after: Any) -> float:
+    """‖after − before‖ / ‖before‖ over all leaves; 0 where before is 0."""
+    old, new = (
+        np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree)])
+        for tree in (before, after)
+    )
+    with np.errstate(invalid="ignore", over="ignore"):  # a diverged network's change is NaN
+        norm = float(np.linalg.norm(old))
+        return float(np.linalg.norm(new - old)) / norm if norm else 0.0
