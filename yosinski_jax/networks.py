@@ -205,9 +205,62 @@ def cifar5(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
     )
 
 
+def caffenet(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
+    """CaffeNet as in the 2014 study, for 227×227 crops; 60,965,224 parameters with 1000 classes.
+
+    Gaussian initial kernels, biases of 0 or 1, two groups in conv2, conv4 and conv5, pooling
+    before normalisation, dropout after fc6 and fc7; pooled sides 55 → 27 → 13 → 6. Source: the
+    network files of https://github.com/yosinski/convnet_transfer.
+    """
+    del image_shape
+    return (
+        Conv("conv1", 96, 11, stride=4, pool=(3, 2), norm=True, std=0.01),
+        Conv("conv2", 256, 5, padding=2, groups=2, pool=(3, 2), norm=True, std=0.01, bias=1.0),
+        Conv("conv3", 384, 3, padding=1, std=0.01),
+        Conv("conv4", 384, 3, padding=1, groups=2, std=0.01, bias=1.0),
+        Conv("conv5", 256, 3, padding=1, groups=2, pool=(3, 2), std=0.01, bias=1.0),
+        Dense("fc6", 4096, dropout=0.5, std=0.005, bias=1.0),
+        Dense("fc7", 4096, dropout=0.5, std=0.005, bias=1.0),
+        Dense("fc8", classes, relu=False, std=0.01),
+    )
+
+
+def caffenet64(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
+    """CaffeNet's eight layers fitted to 64×64 and 32×32 images.
+
+    11,305,384 parameters with 40 classes.
+
+    Changed, and why:
+        conv1: 5×5 with padding 2, in place of 11×11 without; stride 2 (1 for sides below 48), in
+            place of 4. A kernel of 11 is a sixth of a 64-pixel image but a twentieth of a 227-pixel
+            one, and stride 4 would leave 14×14. So conv1 gives 32×32 for both sizes, the pooling
+            15, 7 and 3 where CaffeNet has 27, 13 and 6, and everything above conv1 is the same
+            network for 64×64 and for 32×32.
+        fc6, fc7: 2048 outputs, in place of 4096: fc6 sees a quarter of the inputs, and these
+            datasets have a tenth of ImageNet's images.
+        Initial standard deviations of conv1, fc6, fc7 and fc8: CaffeNet's times the root of the
+            ratio of inputs per output (363/75, 9216/2304, 4096/2048), so that every layer scales
+            its input as CaffeNet's does.
+
+    Groups, pooling before normalisation, biases, dropout and the widths of conv1 … conv5 are
+    CaffeNet's. The normalisation presumes pixels on the scale 0 … 255, mean subtracted, as there.
+    """
+    stride = 2 if min(image_shape[:2]) >= 48 else 1
+    gaussian = 0.01 * math.sqrt(363 / 75), 0.005 * 2, 0.005 * math.sqrt(2), 0.01 * math.sqrt(2)
+    return (
+        Conv("conv1", 96, 5, stride, padding=2, pool=(3, 2), norm=True, std=gaussian[0]),
+        *caffenet(classes, image_shape)[1:5],
+        Dense("fc6", 2048, dropout=0.5, std=gaussian[1], bias=1.0),
+        Dense("fc7", 2048, dropout=0.5, std=gaussian[2], bias=1.0),
+        Dense("fc8", classes, relu=False, std=gaussian[3]),
+    )
+
+
 NETWORKS: dict[str, Callable[[int, Shape], tuple[Layer, ...]]] = {
     "digits4": digits4,
     "cifar5": cifar5,
+    "caffenet": caffenet,
+    "caffenet64": caffenet64,
 }
 
 
