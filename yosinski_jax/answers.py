@@ -11,6 +11,9 @@ from yosinski_jax import effects
 from yosinski_jax.effects import pick, significant
 from yosinski_jax.intervals import LEVEL
 
+#: The short answer to a question for which networks are lacking.
+NOT_COMPUTABLE = "cannot be computed"
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -18,7 +21,7 @@ class Answer:
 
     Attributes:
       question: as the page prints it.
-      short: the answer in a few words.
+      short: the answer in a few words; `NOT_COMPUTABLE` if networks are lacking.
       sentences: the answer with its numbers.
     """
 
@@ -102,9 +105,10 @@ def _listing(items: Sequence[str]) -> str:
 
 def _missing(effect_key: str) -> str:
     effect = next(e for e in effects.ALL_EFFECTS if e.key == effect_key)
+    a, b = (t.replace("+", "⁺") for t in (effect.minuend, effect.subtrahend))
     return (
-        f"Cannot be computed: no {effect.minuend} network has its {effect.subtrahend} partner "
-        "(same split seed, same target) among the finished ones."
+        f"cannot be computed: no {a} network has its {b} partner (same split seed, same target) "
+        "among the finished ones."
     )
 
 
@@ -112,7 +116,7 @@ def _where(rows: list[dict], what: str, names: Sequence[str]) -> tuple[str, str]
     """The first layer with a significant drop, in a few words and in a sentence."""
     made = [r for r in rows if r["value"] is not None]
     if not made:
-        return "cannot be computed", ""
+        return NOT_COMPUTABLE, ""
     largest = max(made, key=lambda r: r["value"])
     most = f"{points(largest['value'])}{interval(largest)} at n = {largest['n']}"
     if all(r["p_holm"] is None for r in made):
@@ -152,7 +156,7 @@ def how_general(records, rows, statistic, names) -> Answer:
     question = "How general is each layer?"
     drops = [r for r in pick(rows, "specificity_drop") if r["value"] is not None]
     if not drops:
-        return Answer(question, "cannot be computed", (_missing("specificity_drop"),))
+        return Answer(question, NOT_COMPUTABLE, (_missing("specificity_drop"),))
     sentences = []
     general = []
     for r in drops:
@@ -175,8 +179,8 @@ def how_general(records, rows, statistic, names) -> Answer:
         sentences.append(
             f"{span[0].upper() + span[1:]} features from the other task are not distinguishable "
             f"from the network's own, cut at the same place, with {seeds_text(general)} (largest "
-            f"drop {points(worst['value'])}{interval(worst)}, {p_text(worst['p_holm'])} after Holm's "
-            "correction)."
+            f"drop {points(worst['value'])}{interval(worst)}, {p_text(worst['p_holm'])} after "
+            "Holm's correction)."
         )
     for floor, words in (("random", "untrained features"), ("chance", "chance")):
         scores = effects.generality(records, floor, statistic)
@@ -209,11 +213,11 @@ def how_sudden(records, statistic, names) -> Answer:
     question = "Is the change from general to specific sudden or spread over the layers?"
     found = effects.suddenness(records, statistic)
     if found.estimate is None:
-        text = f"The largest-step share cannot be computed: {found.reason}."
+        text = f"the largest-step share cannot be computed: {found.reason}."
         if found.total is not None:
             total = dataclasses.asdict(found.total)
             text += f" The whole drop is {points(total['value'])}{interval(total)}."
-        short = "no drop to judge" if found.total is not None else "cannot be computed"
+        short = "no drop to judge" if found.total is not None else NOT_COMPUTABLE
         return Answer(question, short, (text,))
     share, even = found.estimate, found.even
     assert found.step is not None and found.total is not None
@@ -258,13 +262,15 @@ def where(rows, names) -> Answer:
         short, sentence = _where(total, "both together (base − AnB)", names)
         shorts = [f"both drops together: {short}"]
         texts.append(sentence)
+    if all(short.endswith(NOT_COMPUTABLE) for short in shorts):
+        return Answer(question, NOT_COMPUTABLE, (texts[0],))
     return Answer(question, "; ".join(shorts), tuple(texts))
 
 
 def does_it_help(rows) -> Answer:
     """Does having seen the other task help after fine-tuning?"""
     question = "Does a network that has seen the other task end up better after fine-tuning?"
-    sentences, short = [], "cannot be computed"
+    sentences, short = [], NOT_COMPUTABLE
     for key, against in (("boost_over_base", "the base"), ("boost_over_selffer", "BnB⁺")):
         mine = [r for r in rows if r["effect"] == key and r["direction"] == "pooled"]
         made = [r for r in mine if r["value"] is not None]
@@ -306,7 +312,7 @@ def co_adaptation(rows) -> Answer:
     question = "Does fine-tuning recover what cutting a network loses?"
     made = [r for r in pick(rows, "recovery") if r["value"] is not None]
     if not made:
-        return Answer(question, "cannot be computed", (_missing("recovery"),))
+        return Answer(question, NOT_COMPUTABLE, (_missing("recovery"),))
     found = [r for r in made if significant(r)]
     best = max(made, key=lambda r: r["value"])
     most = f"{points(best['value'])}{interval(best)} at n = {best['n']}"
@@ -327,7 +333,7 @@ def beats_random(rows) -> Answer:
     question = "Are features of the other task better than random ones?"
     made = [r for r in pick(rows, "gain_over_random") if r["value"] is not None]
     if not made:
-        return Answer(question, "cannot be computed", (_missing("gain_over_random"),))
+        return Answer(question, NOT_COMPUTABLE, (_missing("gain_over_random"),))
     text = "; ".join(f"n = {r['n']}: {points(r['value'])}{interval(r)}, {verdict(r)}" for r in made)
     found = [str(r["n"]) for r in made if significant(r)]
     untested = all(r["p_holm"] is None for r in made)

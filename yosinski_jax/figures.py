@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from yosinski_jax import compare, filters, plots, plots_training, records, style
+from yosinski_jax import compare, effects, filters, plots, plots_training, records, style
 from yosinski_jax.analysis import (
-    STATISTIC_IN_WORDS,
     accuracy,
     order_kinds,
     summary_table,
@@ -81,29 +80,33 @@ def figure_2(study: Study, split: str) -> list[Item]:
         f"{k}: " + ", ".join(f"{v:.1f} % at n = {n}" for n, v in line) for k, line in lines.items()
     )
     finished = sum(r["count"] for r in rows)
-    statistic = STATISTIC_IN_WORDS[study.statistic]
     networks = [
         [where(r), r["treatment"], str(r["n"]), per_cent(accuracy(r, study.statistic), 2)]
         for r in mine
     ]
-    marked = ", ".join(str(r.number) for r in found)
+    marked = "; ".join(f"{plots.BADGES[r.number - 1]} {r.text}" for r in found)
     missing = [str(i) for i in range(2, 6) if i not in {r.number for r in found}]
-    said = f"Marked are those of the paper's readings that a test supports here ({marked}). "
+    said = f"Marked are those of the paper’s readings that a test supports here: {marked}. "
     said = said if found else "No reading of the paper is supported by a test here, so none is "
     said += "" if found else "marked. "
     if missing and found:
-        said += f"Not supported or not testable: {', '.join(missing)}. "
+        said += f"Not supported or not testable: {', '.join(missing)} of the paper’s. "
     name = f"figure2_{split}"
     top = plots.panel(lambda ax: plots.draw_networks(ax, mine, study.statistic), mine, line=False)
-    bottom = plots.panel(lambda ax: plots.draw_means(ax, mine, study.statistic, found), mine)
-    below = "Numbers at the lower edge: networks below the panel. "
+    bottom = plots.panel(
+        lambda ax: plots.draw_means(ax, mine, study.statistic, found, key=False), mine
+    )
+    low = plots.window_of(mine, study.statistic)[0]
+    values = [v for r in mine if (v := accuracy(r, study.statistic)) is not None]
+    below = "Numbers at the lower edge: means of networks below the panel. "
+    below = below if 100 * min(values) < low else ""
     crosses = "Crosses: networks that diverged." if plots.any_diverged(mine) else ""
     return [
         Item(
             f"{name}_networks",
             f"Every network ({split_title(split)}).",
-            f"Figure 2, top, of the paper: {finished} networks, {statistic}. The dotted line is "
-            f"the mean of the bases. {below}{crosses}",
+            f"Figure 2, top, of the paper: {finished} networks. The dotted line is the mean of "
+            f"the bases. {below}{crosses}",
             f"Accuracy of {finished} networks against n. Means: {told}.",
             top,
             ["network", "treatment", "n", "accuracy (%)"],
@@ -119,6 +122,84 @@ def figure_2(study: Study, split: str) -> list[Item]:
             body,
         ),
     ]
+
+
+def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
+    """The two drops with their intervals, and the generality score."""
+    items = []
+    names = plots.layer_names(study.of(split))
+    chosen = {
+        "lost co-adaptation, base − BnB": ("co_adaptation_drop", (style.DARK_BLUE, "o", "-")),
+        "specificity, BnB − AnB": ("specificity_drop", (style.DARK_RED, "D", "--")),
+    }
+    found = {
+        label: mine
+        for label, (key, _) in chosen.items()
+        if (mine := [r for r in effects.pick(rows, key) if r["value"] is not None])
+    }
+    bars = "Bars: 95 % intervals over split seeds."
+    if found:
+        items.append(
+            _intervals_item(
+                f"drops_{split}",
+                f"The two drops ({split_title(split)}).",
+                "What frozen layers cost, in points of accuracy, paired by split seed and target.",
+                bars,
+                found,
+                {label: look for label, (_, look) in chosen.items()},
+                names,
+            )
+        )
+    scores: dict[str, list[dict]] = {}
+    for floor, label in (("random", "0: random features"), ("chance", "0: chance")):
+        for g in effects.generality(study.of(split), floor, study.statistic):
+            if g.estimate is not None:
+                row = dataclasses.asdict(g.estimate) | {"n": g.n}
+                scores.setdefault(label, []).append(row)
+    if scores:
+        looks = {
+            "0: random features": (style.PURPLE, "s", "-"),
+            "0: chance": (style.ORANGE, "o", "--"),
+        }
+        items.append(
+            _intervals_item(
+                f"generality_{split}",
+                f"Generality score ({split_title(split)}).",
+                "(AnB − floor) / (BnB − floor): 1 for features as good as the task’s own, 0 for "
+                "ones no better than the floor.",
+                bars,
+                scores,
+                looks,
+                names,
+                score=True,
+            )
+        )
+    return items
+
+
+def _intervals_item(name, title, caption, bars, rows, looks, names, score=False) -> Item:
+    what = "Generality score" if score else "Drop (points of accuracy)"
+    scale, digits = (1.0, 3) if score else (100.0, 2)
+    figure = plots.intervals_panel(
+        rows, looks, names, what, scale=scale, line_at=1.0 if score else 0.0
+    )
+    known = any(r["low"] is not None for mine in rows.values() for r in mine)
+
+    def told(r):
+        text = f"{scale * r['value']:.{digits}f}"
+        if r["low"] is not None:
+            text += f" [{scale * r['low']:.{digits}f}, {scale * r['high']:.{digits}f}]"
+        return text
+
+    layers = sorted({r["n"] for mine in rows.values() for r in mine})
+    by_n = [{r["n"]: told(r) for r in mine} for mine in rows.values()]
+    body = [[str(n), *(cells.get(n, "–") for cells in by_n)] for n in layers]
+    alternative = "; ".join(
+        f"{label}: " + ", ".join(f"{told(r)} at n = {r['n']}" for r in mine)
+        for label, mine in rows.items()
+    )
+    caption += f" {bars}" if known else " One split seed: no intervals."
+    return Item(name, title, caption, f"{what}. {alternative}.", figure, ["n", *rows], body)
 
 
 def figure_3(studies: Sequence[Study]) -> list[Item]:

@@ -53,7 +53,8 @@ def table(
 
     Args:
       headings: one a column.
-      rows: cells; the first of each row is its heading.
+      rows: cells; the first of each row is its heading. A row of one cell is the heading of the
+        rows that follow.
       caption: words above it.
       label: name of the scrolling region for screen readers.
       left: columns of words, set to the left.
@@ -65,6 +66,10 @@ def table(
     )
     body = []
     for number, row in enumerate(rows):
+        if len(row) == 1 < len(headings):
+            across = element("th", row[0], scope="rowgroup", colspan=len(headings))
+            body.append(element("tr", across, class_="group"))
+            continue
         cells = [
             element("th", cell, scope="row")
             if i == 0
@@ -96,6 +101,11 @@ def definitions(pairs: Iterable[tuple[object, object]]) -> Markup:
 def details(summary: object, *content: object) -> Markup:
     """Something to unfold."""
     return element("details", element("summary", summary), *content)
+
+
+def section(anchor: str, title: str, *content: object) -> Markup:
+    """A section with its heading."""
+    return element("section", element("h2", title), *content, id=anchor)
 
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:

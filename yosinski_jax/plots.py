@@ -18,6 +18,8 @@ from yosinski_jax.answers import Reading, readings
 
 #: Width in inches of one panel on the page. At 390 pixels its 9-point text is still 10 pixels high.
 PANEL = (5.0, 3.9)
+#: The numbers of the paper's readings as they stand in words.
+BADGES = "❶❷❸❹❺"
 
 
 def layer_names(records: Sequence[Mapping]) -> list[str]:
@@ -51,6 +53,11 @@ def _window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
     if random and min(random) > low - 0.8 * (high - low):
         low = min(low, style.limits(random)[0])
     return low, high
+
+
+def window_of(records: Sequence[Mapping], statistic: str = "last") -> tuple[float, float]:
+    """The vertical limits of `draw_networks`, in per cent."""
+    return _window(_points(records, statistic))
 
 
 def _below(ax: Axes, n: float, kind_: str, values: Sequence[float]) -> None:
@@ -129,6 +136,8 @@ def draw_means(
     records: Sequence[Mapping],
     statistic: str = "last",
     found: Sequence[Reading] = (),
+    *,
+    key: bool = True,
 ) -> None:
     """Figure 2, bottom: a line through the means of each treatment, starting at the base.
 
@@ -137,6 +146,7 @@ def draw_means(
       records: of one split.
       statistic: one of `analysis.STATISTICS`.
       found: the paper's readings to mark, from `answers.readings`.
+      key: whether to say below the axes what the marks mean.
     """
     points = mean_lines(records, statistic)
     low, high = _window(points)
@@ -161,7 +171,7 @@ def draw_means(
     _diverged(ax, records, slot)
     style.layer_axis(ax, cuts(records), layer_names(records))
     style.per_cent_axis(ax)
-    _annotate(ax, points, found)
+    _annotate(ax, points, found, key)
 
 
 def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tuple]]:
@@ -173,7 +183,9 @@ def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tup
     }
 
 
-def _annotate(ax: Axes, points: Mapping[str, Sequence[tuple]], found: Sequence[Reading]) -> None:
+def _annotate(
+    ax: Axes, points: Mapping[str, Sequence[tuple]], found: Sequence[Reading], key: bool
+) -> None:
     """Numbered badges between the lines that a reading compares, and their key below the axes."""
     low, high = ax.get_ylim()
     for i, reading in enumerate(found):
@@ -196,8 +208,8 @@ def _annotate(ax: Axes, points: Mapping[str, Sequence[tuple]], found: Sequence[R
             ha="center", va="center", fontsize=7.5, fontweight="bold", color="white",
             bbox={"boxstyle": "circle,pad=0.22", "fc": style.INK, "ec": "none"},
         )  # fmt: skip
-    if found:
-        lines = [f"{'❶❷❸❹❺'[r.number - 1]}  {r.text}" for r in found]
+    if found and key:
+        lines = [f"{BADGES[r.number - 1]}  {r.text}" for r in found]
         ax.annotate(
             "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -46), fontsize=7.8,
             textcoords="offset points", va="top", ha="left", color=style.INK, linespacing=1.5,
@@ -345,3 +357,45 @@ def drop_series(
         if found:
             points.append((n, 100 * sum(found) / len(found)))
     return [Series(label, tuple(points), color, marker, line)] if len(points) > 1 else []
+
+
+def intervals_panel(
+    rows: Mapping[str, Sequence[Mapping]],
+    looks: Mapping[str, tuple[str, str, str]],
+    names: Sequence[str],
+    what: str,
+    *,
+    scale: float = 100.0,
+    line_at: float = 0.0,
+) -> Figure:
+    """Values with their intervals against n, side by side.
+
+    Args:
+      rows: for each legend entry, rows with `n`, `value`, `low`, `high`.
+      looks: (colour, symbol, line style) of each entry.
+      names: of the layers.
+      what: label of the vertical axis.
+      scale: values are multiplied by it.
+      line_at: where the reference line stands, after scaling.
+    """
+    with style.styled():
+        figure, ax = style.new_figure(*PANEL)
+        ax.axhline(line_at, color=style.INK, linestyle=":", linewidth=1.1)
+        for i, (label, mine) in enumerate(rows.items()):
+            color, marker, line = looks[label]
+            x = [r["n"] + (i - (len(rows) - 1) / 2) * 0.16 for r in mine]
+            y = [scale * r["value"] for r in mine]
+            ax.plot(x, y, color=color, marker=marker, linestyle=line, markersize=6, label=label,
+                    linewidth=1.2)  # fmt: skip
+            for at, r in zip(x, mine, strict=True):
+                if r["low"] is not None:
+                    ax.plot([at, at], [scale * r["low"], scale * r["high"]], color=color,
+                            linewidth=2.2, alpha=0.55, solid_capstyle="butt")  # fmt: skip
+        layers = sorted({r["n"] for mine in rows.values() for r in mine})
+        ax.set_xticks(layers, [f"{n}\n{names[n - 1] if n <= len(names) else ''}" for n in layers])
+        ax.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+        ax.grid(axis="x", visible=False)
+        ax.set_xlabel("n, the layer after which the network is cut")
+        ax.set_ylabel(what)
+        figure.legend(loc="outside upper left", ncols=2)
+    return figure

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax import answers as words
-from yosinski_jax import effects, figures, page, plots, sections, style
+from yosinski_jax import effects, figures, page, plots, sections, sections_answers, style
 from yosinski_jax.analysis import (
     STATISTIC_IN_WORDS,
     csv_text,
@@ -74,7 +74,7 @@ def write_study(
         raise UserError(f"--output={output}: is a file; choose a folder")
     others = [_other(study, name) for name in comparisons]
     rows = {split: effects.all_rows(study.of(split), study.statistic) for split in study.splits}
-    items, compared = _items(study, others, running)
+    items, compared = _items(study, others, rows, running)
     path = output / "report.html"
     write_atomically(path, _page(study, rows, items, compared, running))
     _write_exports(study, output, rows, [row for _, table in compared for row in table])
@@ -95,22 +95,25 @@ def _other(study: Study, name: str) -> Study:
     return other
 
 
-def _items(study: Study, others: Sequence[Study], running: bool):
+def _items(
+    study: Study, others: Sequence[Study], rows: Mapping[str, Sequence[Mapping]], running: bool
+):
     """The figures in their order on the page, and the tables of the comparisons."""
     items: list[figures.Item] = []
     compared = []
     for split in study.splits:
         items += figures.figure_2(study, split)
+        items += figures.gaps(study, split, rows[split])
     for index, other in enumerate(others):
         more, table = figures.comparison(study, other, index)
         items += more
         compared.append((other.title, table))
     items += figures.figure_3([study, *others])
-    for split in study.splits:
-        items += figures.training(study, split)
+    items += figures.amount_of_data([study, *others])
     filters, _ = figures.first_layers(study, fit_new=not running)
     items += filters
-    items += figures.amount_of_data([study, *others])
+    for split in study.splits:
+        items += figures.training(study, split)
     return items, compared
 
 
@@ -126,7 +129,8 @@ def _page(study: Study, rows, items, compared, running: bool) -> str:
     ]
     header = join(
         [
-            element("h1", f"How transferable are the features? {_upper(study.title)}"),
+            element("p", "How transferable are the features?", class_="kicker"),
+            element("h1", _upper(study.title)),
             element("p", _lead(study), class_="lead"),
             sections.status(study, running),
             element("nav", *(element("a", text, href=f"#{a}") for a, text in links)),
@@ -136,7 +140,7 @@ def _page(study: Study, rows, items, compared, running: bool) -> str:
         body = [sections.networks(study), sections.reproduce(study)]
     else:
         body = [
-            sections.answers(study, rows),
+            sections_answers.answers(study, rows),
             sections.figures(items, figures.unavailable(study, items)),
             _comparisons(compared),
             sections.tables(study, rows),
@@ -181,7 +185,7 @@ def _comparisons(compared: Sequence[tuple[str, Sequence[Mapping]]]) -> Markup:
             if table
             else element("p", f"Against {title}: no treatment and n in common.")
         )
-    return sections.section("compare", "Comparison", *parts) if parts else Markup("")
+    return page.section("compare", "Comparison", *parts) if parts else Markup("")
 
 
 def _write_exports(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from yosinski_jax import answers as words
-from yosinski_jax import effects, published
+from yosinski_jax import effects
 from yosinski_jax.analysis import (
     STATISTIC_IN_WORDS,
     networks_table,
@@ -20,16 +20,12 @@ from yosinski_jax.page import (
     element,
     inline_svg,
     join,
+    section,
     sparkline,
     table,
 )
 from yosinski_jax.study import Study, direction_title, split_title
 from yosinski_jax.style import svg_text
-
-
-def section(anchor: str, title: str, *content: object) -> Markup:
-    """A section with its heading."""
-    return element("section", element("h2", title), *content, id=anchor)
 
 
 def status(study: Study, running: bool) -> Markup:
@@ -73,118 +69,6 @@ def status(study: Study, running: bool) -> Markup:
     return element("div", *(element("p", n) for n in notes), class_="notice", role="status")
 
 
-def answer_cards(study: Study, split: str, rows: Sequence[Mapping]) -> Markup:
-    """The paper's questions answered for one split."""
-    cards = [
-        element(
-            "div",
-            element("h3", a.question),
-            element("p", a.short, class_="short"),
-            *(element("p", s) for s in a.sentences),
-            class_="answer",
-        )
-        for a in words.answers(study.of(split), study.statistic, rows)
-    ]
-    return element("div", *cards, class_="answers")
-
-
-def answers(study: Study, rows: Mapping[str, Sequence[Mapping]]) -> Markup:
-    """The answers of every split."""
-    parts: list[object] = [
-        element(
-            "p",
-            f"Accuracies are {STATISTIC_IN_WORDS[study.statistic]}. Square brackets are 95 % "
-            "intervals over split seeds, p values are corrected by Holm's method. 1 point is one "
-            "hundredth of the test images.",
-            class_="lead",
-        )
-    ]
-    for split in study.splits:
-        if len(study.splits) > 1:
-            parts.append(element("h3", split_title(split)))
-        if any(r["seeds"] for r in rows[split]) and max(r["seeds"] for r in rows[split]) < 2:
-            parts.append(
-                element(
-                    "p",
-                    "One split seed: no interval and no test can be given, and none is. Run more "
-                    "seeds to know what of this is more than chance."
-                    if study.folder
-                    else "One pair of tasks: no interval and no test can be given, and none is.",
-                    class_="notice",
-                )
-            )
-        parts.append(answer_cards(study, split, rows[split]))
-    parts += similarity(study, rows)
-    if study.folder is None:
-        parts.append(table_1(study))
-    return section("answers", "Answers", *parts)
-
-
-def similarity(study: Study, rows: Mapping[str, Sequence[Mapping]]) -> list[Markup]:
-    """What transfer costs between similar and dissimilar tasks, where the study has both."""
-    if not {"random", "manmade_natural"} <= set(study.splits):
-        return []
-    near, far = (effects.pick(rows[s], "total_drop") for s in ("random", "manmade_natural"))
-    both = [
-        (a, b)
-        for a, b in zip(near, far, strict=False)
-        if a["value"] is not None and b["value"] is not None and a["n"] == b["n"]
-    ]
-    if not both:
-        return []
-    first, last = both[0], both[-1]
-    spot = ", ".join(
-        f"{words.points(b['value'])} against {words.points(a['value'])}{words.interval(a)} at "
-        f"n = {a['n']}"
-        for a, b in (first, last)
-    )
-    seeds = min(b["seeds"] for _, b in both)
-    hedge = (
-        "The dissimilar split exists once, so no test compares the two."
-        if seeds < 2
-        else "The intervals are those of each split by itself."
-    )
-    return [
-        element(
-            "p",
-            element("strong", "Dissimilar tasks. "),
-            f"Transfer between man-made and natural classes costs, against the base, {spot} "
-            f"between random halves. {hedge}",
-        )
-    ]
-
-
-def table_1(study: Study) -> Markup:
-    """The paper's Table 1 beside what the logs give."""
-    rows = [
-        [
-            r["layers"],
-            per_cent(r["paper"]),
-            per_cent(r["means"], 2),
-            per_cent(r["paired"], 2),
-            r["logs"],
-        ]
-        for r in published.table_1(study.records, study.statistic)
-    ]
-    return join(
-        [
-            element("h3", "The paper’s Table 1: boost of AnB⁺ over the base"),
-            table(
-                ["layers", "paper (points)", "means, as the paper", "paired", "logs of AnB⁺"],
-                rows,
-                label="Table 1 of the paper",
-            ),
-            element(
-                "p",
-                "Logs of AnB⁺ exist for target B of split 0 (every n) and of split 1 (n = 2, 3, 4) "
-                "only. Subtracting the mean of all eight bases gives the paper’s figures; but half "
-                "B of split 0 is easier than the average half, and against the bases of the very "
-                "same halves the boost is about one point.",
-            ),
-        ]
-    )
-
-
 def figure(item: Item, number: int) -> Markup:
     """A figure with caption, text alternative and the table behind it."""
     svg = inline_svg(svg_text(item.figure), f"f{number}", item.title, item.alternative)
@@ -207,13 +91,20 @@ def figures(items: Sequence[Item], reasons: Sequence[str]) -> Markup:
 
 
 def _effect_table(rows: Sequence[Mapping], caption: str) -> Markup:
-    cells, classes = [], []
+    cells: list[list] = []
+    classes: list[str | None] = []
+    before = None
     for r in rows:
+        if r["effect"] != before:
+            effect = next(e for e in effects.ALL_EFFECTS if e.key == r["effect"])
+            formula = f"{effect.minuend} − {effect.subtrahend}".replace("+", "⁺")
+            cells.append([join([element("strong", r["label"]), f", {formula}"])])
+            classes.append("group")
+            before = r["effect"]
         known = r["value"] is not None
         p = r["p_holm"] if r["n"] is not None else r["p"]
         cells.append(
             [
-                r["label"],
                 r["layers"],
                 words.points(r["value"], 2).split(" ")[0] if known else "–",
                 words.interval(r, 2).strip() if known else "",
@@ -224,11 +115,11 @@ def _effect_table(rows: Sequence[Mapping], caption: str) -> Markup:
         )
         classes.append("sure" if p is not None and p < LEVEL else None)
     return table(
-        ["gap", "n", "points", "95 % interval", "p", "pairs / seeds", "verdict"],
+        ["n", "points", "95 % interval", "p", "pairs / seeds", "verdict"],
         cells,
         caption=caption,
         label=caption,
-        left=(0, 6),
+        left=(0, 5),
         classes=classes,
     )
 

@@ -205,10 +205,19 @@ def finite(values: Sequence[float | None]) -> list[float]:
     return [v for v in values if v is not None and math.isfinite(v)]
 
 
+def freeze_layout(figure: Figure) -> None:
+    """Lays the figure out once and for all: solving the layout is most of the time of a save."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 def svg_text(figure: Figure) -> str:
     """The figure as SVG text."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    with styled():
+        freeze_layout(figure)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
@@ -218,6 +227,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
     Raises:
       UserError: a file cannot be written.
     """
+    freeze_layout(figure)
     paths = []
     for fmt in formats:
         path = stem.with_name(f"{stem.name}.{fmt}")
