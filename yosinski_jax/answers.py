@@ -100,7 +100,7 @@ def seeds_text(rows: Sequence[Mapping]) -> str:
 
 def _listing(items: Sequence[str]) -> str:
     items = list(items)
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+    return "".join(items) if len(items) < 2 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
 def _missing(effect_key: str) -> str:
@@ -126,15 +126,18 @@ def _where(rows: list[dict], what: str, names: Sequence[str]) -> tuple[str, str]
             f"from zero; the largest observed is {most}.",
         )
     found = [r for r in made if significant(r)]
+    gained = _listing([str(r["n"]) for r in made if verdict(r) == "below 0"])
+    gained = f" At n = {gained} it is a gain: significantly below zero." if gained else ""
     if not found:
         return (
             "nowhere that these seeds could tell",
             f"No n has a drop from {what} distinguishable from zero with {seeds_text(made)}; "
-            f"the largest is {most}.",
+            f"the largest is {most}.{gained}",
         )
     first = found[0]
     where = f"from n = {first['n']} on" if len(found) > 1 else f"at n = {first['n']}"
     later = [r for r in made if r["n"] > first["n"] and not significant(r)]
+    unclear = [str(r["n"]) for r in later if verdict(r) != "below 0"]
     if later and len(found) > 1:
         where = f"at n = {_listing([str(r['n']) for r in found])}"
     short = f"{where} ({names[first['n'] - 1]})" if first["n"] <= len(names) else where
@@ -145,10 +148,9 @@ def _where(rows: list[dict], what: str, names: Sequence[str]) -> tuple[str, str]
     )
     if first["n"] != largest["n"]:
         sentence += f" It is largest, {most}."
-    if later:
-        which = _listing([str(r["n"]) for r in later])
-        sentence += f" At n = {which} it is not distinguishable from zero."
-    return short, sentence
+    if unclear:
+        sentence += f" At n = {_listing(unclear)} it is not distinguishable from zero."
+    return short, sentence + gained
 
 
 def how_general(records, rows, statistic, names) -> Answer:
@@ -320,6 +322,10 @@ def co_adaptation(rows) -> Answer:
         text = f"BnB⁺ lies above BnB by {most} at most; one split seed gives no interval."
         return Answer(question, "not testable with one split seed", (text,))
     if not found:
+        worse = [str(r["n"]) for r in made if verdict(r) == "below 0"]
+        if worse:
+            text = f"BnB⁺ is below BnB at n = {_listing(worse)} and nowhere above it; most: {most}."
+            return Answer(question, f"no; worse at n = {_listing(worse)}", (text,))
         text = f"BnB⁺ is nowhere distinguishable from BnB with {seeds_text(made)}; most: {most}."
         return Answer(question, "not distinguishable with these seeds", (text,))
     where_ = _listing([str(r["n"]) for r in found])
@@ -336,9 +342,11 @@ def beats_random(rows) -> Answer:
         return Answer(question, NOT_COMPUTABLE, (_missing("gain_over_random"),))
     text = "; ".join(f"n = {r['n']}: {points(r['value'])}{interval(r)}, {verdict(r)}" for r in made)
     found = [str(r["n"]) for r in made if significant(r)]
-    untested = all(r["p_holm"] is None for r in made)
-    short = f"yes, at n = {_listing(found)}" if found else "not distinguishable with these seeds"
-    if untested:
+    worse = [str(r["n"]) for r in made if verdict(r) == "below 0"]
+    parts = [f"yes, at n = {_listing(found)}"] if found else []
+    parts += [f"worse at n = {_listing(worse)}"] if worse else []
+    short = "; ".join(parts) or "not distinguishable with these seeds"
+    if all(r["p_holm"] is None for r in made):
         short = "not testable with one split seed"
     return Answer(question, short, (f"AnB − RnB at {text}.",))
 

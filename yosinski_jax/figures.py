@@ -339,7 +339,7 @@ def training(study: Study, split: str) -> list[Item]:
                 f"curves_{split}",
                 f"Learning curves ({split_title(split)}).",
                 "Mean test accuracy of each treatment while training; the dotted line is the "
-                "base's. The lowest tenth of the evaluations is cut off.",
+                "base's. The lowest evaluations of the start are cut off.",
                 f"Learning curves for each n. {ends}.",
                 plots_training.learning_curves(mine),
                 ["networks", "start", "after ¼", "after ½", "after ¾", "end"],
@@ -433,12 +433,11 @@ def first_layers(study: Study, *, fit_new: bool = True) -> tuple[list[Item], dic
     size = f"{shown[0][1].shape[0]}×{shown[0][1].shape[1]}"
     letters = ", ".join(f"{plots_training.FRAMES[k][1]} {filters.IN_WORDS[k]}" for k in totals)
     more = f"The first {len(shown)} of {len(drawn)} bases are drawn. " if len(drawn) > 4 else ""
-    note = (
-        "A kernel this small has room for little more than an edge, so these counts say less "
-        "than they would for 11×11. "
-        if shown[0][1].shape[0] < 5
-        else ""
-    )
+    note = ""
+    if set(totals) == {"undecided"}:
+        note = "Fits need more weights than a filter has here, so none was made. "
+    elif shown[0][1].shape[0] < 5:
+        note = "So few pixels hold little more than an edge: these counts say less than at 11×11. "
     item = Item(
         "filters",
         "First-layer filters of the bases.",

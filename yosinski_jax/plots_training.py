@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from yosinski_jax import filters, style
 from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
@@ -49,7 +50,7 @@ def learning_curves(records: Sequence[Mapping]) -> Figure:
             PANEL[0], 0.8 + 1.75 * rows, rows=rows, columns=columns, sharex=True, sharey=True,
             squeeze=False,
         )  # fmt: skip
-        values = []
+        values, ends = [], []
         for ax, n in zip(axes.flat, layers, strict=False):
             at = [r for r in records if r["n"] == n and n]
             for k in order_kinds(kind(r) for r in at):
@@ -59,6 +60,7 @@ def learning_curves(records: Sequence[Mapping]) -> Figure:
                     steps, y = zip(*((s, 100 * v) for s, v in curve), strict=True)
                     ax.plot(steps, y, color=look.edge, linestyle=look.line, linewidth=1.3)
                     values += y
+                    ends.append(y[-1])
             if base:
                 steps, y = zip(*((s, 100 * v) for s, v in base), strict=True)
                 ax.plot(steps, y, color=style.INK, linestyle=":", linewidth=1.3)
@@ -71,7 +73,8 @@ def learning_curves(records: Sequence[Mapping]) -> Figure:
             ax.set_visible(False)
         if values:
             # The first evaluations are low everywhere; the upper part tells treatments apart.
-            axes.flat[0].set_ylim(*style.limits([float(np.quantile(values, 0.1)), max(values)]))
+            low = min([float(np.quantile(values, 0.1)), *ends])
+            axes.flat[0].set_ylim(*style.limits([low, max(values)]))
         figure.supxlabel("training step", fontsize=9)
         figure.supylabel("mean test accuracy (%)", fontsize=9)
         style.legend(figure, [k for k in kinds_shown(records)], columns=2)
@@ -87,39 +90,41 @@ def filter_picture(
       kernels: (name of the network, kernel [height, width, channels, filters], its fits).
       most: filters drawn of each network.
     """
-    columns = 12
+    columns, pitch = 12, 1.34
     rows = [math.ceil(min(k.shape[-1], most) / columns) for _, k, _ in kernels]
     tile = PANEL[0] / columns
     with style.styled():
-        figure = Figure(figsize=(PANEL[0], sum(r * tile * 1.22 + 0.3 for r in rows) + 0.1))
-        height = figure.get_figheight()
+        height = sum(r * tile * pitch + 0.3 for r in rows) + 0.1
+        figure = Figure(figsize=(PANEL[0], height))
         top = 0.05
         for (name, kernel, fits), n_rows in zip(kernels, rows, strict=True):
             figure.text(0.005, 1 - (top + 0.2) / height, name, fontsize=9, fontweight="bold")
             top += 0.3
+            tall = n_rows * tile * pitch
+            ax = figure.add_axes((0, 1 - (top + tall) / height, 1, tall / height))
+            ax.set_axis_off()
+            ax.set_xlim(0, columns)
+            ax.set_ylim(n_rows * pitch, 0)
             order = sorted(
                 range(min(kernel.shape[-1], most)),
                 key=lambda i: filters.LABELS.index(fits[i].label),
             )
             for place, i in enumerate(order):
                 row, column = divmod(place, columns)
-                left = (column + 0.06) / columns
-                bottom = 1 - (top + (row + 1) * tile * 1.22 - 0.22 * tile) / height
-                ax = figure.add_axes((left, bottom, 0.88 / columns, 0.88 * tile / height))
-                _tile(ax, kernel[..., i], fits[i].label)
-            top += n_rows * tile * 1.22
+                _tile(ax, column, row * pitch, kernel[..., i], fits[i].label)
+            top += tall
     return figure
 
 
-def _tile(ax: Axes, filter_: np.ndarray, label: str) -> None:
+def _tile(ax: Axes, x: float, y: float, filter_: np.ndarray, label: str) -> None:
     color, letter = FRAMES[label]
-    ax.grid(False)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.imshow(picture(filter_), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    for spine in ax.spines.values():
-        spine.set(visible=True, edgecolor=color, linewidth=2)
-    ax.set_xlabel(letter, fontsize=7, labelpad=1, color=style.INK)
+    box = (x + 0.07, x + 0.93, y + 0.93, y + 0.07)
+    ax.imshow(picture(filter_), cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=box,
+              aspect="auto")  # fmt: skip
+    ax.add_patch(
+        Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, edgecolor=color, linewidth=2)
+    )
+    ax.text(x + 0.5, y + 1.14, letter, fontsize=7, ha="center", va="center", color=style.INK)
 
 
 def picture(filter_: np.ndarray) -> np.ndarray:
@@ -167,6 +172,8 @@ def change_lines(records: Sequence[Mapping]) -> dict[tuple[str, int], dict[str, 
     """Mean relative change of each copied layer by (treatment, n), from the records' own field."""
     sums: dict[tuple[str, int], dict[str, list[float]]] = {}
     for r in records:
+        if not r["treatment"].endswith("+"):
+            continue
         change = r.get("layer_change") or {}
         for name in list(r.get("layers") or [])[: r["n"]]:
             value = change.get(name)

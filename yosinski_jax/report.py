@@ -36,6 +36,7 @@ def write_report(
     workdir: Path,
     *,
     running: bool = False,
+    figure_files: bool = True,
     statistic: str = "last",
     comparisons: Sequence[str] = (),
 ) -> Path:
@@ -44,7 +45,8 @@ def write_report(
     Args:
       workdir: the folder of a sweep, finished or not.
       running: whether the sweep goes on; then nothing slow is done (filters not fitted before are
-        left out, figures are not written as files) and the page renews itself.
+        left out, no figure files) and the page renews itself.
+      figure_files: whether to write each figure as PNG, PDF and SVG too, most of the time it takes.
       statistic: one of `analysis.STATISTICS`.
       comparisons: other workdirs, or "published", to lay on this study.
 
@@ -55,7 +57,13 @@ def write_report(
       UserError: there is nothing to report, settings are mixed, or a comparison is impossible.
     """
     study = read(Path(workdir), statistic)
-    return write_study(study, Path(workdir), running=running, comparisons=comparisons)
+    return write_study(
+        study,
+        Path(workdir),
+        running=running,
+        figure_files=figure_files,
+        comparisons=comparisons,
+    )
 
 
 def write_published(
@@ -67,7 +75,12 @@ def write_published(
 
 
 def write_study(
-    study: Study, output: Path, *, running: bool = False, comparisons: Sequence[str] = ()
+    study: Study,
+    output: Path,
+    *,
+    running: bool = False,
+    figure_files: bool = True,
+    comparisons: Sequence[str] = (),
 ) -> Path:
     """Writes the page and the exports of a study into a folder; see `write_report`."""
     if output.exists() and not output.is_dir():
@@ -76,14 +89,18 @@ def write_study(
     rows = {split: effects.all_rows(study.of(split), study.statistic) for split in study.splits}
     items, compared = _items(study, others, rows, running)
     path = output / "report.html"
-    write_atomically(path, _page(study, rows, items, compared, running))
+    svgs = [style.svg_text(item.figure) for item in items]
+    write_atomically(path, _page(study, rows, (items, svgs), compared, running))
     _write_exports(study, output, rows, [row for _, table in compared for row in table])
-    if not running:
+    if figure_files and not running:
         with style.styled():
-            for item in items:
-                style.save(item.figure, output / "figures" / item.name)
-        if study.folder is None:
-            plots.figure2(study.of("random"), output / "figure2", study.statistic, study.of("all"))
+            for item, svg in zip(items, svgs, strict=True):
+                stem = output / "figures" / item.name
+                style.save(item.figure, stem, ("png", "pdf"))
+                write_atomically(stem.with_name(f"{item.name}.svg"), svg)
+        first = study.splits[0]
+        if study.of(first):
+            plots.figure2(study.of(first), output / "figure2", study.statistic, study.of("all"))
     return path
 
 
@@ -117,7 +134,8 @@ def _items(
     return items, compared
 
 
-def _page(study: Study, rows, items, compared, running: bool) -> str:
+def _page(study: Study, rows, drawn, compared, running: bool) -> str:
+    items, svgs = drawn
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime())
     links = [
         ("answers", "Answers"),
@@ -141,7 +159,7 @@ def _page(study: Study, rows, items, compared, running: bool) -> str:
     else:
         body = [
             sections_answers.answers(study, rows),
-            sections.figures(items, figures.unavailable(study, items)),
+            sections.figures(items, svgs, figures.unavailable(study, items)),
             _comparisons(compared),
             sections.tables(study, rows),
             sections.networks(study),
@@ -168,7 +186,7 @@ def _lead(study: Study) -> str:
     recipe = recipe.get("name") if isinstance(recipe, Mapping) else recipe
     seeds = len({(r["split"], r["split_seed"]) for r in study.records})
     parts = [
-        f"{len(study.records)} networks" + (f" of {len(study.plan)}" if study.plan else ""),
+        f"{len(study.records)} {f'of {len(study.plan)} ' if study.plan else ''}networks",
         f"network {settings['network']}" if settings.get("network") else "",
         f"recipe {recipe}" if recipe else "",
         f"{seeds} pair{'s' * (seeds != 1)} of tasks" if study.folder else "",

@@ -25,7 +25,6 @@ from yosinski_jax.page import (
     table,
 )
 from yosinski_jax.study import Study, direction_title, split_title
-from yosinski_jax.style import svg_text
 
 
 def status(study: Study, running: bool) -> Markup:
@@ -69,21 +68,20 @@ def status(study: Study, running: bool) -> Markup:
     return element("div", *(element("p", n) for n in notes), class_="notice", role="status")
 
 
-def figure(item: Item, number: int) -> Markup:
+def figure(item: Item, number: int, svg: str) -> Markup:
     """A figure with caption, text alternative and the table behind it."""
-    svg = inline_svg(svg_text(item.figure), f"f{number}", item.title, item.alternative)
     return element(
         "figure",
-        svg,
+        inline_svg(svg, f"f{number}", item.title, item.alternative),
         element("figcaption", element("strong", item.title), " ", item.caption),
         details("The numbers", table(item.headings, item.rows, label=f"Numbers: {item.title}")),
         id=item.name,
     )
 
 
-def figures(items: Sequence[Item], reasons: Sequence[str]) -> Markup:
-    """All figures, and why some are absent."""
-    body = [figure(item, i) for i, item in enumerate(items)]
+def figures(items: Sequence[Item], svgs: Sequence[str], reasons: Sequence[str]) -> Markup:
+    """All figures, given as SVG text, and why some are absent."""
+    body = [figure(item, i, svg) for i, (item, svg) in enumerate(zip(items, svgs, strict=True))]
     absent = (
         element("p", "Not drawn: " + "; ".join(reasons) + ".", class_="lead") if reasons else ""
     )
@@ -195,7 +193,8 @@ def _generality_table(study: Study, split: str) -> Markup:
                 continue
             e = g.estimate
             known = e.low is not None and e.high is not None
-            row += [f"{g.score:.3f}", f"[{e.low:.3f}, {e.high:.3f}]" if known else "no interval"]
+            ends = f"[{e.low:.3f}, {e.high:.3f}]".replace("-", "−") if known else "no interval"
+            row += [f"{g.score:.3f}", ends]
         rows.append(row)
     if not rows:
         return Markup("")

@@ -55,9 +55,9 @@ def answers(study: Study, rows: Mapping[str, Sequence[Mapping]]) -> Markup:
     parts: list[object] = [
         element(
             "p",
-            f"Accuracies are {STATISTIC_IN_WORDS[study.statistic]}. Square brackets are 95 % "
-            "intervals over split seeds, p values are corrected by Holm’s method, 1 point is one "
-            "hundredth of the test images.",
+            f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Square brackets are "
+            "95 % intervals over split seeds, p values are corrected by Holm’s method, 1 point is "
+            "one hundredth of the test images.",
             class_="lead",
         )
     ]
