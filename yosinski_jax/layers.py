@@ -219,9 +219,9 @@ def local_response_norm(
     """Divides `x` [B, H, W, C] by (k + alpha / size · Σ x²) ** beta, summed over `size` channels.
 
     Caffe's ACROSS_CHANNELS normalisation; its `alpha`, too, is divided by the size. The sum of
-    squares is taken in float32 whatever the dtype of `x`: bfloat16 would round k + … to k.
+    squares is taken in float32 at least: bfloat16 would round k + … to k.
     """
-    squares = jnp.square(x.astype(jnp.float32))
+    squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
     window, pad = (1, 1, 1, size), ((0, 0), (0, 0), (0, 0), (size // 2, (size - 1) // 2))
     total = lax.reduce_window(squares, 0.0, lax.add, window, (1, 1, 1, 1), pad)
     return (x * (k + alpha / size * total) ** -beta).astype(x.dtype)

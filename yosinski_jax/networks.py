@@ -144,7 +144,7 @@ class Network(nn.Module):
 
     Attributes:
         layers: the layers, first to last.
-        dtype: type of the computation; logits are float32 always.
+        dtype: type of the computation; logits are float32 at least.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -179,7 +179,7 @@ class Network(nn.Module):
             raise ValueError(f"start={start}, stop={stop}: expected 0 <= start <= stop <= {last}")
         for layer in self.layers[start:stop]:
             x = _Bound(layer, self.dtype, name=layer.name)(x, train)
-        return x.astype(jnp.float32) if stop == last else x
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if stop == last else x
 
 
 def digits4(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
