@@ -75,6 +75,13 @@ def test_images_per_class_takes_the_first_of_each_class():
     assert everything.train_index.tolist() == [0, 1, 3, 4, 6]
 
 
+def test_images_per_class_in_a_larger_dataset():
+    labels = np.random.RandomState(0).randint(0, 3, 5000)
+    task = data.make_task(tiny(labels), ["ant", "cat"], images_per_class=700)
+    first = [np.flatnonzero(labels == label)[:700] for label in (0, 2)]
+    assert task.train_index.tolist() == sorted(np.concatenate(first).tolist())
+
+
 def test_errors_of_a_task():
     with pytest.raises(UserError, match="unknown classes cow, yak"):
         data.make_task(tiny(), ["cat", "cow", "yak"])

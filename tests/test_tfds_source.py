@@ -101,7 +101,7 @@ def test_a_split_can_be_sent_to_another_process(directory, pixels):
     split.image(0)  # opens a reader, which must not travel
     split.images()
     sent = pickle.dumps(split)
-    assert len(sent) < 2000
+    assert len(sent) < 1000
     np.testing.assert_array_equal(pickle.loads(sent).image(6), pixels[6])
 
 
