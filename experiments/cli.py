@@ -8,8 +8,8 @@ from absl import app, flags, logging
 from yosinski_jax.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`.
+def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
+    """Parses the flags (`sys.argv` by default) and runs `main`.
 
     A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt ends with 130.
     """
@@ -26,7 +26,7 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, argv=argv, flags_parser=_parse)
 
 
 def fail(line: str, code: int = 2) -> None:

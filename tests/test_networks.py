@@ -188,7 +188,7 @@ def test_dropout_mask_does_not_depend_on_the_start():
 def test_bfloat16_computation_with_float32_parameters_and_logits():
     shape = (8, 8, 1)
     exact, half = (networks.make("digits4", 3, shape, t) for t in (jnp.float32, jnp.bfloat16))
-    tree, x = variables(exact, shape), images(4, *shape)
+    tree, x = variables(exact, shape), images(64, *shape)
     assert half.apply(tree, x, stop=2).dtype == jnp.bfloat16
 
     def loss(network, tree):

@@ -1,0 +1,49 @@
+"""How transferable are the features of a deep network? The study of Yosinski et al. (2014) in JAX and Flax.
+
+For programs of your own:
+
+* `splice`, `freeze`, `labels`: copy and freeze layers of any pytree (`splicing.py` depends on nothing else here).
+* `load_layers`: only the first layers of an orbax checkpoint, checked before they are read.
+* `transfer_sweep`: the whole study on your linen module and arrays.
+* `Model`, `make_network`: networks that can be applied from layer to layer.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yosinski_jax.api import transfer_sweep as transfer_sweep
+    from yosinski_jax.checkpoints import load_layers as load_layers
+    from yosinski_jax.errors import UserError as UserError
+    from yosinski_jax.models import Model as Model
+    from yosinski_jax.networks import make as make_network
+    from yosinski_jax.recipes import Recipe as Recipe
+    from yosinski_jax.splicing import TreeMismatch as TreeMismatch
+    from yosinski_jax.splicing import freeze as freeze
+    from yosinski_jax.splicing import labels as labels
+    from yosinski_jax.splicing import splice as splice
+    from yosinski_jax.splits import make_split as make_split
+
+# Loaded on first use: reading records or preparing data should not wait for jax, nor worker processes start it.
+_WHERE = {
+    "transfer_sweep": ("api", "transfer_sweep"),
+    "load_layers": ("checkpoints", "load_layers"),
+    "UserError": ("errors", "UserError"),
+    "Model": ("models", "Model"),
+    "make_network": ("networks", "make"),
+    "Recipe": ("recipes", "Recipe"),
+    "TreeMismatch": ("splicing", "TreeMismatch"),
+    "freeze": ("splicing", "freeze"),
+    "labels": ("splicing", "labels"),
+    "splice": ("splicing", "splice"),
+    "make_split": ("splits", "make_split"),
+}
+__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module, attribute = _WHERE[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

@@ -262,8 +262,8 @@ def where(rows, names) -> Answer:
     total = [r for r in pick(rows, "total_drop") if r["value"] is not None]
     if total and all(r["value"] is None for r in pick(rows, "specificity_drop")):
         short, sentence = _where(total, "both together (base − AnB)", names)
-        shorts = [f"both drops together: {short}"]
-        texts.append(sentence)
+        shorts, texts = [f"both drops together: {short}"], [sentence]
+        texts.append("Without BnB networks the two drops cannot be told apart.")
     if all(short.endswith(NOT_COMPUTABLE) for short in shorts):
         return Answer(question, NOT_COMPUTABLE, (texts[0],))
     return Answer(question, "; ".join(shorts), tuple(texts))

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from yosinski_jax.errors import UserError
-from yosinski_jax.splice import Layers, TreeMismatch, labels, path_names
+from yosinski_jax.splicing import Layers, TreeMismatch, labels, path_names
 
 _CHECKSUM = "checksums.json"
 

@@ -320,6 +320,26 @@ def training(study: Study, split: str) -> list[Item]:
     """Learning curves and the change of fine-tuned layers of one split."""
     mine = study.of(split)
     items = []
+    lines = plots_training.change_lines(mine)
+    if lines:
+        names = plots.layer_names(mine)[: max(n for _, n in lines)]
+        rows = [
+            [f"{k}, n = {n}"] + [per_cent(by_layer.get(name)) for name in names]
+            for (k, n), by_layer in lines.items()
+        ]
+        told = "; ".join(f"{r[0]}: {', '.join(r[1:])}" for r in rows)
+        items.append(
+            Item(
+                f"change_{split}",
+                f"How far fine-tuning moved each copied layer ({split_title(split)}).",
+                "Relative change of the parameters of layers 1 … n, mean over networks. Strong: "
+                "the largest n; faint: smaller ones.",
+                f"Relative change in per cent by layer ({', '.join(names)}). {told}.",
+                plots_training.layer_change(mine),
+                ["networks", *names],
+                rows,
+            )
+        )
     if plots_training.has_curves(mine):
         last = []
         for row in summary_table(mine, "last"):
@@ -344,26 +364,6 @@ def training(study: Study, split: str) -> list[Item]:
                 plots_training.learning_curves(mine),
                 ["networks", "start", "after ¼", "after ½", "after ¾", "end"],
                 last,
-            )
-        )
-    lines = plots_training.change_lines(mine)
-    if lines:
-        names = plots.layer_names(mine)[: max(n for _, n in lines)]
-        rows = [
-            [f"{k}, n = {n}"] + [per_cent(by_layer.get(name)) for name in names]
-            for (k, n), by_layer in lines.items()
-        ]
-        told = "; ".join(f"{r[0]}: {', '.join(r[1:])}" for r in rows)
-        items.append(
-            Item(
-                f"change_{split}",
-                f"How far fine-tuning moved each copied layer ({split_title(split)}).",
-                "Relative change of the parameters of layers 1 … n, mean over networks. Strong: "
-                "the largest n; faint: smaller ones.",
-                f"Relative change in per cent by layer ({', '.join(names)}). {told}.",
-                plots_training.layer_change(mine),
-                ["networks", *names],
-                rows,
             )
         )
     return items

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 
-from yosinski_jax.splice import labels
+from yosinski_jax.splicing import labels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,8 @@ def learning_curves(records: Sequence[Mapping]) -> Figure:
             ax.set_visible(False)
         if values:
             # The first evaluations are low everywhere; the upper part tells treatments apart.
-            low = min([float(np.quantile(values, 0.1)), *ends])
+            room = 0.3 * (max(values) - min(ends)) if ends else 0.0
+            low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
             axes.flat[0].set_ylim(*style.limits([low, max(values)]))
         figure.supxlabel("training step", fontsize=9)
         figure.supylabel("mean test accuracy (%)", fontsize=9)

@@ -13,7 +13,7 @@ import optax
 
 from yosinski_jax.models import Model
 from yosinski_jax.recipes import Recipe
-from yosinski_jax.splice import freeze
+from yosinski_jax.splicing import freeze
 
 _EVALUATION_BATCH = 500  # images; the last one is padded and masked
 

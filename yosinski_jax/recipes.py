@@ -11,7 +11,7 @@ import jax
 import optax
 
 from yosinski_jax.errors import UserError
-from yosinski_jax.splice import path_names
+from yosinski_jax.splicing import path_names
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ def answers(study: Study, rows: Mapping[str, Sequence[Mapping]]) -> Markup:
     parts: list[object] = [
         element(
             "p",
-            f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Square brackets are "
+            f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Brackets are "
             "95 % intervals over split seeds, p values are corrected by Holm’s method, 1 point is "
             "one hundredth of the test images.",
             class_="lead",

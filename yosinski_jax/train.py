@@ -28,7 +28,7 @@ from yosinski_jax.errors import UserError
 from yosinski_jax.models import Model
 from yosinski_jax.programs import Metrics, Program, State
 from yosinski_jax.recipes import Recipe
-from yosinski_jax.splice import splice
+from yosinski_jax.splicing import splice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Trainer:
                 local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
             )
             self._programs[name] = jax.jit(
-                sharded, donate_argnums=2, compiler_options=getattr(layer_ops, "compiler_options", dict)()
+                sharded, donate_argnums=2, compiler_options=layer_ops.compiler_options()
             )
         return self._programs[name]
 
