@@ -146,7 +146,7 @@ def prepare(
         notes = {split: [json.loads(w.note.read_text()) for w in works[split]] for split in works}
         _finish(directory, version, names, settings, notes)
         labels = {s: np.concatenate([note["labels"] for note in notes[s]]) for s in notes}
-        sums = _add_sums(works["train"], len(names), settings)
+        sums = _add_sums(works["train"], labels["train"], settings)
         for path in [*directory.glob("*.note.json"), *directory.glob("*.sums.npz")]:
             path.unlink()
         (directory / "plan.json").unlink()
@@ -362,11 +362,12 @@ def _finish(
     tfds_write.write_metadata(directory, DATASET, version, description, features, files)
 
 
-def _add_sums(works: Sequence[Work], classes: int, settings: Settings) -> np.ndarray:
-    """Returns the sum of the training images of each class, uint32 [classes, size, size, 3]."""
-    sums = np.zeros((classes, settings.size, settings.size, 3), np.uint32)
-    for labels, part in _sums(works):
-        sums[labels] += part  # a class stands once in a file
+def _add_sums(works: Sequence[Work], labels: np.ndarray, settings: Settings) -> np.ndarray:
+    """Returns the sums of the images of each class that occurs, uint32 [classes, size, size, 3]."""
+    present = np.unique(labels)
+    sums = np.zeros((len(present), settings.size, settings.size, 3), np.uint32)
+    for part_labels, part in _sums(works):
+        sums[np.searchsorted(present, part_labels)] += part  # a class stands once in a file
     return sums
 
 

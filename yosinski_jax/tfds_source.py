@@ -254,7 +254,11 @@ class PreparedSplit:
         return self._pixels
 
     def keep_class_sums(self, sums: np.ndarray) -> None:
-        """Keeps the sum of the images of each class, uint32 [classes, height, width, channels]."""
+        """Keeps the sums of the images of each class that occurs.
+
+        Args:
+            sums: uint32 [classes, height, width, channels], in the order of the labels.
+        """
         self._entry("class-sums").save(sums, beside=True)
 
     def mean_image(self, index: np.ndarray) -> np.ndarray:
@@ -278,8 +282,8 @@ class PreparedSplit:
         sums = self._entry("class-sums").load(beside=True, mapped=True)
         if sums is not None and (chosen[classes] == whole[classes]).all():
             total = np.zeros(sums.shape[1:], np.uint64)
-            for label in classes:
-                total += sums[label]
+            for row in np.searchsorted(np.unique(self.labels), classes):
+                total += sums[row]
             return (total / len(index)).astype(np.float32)
         digest = hashlib.sha256(np.sort(index).astype(np.int64).tobytes()).hexdigest()[:16]
         entry = self._entry(f"mean-{digest}")
