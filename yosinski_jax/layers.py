@@ -21,7 +21,7 @@ def _on_cpu() -> bool:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """Returns options for compiling training and evaluation: `jax.jit(f, compiler_options=…)`.
 
     XLA's CPU backend gives convolutions to the YNN library, which uses little more than one core.
@@ -32,7 +32,9 @@ def compiler_options() -> dict[str, str]:
     Returns:
         Names and values; empty on other backends and where this jaxlib does not know the option.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    options: dict[str, str | bool] = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"
+    }
     if not _on_cpu():
         return {}
     try:
