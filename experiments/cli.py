@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from yosinski_jax.errors import UserError
 
 
-def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
+def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
     """Parses the flags (`sys.argv` by default) and runs `main`.
 
     A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt ends with 130.
@@ -52,4 +52,6 @@ def whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(value) for value in values}))
     except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)}: must be whole numbers with commas between") from e
+        raise UserError(
+            f"--{flag}={','.join(values)}: must be whole numbers with commas between"
+        ) from e

@@ -19,10 +19,15 @@ def describe(sweep: Sweep, done: int) -> str:
     """The plan in a few lines: networks, programs, tasks, what is done, where it goes."""
     s, pairs = sweep.settings, len(sweep.splits)
     tasks = [sweep.task(planned) for planned in sweep.planned]
-    train, test = sorted({len(t.train_index) for t in tasks}), sorted({len(t.test_index) for t in tasks})
+    train, test = (
+        sorted({len(t.train_index) for t in tasks}),
+        sorted({len(t.test_index) for t in tasks}),
+    )
     recipe = s.recipe
     budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations} iterations"
-    span = lambda numbers: " or ".join(f"{n:,}" for n in numbers[:3]) + (" …" if len(numbers) > 3 else "")
+    span = lambda numbers: (
+        " or ".join(f"{n:,}" for n in numbers[:3]) + (" …" if len(numbers) > 3 else "")
+    )
     classes = sorted({len(t.classes) for t in tasks})
     lines = [
         f"{s.dataset}, split {sweep.planned[0].split.name}: {len(sweep.planned)} networks, "
@@ -75,7 +80,9 @@ class Display:
         self._print(describe(sweep, done))
         self._began = time.monotonic()
         self._work_all = sum(
-            self._work(sweep, g) for g in sweep.groups if any(m.id not in sweep.records for m in g.members)
+            self._work(sweep, g)
+            for g in sweep.groups
+            if any(m.id not in sweep.records for m in g.members)
         )
         if self._console.is_terminal and not self._quiet:
             self._bar = rich.progress.Progress(
@@ -85,7 +92,9 @@ class Display:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=len(sweep.planned), completed=done, now="compiling")
+            self._task = self._bar.add_task(
+                "", total=len(sweep.planned), completed=done, now="compiling"
+            )
             self._bar.start()
 
     def _work(self, sweep: Sweep, group: Group) -> float:
@@ -108,7 +117,10 @@ class Display:
     def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
         """Shows what is running, images/s and the time left."""
         if group.id != self._group[0]:
-            self._group, self._first = (group.id, population.epoch), (time.monotonic(), population.images)
+            self._group, self._first = (
+                (group.id, population.epoch),
+                (time.monotonic(), population.images),
+            )
         share = (population.epoch - self._group[1]) / population.epochs
         now = time.monotonic()
         rate = (population.images - self._first[1]) / max(now - self._first[0], 1e-9)
@@ -116,7 +128,9 @@ class Display:
         if population.finished:
             self._work_done += self._work(sweep, group)
         left = (now - self._began) * (self._work_all / max(done, 1e-9) - 1)
-        names = group.members[0].id + (f" +{len(group.members) - 1}" if len(group.members) > 1 else "")
+        names = group.members[0].id + (
+            f" +{len(group.members) - 1}" if len(group.members) > 1 else ""
+        )
         text = f"{names} epoch {population.epoch}/{population.epochs}"
         if self._first[0] != now and rate < 1e12:
             text += f", {rate:,.0f} images/s"

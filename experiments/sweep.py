@@ -24,7 +24,9 @@ from absl import flags
 from experiments import cli
 
 _SPLIT = flags.DEFINE_string(
-    "split", "random", "how classes are split into A and B: random, manmade_natural, or FILE.json with your own"
+    "split",
+    "random",
+    "how classes are split into A and B: random, manmade_natural, or FILE.json with your own",
 )
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
@@ -34,34 +36,54 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
 )
 _SEEDS = flags.DEFINE_integer(
-    "seeds", None, "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits, else 1"
+    "seeds",
+    None,
+    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits, else 1",
 )
 _TREATMENTS = flags.DEFINE_list(
     "treatments", None, "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB"
 )
 _LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
-_PRESERVE = flags.DEFINE_list("preserve", [], "1, 2 or 1,2: also networks with that many preserved layers")
+_PRESERVE = flags.DEFINE_list(
+    "preserve", [], "1, 2 or 1,2: also networks with that many preserved layers"
+)
 _NETWORK = flags.DEFINE_string("network", None, "network; default by image size")
 _RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
-_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", None, "epochs between evaluations; default 1")
-_PRECISION = flags.DEFINE_string("precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)")
+_EVALUATE_EVERY = flags.DEFINE_integer(
+    "evaluate_every", None, "epochs between evaluations; default 1"
+)
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
+)
 _IMAGES_PER_CLASS = flags.DEFINE_integer(
-    "images_per_class", None, "train on the first so many images of each class; default 130 for digits, else all"
+    "images_per_class",
+    None,
+    "train on the first so many images of each class; default 130 for digits, else all",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "changes every random number but the splits'")
 _PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
-_EXTEND = flags.DEFINE_bool("extend", False, "let --seeds, --treatments, --layers add to what the workdir has")
-_REPLICAS = flags.DEFINE_string("replicas", "auto", "networks trained together by one program: auto or a number")
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "let --seeds, --treatments, --layers add to what the workdir has"
+)
+_REPLICAS = flags.DEFINE_string(
+    "replicas", "auto", "networks trained together by one program: auto or a number"
+)
 _FEATURE_CACHE = flags.DEFINE_string(
-    "feature_cache", "auto", "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device"
+    "feature_cache",
+    "auto",
+    "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device",
 )
 _COMPILE_CACHE = flags.DEFINE_string(
-    "compile_cache", "auto", "folder for compiled programs: auto (.compile_cache beside the workdir), off, or a folder"
+    "compile_cache",
+    "auto",
+    "folder for compiled programs: auto (.compile_cache beside the workdir), off, or a folder",
 )
-_CHECKPOINT_MINUTES = flags.DEFINE_float("checkpoint_minutes", 5.0, "between saves of networks in training")
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes", 5.0, "between saves of networks in training"
+)
 
 
 def main() -> None:
@@ -100,7 +122,9 @@ def finish(folder: Path, records: list, sweep, seconds: float | None = None) -> 
     if seconds is None:
         return
     rows = analysis.summary_table(records)
-    print(f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}")
+    print(
+        f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}"
+    )
     print(analysis.format_table(rows))
     print(f"\n{len(records)} networks in {seconds:.1f} s")
     for path in (folder / "records", folder / "results.csv", *figures):
@@ -126,7 +150,9 @@ def _sweep(display):
     if "epochs" in given:
         given["iterations"] = None
     recipe = dataclasses.replace(recipe, **given).resolved()
-    shape = (recipe.crop, recipe.crop, dataset.image_shape[2]) if recipe.crop else dataset.image_shape
+    shape = (
+        (recipe.crop, recipe.crop, dataset.image_shape[2]) if recipe.crop else dataset.image_shape
+    )
     split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
@@ -147,7 +173,9 @@ def _sweep(display):
         recipe=recipe,
         depth=len(model(2).layer_names),
         seeds=tuple(range(seeds)),
-        treatments=default if _TREATMENTS.value is None else treatments.parse_treatments(_TREATMENTS.value),
+        treatments=default
+        if _TREATMENTS.value is None
+        else treatments.parse_treatments(_TREATMENTS.value),
         layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
         preserve=cli.whole_numbers("preserve", _PRESERVE.value),
         images_per_class=images_per_class,
@@ -173,7 +201,9 @@ def _use_all_cores() -> None:
     """Makes each core a device of its own: stacked convolutions are slow on a CPU, whole networks side by side are not."""
     import jax
 
-    with contextlib.suppress(RuntimeError):  # a program that runs this in itself has started jax already
+    with contextlib.suppress(
+        RuntimeError
+    ):  # a program that runs this in itself has started jax already
         jax.config.update("jax_num_cpu_devices", min(8, len(os.sched_getaffinity(0))))
 
 
@@ -199,9 +229,9 @@ def _feature_bytes() -> int:
     if value == "auto":
         device = jax.local_devices()[0]
         stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-        memory = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // max(
-            1, jax.local_device_count()
-        )
+        memory = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+            "SC_PHYS_PAGES"
+        ) // max(1, jax.local_device_count())
         return memory // 4
     if not value.isdigit():
         raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")

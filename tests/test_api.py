@@ -31,47 +31,78 @@ class Block(nn.Module):
 class Norm(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(5, name="head")(nn.BatchNorm(use_running_average=False)(x.reshape(len(x), -1)))
+        return nn.Dense(5, name="head")(
+            nn.BatchNorm(use_running_average=False)(x.reshape(len(x), -1))
+        )
 
 
 @pytest.fixture(scope="module")
 def arrays():
     digits = load("digits")
     keep = slice(0, 600)
-    return digits.train.images()[keep], digits.train.labels[keep], digits.test.images(), digits.test.labels
+    return (
+        digits.train.images()[keep],
+        digits.train.labels[keep],
+        digits.test.images(),
+        digits.test.labels,
+    )
 
 
 LAYERS = ["fc1", "block/up", "block/down", "head"]
 
 
-@pytest.mark.parametrize("network", [Plain(8), Plain], ids=["a head of 8 outputs", "a head for each half"])
+@pytest.mark.parametrize(
+    "network", [Plain(8), Plain], ids=["a head of 8 outputs", "a head for each half"]
+)
 def test_a_users_module(arrays, tmp_path, network):
     rows = transfer_sweep(
-        network, *arrays, recipe=RECIPE, layers=LAYERS, seeds=1, ns=(2,), treatments=("BnB", "AnB+"), workdir=tmp_path
+        network,
+        *arrays,
+        recipe=RECIPE,
+        layers=LAYERS,
+        seeds=1,
+        ns=(2,),
+        treatments=("BnB", "AnB+"),
+        workdir=tmp_path,
     )
     assert [r["name"] for r in rows] == ["baseA", "baseB", "B2B", "A2B+", "A2A", "B2A+"]
     frozen = next(r for r in rows if r["name"] == "B2B")
-    assert {k: v == 0 for k, v in frozen["layer_change"].items()} == dict(zip(LAYERS, (True, True, False, False), strict=True))
+    assert {k: v == 0 for k, v in frozen["layer_change"].items()} == dict(
+        zip(LAYERS, (True, True, False, False), strict=True)
+    )
     assert frozen["parameters_frozen"] == 64 * 16 + 16 + 16 * 12 + 12
     assert rows[0]["accuracy"] > 0.3
     assert len(records.read_all(tmp_path)[0]) == 6
     again = transfer_sweep(
-        network, *arrays, recipe=RECIPE, layers=LAYERS, seeds=1, ns=(2,), treatments=("BnB", "AnB+"), workdir=tmp_path
+        network,
+        *arrays,
+        recipe=RECIPE,
+        layers=LAYERS,
+        seeds=1,
+        ns=(2,),
+        treatments=("BnB", "AnB+"),
+        workdir=tmp_path,
     )
     assert again == rows
 
 
 def test_without_a_workdir(arrays):
-    rows = transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=LAYERS, seeds=1, treatments=("base",))
+    rows = transfer_sweep(
+        Plain, *arrays, recipe=RECIPE, layers=LAYERS, seeds=1, treatments=("base",)
+    )
     assert [r["name"] for r in rows] == ["baseA", "baseB"]
 
 
 def test_unfit_networks_are_refused(arrays):
-    with pytest.raises(ValueError, match=r"leave out the parameters block/down/bias, block/down/kernel"):
+    with pytest.raises(
+        ValueError, match=r"leave out the parameters block/down/bias, block/down/kernel"
+    ):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=["fc1", "block/up", "head"], seeds=1)
     with pytest.raises(ValueError, match="collections batch_stats beside its parameters"):
         transfer_sweep(Norm(), *arrays, recipe=RECIPE, layers=["BatchNorm_0", "head"], seeds=1)
     with pytest.raises(ValueError, match="Plain has no layer_names: pass layers="):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, seeds=1)
     with pytest.raises(UserError, match="must be uint8"):
-        transfer_sweep(Plain, arrays[0].astype(np.float32), *arrays[1:], recipe=RECIPE, layers=LAYERS, seeds=1)
+        transfer_sweep(
+            Plain, arrays[0].astype(np.float32), *arrays[1:], recipe=RECIPE, layers=LAYERS, seeds=1
+        )

@@ -51,7 +51,9 @@ def table(folder):
     """results.csv without what depends on the clock."""
     with open(folder / "results.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows
+    ]
 
 
 def test_what_is_printed_and_written(tmp_path, capfd):
@@ -68,7 +70,17 @@ def test_what_is_printed_and_written(tmp_path, capfd):
     assert str(tmp_path / "figure2.png") in out
     rows = table(tmp_path)
     assert sorted(row["name"] for row in rows) == sorted(NAMES)
-    fields = {"name", "treatment", "n", "source", "target", "split", "split_seed", "accuracy", "status"}
+    fields = {
+        "name",
+        "treatment",
+        "n",
+        "source",
+        "target",
+        "split",
+        "split_seed",
+        "accuracy",
+        "status",
+    }
     assert fields <= rows[0].keys()
     assert {row["status"] for row in rows} == {"finished"}
 
@@ -163,7 +175,9 @@ def test_a_read_only_workdir(tmp_path, capfd):
     assert "cannot be written (Permission denied)" in capfd.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses to be written")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs a file system that refuses to be written"
+)
 def test_a_folder_that_cannot_be_written(capfd):
     assert run(*SMALL, workdir="/proc/sweep") == 2
     err = capfd.readouterr().err
@@ -191,7 +205,9 @@ def test_kill_9_and_again(whole, tmp_path, capfd, records):
     assert run(*SMALL, workdir=tmp_path) == 0
     assert f"{len(before)} done" in capfd.readouterr().out
     assert table(tmp_path) == table(whole)
-    assert all(p.stat().st_mtime_ns == t for p, t in times.items()), "a finished network was written again"
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items()), (
+        "a finished network was written again"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -210,8 +226,14 @@ def test_asked_to_stop(whole, tmp_path, capfd, number):
 
 def test_help_reads_well():
     out = subprocess.run(
-        [sys.executable, "-m", "experiments.sweep", "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "experiments.sweep", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     ).stdout
     assert "--split" in out and "--images_per_class" in out
-    assert out.startswith("Runs the layer-transfer study") or "Runs the layer-transfer study" in out[:400]
+    assert (
+        out.startswith("Runs the layer-transfer study")
+        or "Runs the layer-transfer study" in out[:400]
+    )
     assert "jax" not in out.split("flags:")[1]

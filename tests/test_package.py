@@ -21,18 +21,34 @@ ORDER = [
     "checkpoints", "programs", "train", "environment", "records", "workdir", "sweep", "api",
     "published", "analysis", "intervals", "effects", "answers", "filters", "style", "plots", "figures", "report",
 ]  # fmt: skip
-NO_JAX = ["errors", "splits", "treatments", "records", "data", "analysis", "plots", "report", "published"]
+NO_JAX = [
+    "errors",
+    "splits",
+    "treatments",
+    "records",
+    "data",
+    "analysis",
+    "plots",
+    "report",
+    "published",
+]
 
 
 def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("yosinski_jax"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("yosinski_jax")
+        ):
             if node.module == "yosinski_jax":
                 yield from (alias.name for alias in node.names)
             else:
                 yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("yosinski_jax."))
+            yield from (
+                a.name.split(".")[1] for a in node.names if a.name.startswith("yosinski_jax.")
+            )
 
 
 def test_imports_run_one_way():
@@ -53,7 +69,11 @@ def test_splicing_depends_on_no_other_module():
 
 
 def test_only_figures_import_matplotlib():
-    users = {p.stem for p in PACKAGE.glob("*.py") if re.search(r"^\s*(import|from) matplotlib", p.read_text(), re.M)}
+    users = {
+        p.stem
+        for p in PACKAGE.glob("*.py")
+        if re.search(r"^\s*(import|from) matplotlib", p.read_text(), re.M)
+    }
     assert users <= {"plots", "figures", "style", "report"}
 
 

@@ -8,7 +8,6 @@ import optax
 import pytest
 from flax.core import freeze as freeze_dict
 
-
 from yosinski_jax.splicing import FROZEN, TRAINED, TreeMismatch, freeze, labels, splice
 
 
@@ -17,7 +16,6 @@ def tree(value, widths=(3, 4, 2)):
     return {
         f"fc{k + 1}": layer(i, o) for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
     }
-
 
 
 def test_splice_takes_the_named_layers_and_only_those():

@@ -82,7 +82,9 @@ def test_what_a_sweep_leaves_behind(whole):
     for base in rows[:2]:
         params = checkpoints.load(folder / "checkpoints" / "random-0" / base["name"])
         assert checkpoints.checksum(params) == base["params_sha256"]
-        kernel = np.load(folder / "checkpoints" / "random-0" / base["name"] / "first_layer.npz")["kernel"]
+        kernel = np.load(folder / "checkpoints" / "random-0" / base["name"] / "first_layer.npz")[
+            "kernel"
+        ]
         assert np.array_equal(kernel, params["conv1"]["kernel"])
     assert not list((folder / "running").glob("*")), "nothing is left of what was running"
     plan = json.loads((folder / "plan.json").read_text())["networks"]
@@ -92,7 +94,9 @@ def test_what_a_sweep_leaves_behind(whole):
 def test_selffers_and_transfers_start_from_the_right_base(whole, tmp_path, monkeypatch):
     jobs = []
     start = Trainer.start
-    monkeypatch.setattr(Trainer, "start", lambda self, js, r=None: jobs.extend(js) or start(self, js, r))
+    monkeypatch.setattr(
+        Trainer, "start", lambda self, js, r=None: jobs.extend(js) or start(self, js, r)
+    )
     make(tmp_path).run()
     by_name = {job.key.split("/")[-1]: job for job in jobs}
     for name, base in (("B2B", "baseB"), ("A2B+", "baseA"), ("A2A", "baseA"), ("B2A+", "baseB")):
@@ -147,7 +151,9 @@ def test_killed_before_each_record_and_in_training(whole, tmp_path, monkeypatch)
             rows = sweep.run()
             break
         except Killed:
-            assert list((tmp_path / "running").glob("*")), "nothing was saved of the group in training"
+            assert list((tmp_path / "running").glob("*")), (
+                "nothing was saved of the group in training"
+            )
     assert lives == 2
     assert table(rows) == table(whole[1])
 
@@ -169,7 +175,9 @@ def test_asked_to_stop_saves_and_goes_on(whole, tmp_path):
     assert table(rows) == table(whole[1])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "not json", "a list", "another network's"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "not json", "a list", "another network's"]
+)
 def test_a_damaged_record_is_named_and_redone(whole, copy, damage):
     path = copy / "records" / "random-0" / "A2B+.json"
     text = path.read_text()
@@ -218,7 +226,10 @@ def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch)
 
 
 def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):
-    with workdir.lock(tmp_path), pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .* since"):
+    with (
+        workdir.lock(tmp_path),
+        pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .* since"),
+    ):
         make(tmp_path).run()
     (tmp_path / "lock").write_text("process 1 on elsewhere since 1999-12-31\n")
     with workdir.lock(tmp_path):
@@ -266,7 +277,9 @@ def test_a_disk_that_refuses_is_a_line_and_loses_nothing(whole, tmp_path, monkey
 
 def test_a_checkpoint_that_cannot_be_written_is_a_line(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
-    with pytest.raises(UserError, match="checkpoints/random-0/baseA: the checkpoint cannot be written"):
+    with pytest.raises(
+        UserError, match="checkpoints/random-0/baseA: the checkpoint cannot be written"
+    ):
         make(tmp_path).run()
 
 
@@ -305,9 +318,15 @@ def test_groups_are_planned_from_the_whole_sweep(tmp_path):
         for group in groups:
             assert len({m.run.frozen for m in group.members}) == 1
             assert len(group.members) <= group.replicas
-            sizes.setdefault((group.members[0].run.treatment == "base", group.frozen), set()).add(group.replicas)
-        assert all(len(size) == 1 for size in sizes.values()), "one shape, so one program, for each kind"
-        first_transfer = next(i for i, g in enumerate(groups) if g.members[0].run.treatment != "base")
+            sizes.setdefault((group.members[0].run.treatment == "base", group.frozen), set()).add(
+                group.replicas
+            )
+        assert all(len(size) == 1 for size in sizes.values()), (
+            "one shape, so one program, for each kind"
+        )
+        first_transfer = next(
+            i for i, g in enumerate(groups) if g.members[0].run.treatment != "base"
+        )
         assert all(g.members[0].run.treatment != "base" for g in groups[first_transfer:])
     assert Group(groups[0].members, 2).id != Group(groups[0].members, 3).id
 
@@ -315,7 +334,10 @@ def test_groups_are_planned_from_the_whole_sweep(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"layers": (0, 2, 4)}, r"--layers=0,2,4: 0, 4 is out of range; digits4 has 4 layers, so n is 1 to 3"),
+        (
+            {"layers": (0, 2, 4)},
+            r"--layers=0,2,4: 0, 4 is out of range; digits4 has 4 layers, so n is 1 to 3",
+        ),
         ({"seeds": ()}, "--seeds=0: must be at least 1"),
         ({"preserve": (3,)}, "--preserve=3: must be 1, 2 or 1,2"),
         ({"images_per_class": 0}, "--images_per_class=0: must be at least 1"),

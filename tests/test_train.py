@@ -56,7 +56,9 @@ NAMES = ("conv1", "conv2", "fc3", "fc4")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-@pytest.mark.parametrize("copied, frozen", [(True, True), (True, False), (False, True)], ids=["AnB", "AnB+", "RnB"])
+@pytest.mark.parametrize(
+    "copied, frozen", [(True, True), (True, False), (False, True)], ids=["AnB", "AnB+", "RnB"]
+)
 @pytest.mark.parametrize("cache", [0, 10**9], ids=["each step", "cached"])
 def test_which_layers_are_the_bases_and_which_ever_change(base, n, copied, frozen, cache):
     trainer = shared(feature_bytes=cache)
@@ -79,7 +81,9 @@ def test_which_layers_are_the_bases_and_which_ever_change(base, n, copied, froze
 
 
 def test_weight_decay_and_bias_rate_do_not_reach_frozen_layers(base):
-    recipe = dataclasses.replace(RECIPE, weight_decay=0.1, bias_rate=2.0, caffe_momentum=True, drop_every=3)
+    recipe = dataclasses.replace(
+        RECIPE, weight_decay=0.1, bias_rate=2.0, caffe_momentum=True, drop_every=3
+    )
     (result,) = train(make(recipe), [Job("x", task(), 2, 2, base.params)])
     assert equal(result.params["conv1"], base.params["conv1"])
     assert equal(result.params["conv2"], base.params["conv2"])
@@ -90,7 +94,9 @@ def test_cached_features_change_nothing(base):
     job = Job("x", task(), 2, 2, base.params)
     (cached,), (each_step,) = (train(shared(feature_bytes=size), [job]) for size in (10**9, 0))
     np.testing.assert_allclose(cached.loss, each_step.loss, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cached.params, each_step.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cached.params, each_step.params
+    )
 
 
 def test_a_result_depends_on_the_key_alone(base):
@@ -100,7 +106,9 @@ def test_a_result_depends_on_the_key_alone(base):
     assert equal(alone.params, second.params) and alone.loss == second.loss
     # In a population of another size or on other devices: to float tolerance.
     stacked = train(make(devices=jax.devices()[:1]), jobs)[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, stacked.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, stacked.params
+    )
     other = train(make(seed=1), jobs[:1], replicas=2)[0]
     assert not equal(alone.params["fc4"], other.params["fc4"])
     assert not equal(alone.params["fc4"], train(shared(), jobs[1:2], replicas=2)[0].params["fc4"])
@@ -159,15 +167,21 @@ def test_a_sweep_is_one_program_for_each_number_of_frozen_layers(base):
     for n in (1, 2, 3):
         for copied in (0, n):
             for other in ("01234", "12345"):
-                train(trainer, [Job(f"{n}{copied}{other}", task(other), n, copied, base.params)] * 2)
-                train(trainer, [Job(f"{n}{copied}{other}+", task(other), 0, copied, base.params)] * 2)
+                train(
+                    trainer, [Job(f"{n}{copied}{other}", task(other), n, copied, base.params)] * 2
+                )
+                train(
+                    trainer, [Job(f"{n}{copied}{other}+", task(other), 0, copied, base.params)] * 2
+                )
     assert trainer.compilations == {"init": 1, "features": 3, "train": 4}
 
 
 def test_populations_refuse_what_does_not_go_together():
     with pytest.raises(ValueError, match="equally many"):
         make().start([Job("x", task()), Job("y", task("012"))])
-    with pytest.raises(UserError, match=r"--batch_size=64: is larger than a task of 50 training images"):
+    with pytest.raises(
+        UserError, match=r"--batch_size=64: is larger than a task of 50 training images"
+    ):
         make().start([Job("x", task(images=10))])
 
 
@@ -180,12 +194,16 @@ def test_preprocess(mirror):
     np.testing.assert_array_equal(out, (np.asarray(images, np.float32) - 1)[:, 1:4, 1:4, ::-1])
     many = programs.preprocess(recipe, jnp.repeat(images[:1], 256, 0), mean, jax.random.key(0))
     crops = {
-        (np.asarray(images[0], np.float32) - 1)[y : y + 3, x : x + 3, ::-1][:, :: 1 - 2 * flip].tobytes()
+        (np.asarray(images[0], np.float32) - 1)[y : y + 3, x : x + 3, ::-1][
+            :, :: 1 - 2 * flip
+        ].tobytes()
         for y in range(3)
         for x in range(3)
         for flip in range(1 + mirror)
     }
-    assert {np.asarray(x).tobytes() for x in many} == crops, "every corner and side occurs, and nothing else"
+    assert {np.asarray(x).tobytes() for x in many} == crops, (
+        "every corner and side occurs, and nothing else"
+    )
     np.testing.assert_allclose(
         programs.preprocess(RECIPE, jnp.array([[[[0, 255]]]], jnp.uint8), None, None), [[[[-1, 1]]]]
     )
@@ -202,7 +220,12 @@ def test_mean_image():
 def test_recipe_optimizer_against_caffe_by_hand():
     """v ← 0.9 v + lr (g + wd w), w ← w − v; biases at twice the rate, without decay; across a drop of the rate."""
     recipe = dataclasses.replace(
-        RECIPE, learning_rate=0.1, weight_decay=0.01, bias_rate=2.0, caffe_momentum=True, drop_every=2
+        RECIPE,
+        learning_rate=0.1,
+        weight_decay=0.01,
+        bias_rate=2.0,
+        caffe_momentum=True,
+        drop_every=2,
     )
     params = {"fc1": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([1.0])}}
     optimizer = recipe.optimizer()

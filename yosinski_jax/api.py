@@ -114,6 +114,10 @@ def transfer_sweep(
         seed=seed,
     )
     if workdir is not None:
-        return Sweep(settings, dataset, model, Path(workdir), display=display, feature_bytes=2**30).run()
+        return Sweep(
+            settings, dataset, model, Path(workdir), display=display, feature_bytes=2**30
+        ).run()
     with tempfile.TemporaryDirectory() as folder:
-        return Sweep(settings, dataset, model, Path(folder), display=display, feature_bytes=2**30).run()
+        return Sweep(
+            settings, dataset, model, Path(folder), display=display, feature_bytes=2**30
+        ).run()

@@ -45,7 +45,9 @@ def save(path: Path, tree: Any) -> None:
         # After orbax's rename: a crash in between leaves a checkpoint without checksums, which counts as damaged.
         sums = {"files": _sizes(path), "leaves": _checksums(tree)}
         (path / _CHECKSUM).write_text(json.dumps(sums))
-    except Exception as e:  # tensorstore reports a full disk as ValueError or RuntimeError, not only as OSError
+    except (
+        Exception
+    ) as e:  # tensorstore reports a full disk as ValueError or RuntimeError, not only as OSError
         raise UserError(
             f"{path}: the checkpoint cannot be written ({_first_line(e)}); free some space or choose a "
             "--workdir that can be written, and start the same command again: finished networks are kept"
@@ -65,7 +67,8 @@ def _checksums(tree: Any) -> dict[str, str]:
         return hashlib.sha256(f"{x.dtype}{x.shape}".encode() + x.tobytes()).hexdigest()
 
     return {
-        "/".join(path_names(path)): one(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        "/".join(path_names(path)): one(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
 
 
@@ -165,9 +168,13 @@ def _check_like(path: Path, found: Any, like: Any, layers: Layers) -> None:
     for name in sorted(ours.keys() | theirs.keys()):
         text = "/".join(name)
         if name not in theirs:
-            lines.append(f"{text}: not in the checkpoint: leave its layer out of the list or build the network that was saved")
+            lines.append(
+                f"{text}: not in the checkpoint: leave its layer out of the list or build the network that was saved"
+            )
         elif name not in ours:
-            lines.append(f"{text}: only in the checkpoint: leave its layer out of the list or build the network that was saved")
+            lines.append(
+                f"{text}: only in the checkpoint: leave its layer out of the list or build the network that was saved"
+            )
         elif (theirs[name].shape, theirs[name].dtype) != (np.shape(ours[name]), ours[name].dtype):
             lines.append(
                 f"{text}: checkpoint {theirs[name].dtype}{list(theirs[name].shape)}, "
@@ -178,14 +185,21 @@ def _check_like(path: Path, found: Any, like: Any, layers: Layers) -> None:
 
 
 def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
-    keep = jax.tree.map(lambda _: True, found) if marked is None else jax.tree.map(lambda m: m == "frozen", marked)
+    keep = (
+        jax.tree.map(lambda _: True, found)
+        if marked is None
+        else jax.tree.map(lambda m: m == "frozen", marked)
+    )
     target = jax.tree.map(lambda leaf, wanted: leaf if wanted else ocp.PLACEHOLDER, found, keep)
     arguments = jax.tree.map(
-        lambda leaf: ocp.RestoreArgs(restore_type=None if leaf is ocp.PLACEHOLDER else np.ndarray), target
+        lambda leaf: ocp.RestoreArgs(restore_type=None if leaf is ocp.PLACEHOLDER else np.ndarray),
+        target,
     )
     try:
         with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=target, restore_args=arguments))
+            tree = checkpointer.restore(
+                path, args=ocp.args.PyTreeRestore(item=target, restore_args=arguments)
+            )
     except Exception as e:
         raise DamagedCheckpoint(f"{path}: the checkpoint cannot be read ({_first_line(e)})") from e
     tree = _prune(tree)

@@ -63,7 +63,9 @@ class Model:
                 "parameters only: use a normalisation without running statistics, or splice and freeze in a loop of your own"
             )
         named = labels(params, self.layer_names)
-        missing = [p for p, label in jax.tree_util.tree_leaves_with_path(named) if label != "frozen"]
+        missing = [
+            p for p, label in jax.tree_util.tree_leaves_with_path(named) if label != "frozen"
+        ]
         if missing:
             raise ValueError(
                 f"layers {', '.join(self.layer_names)} leave out the parameters "
@@ -72,7 +74,13 @@ class Model:
         return params
 
     def apply(
-        self, params: Any, x: jax.Array, *, start: int = 0, stop: int | None = None, key: jax.Array | None = None
+        self,
+        params: Any,
+        x: jax.Array,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        key: jax.Array | None = None,
     ) -> jax.Array:
         """Output of layers start + 1 … stop; in training if `key` is given, which feeds the dropout."""
         options: dict[str, Any] = {}
@@ -86,7 +94,9 @@ class Model:
 
     def output(self, image_shape: Sequence[int], stop: int) -> jax.ShapeDtypeStruct:
         """Shape and dtype of one image's output of layer `stop`."""
-        out = jax.eval_shape(self._through(stop), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+        out = jax.eval_shape(
+            self._through(stop), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        )
         return jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
 
     def _through(self, stop: int):

@@ -61,7 +61,9 @@ def preprocess(
         else:
             corners = jax.random.randint(jax.random.fold_in(key, 0), (batch, 2), 0, room + 1)
         size = (recipe.crop, recipe.crop, channels)
-        x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), size))(x, corners)
+        x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), size))(
+            x, corners
+        )
     if recipe.mirror and key is not None:
         flip = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(x.shape[0], 1, 1, 1))
         x = jnp.where(flip, x[:, :, ::-1], x)
@@ -186,7 +188,9 @@ class Program:
             steps = self.steps_per_epoch
             order = jax.random.permutation(jax.random.fold_in(key, 0), self.train_images)
             batches = order[: steps * self.recipe.batch_size].reshape(steps, -1)
-            return jax.lax.scan(step, state, (batches, jax.random.split(jax.random.fold_in(key, 1), steps)))
+            return jax.lax.scan(
+                step, state, (batches, jax.random.split(jax.random.fold_in(key, 1), steps))
+            )
 
         state, losses = jax.lax.scan(epoch, state, done + jnp.arange(epochs))
         # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.

@@ -110,10 +110,12 @@ class Recipe:
             schedule = rate
             if self.drop_every:
                 # Not exponential_decay(staircase=True): that rounds step / drop_every in float32.
-                schedule = lambda step: rate * self.drop_factor ** (step // self.drop_every)  # noqa: E731
+                schedule = lambda step: rate * self.drop_factor ** (step // self.drop_every)
             scale, momentum = optax.scale_by_learning_rate(schedule), optax.trace(self.momentum)
             order = (scale, momentum) if self.caffe_momentum else (momentum, scale)
-            return optax.chain(optax.add_decayed_weights(decay) if decay else optax.identity(), *order)
+            return optax.chain(
+                optax.add_decayed_weights(decay) if decay else optax.identity(), *order
+            )
 
         def kind(tree):
             return jax.tree_util.tree_map_with_path(

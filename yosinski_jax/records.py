@@ -104,7 +104,9 @@ def read(path: Path) -> dict:
         raise ValueError(f"{path}: status {record['status']!r} is neither finished nor diverged")
     expected = path_of(path.parents[2], record["split"], record["split_seed"], record["name"])
     if expected.name != path.name or expected.parent.name != path.parent.name:
-        raise ValueError(f"{path}: holds the record of {record['split']}-{record['split_seed']}/{record['name']}")
+        raise ValueError(
+            f"{path}: holds the record of {record['split']}-{record['split_seed']}/{record['name']}"
+        )
     return record
 
 

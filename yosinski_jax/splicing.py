@@ -54,7 +54,11 @@ def path_names(path: Sequence[Any]) -> Path:
     """A key path of `jax.tree_util` as plain strings, whatever kinds of node it runs through."""
 
     def name(key):
-        for attribute in ("key", "name", "idx"):  # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
+        for attribute in (
+            "key",
+            "name",
+            "idx",
+        ):  # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
             if hasattr(key, attribute):
                 return str(getattr(key, attribute))
         return str(key)
@@ -70,7 +74,9 @@ def _as_paths(layers: Sequence[str | Sequence[str]]) -> list[Path]:
     if isinstance(layers, str):
         raise TypeError(f"layers is the string {layers!r}: pass a list, such as [{layers!r}]")
     return [
-        tuple(layer.strip("/").split("/")) if isinstance(layer, str) else tuple(str(part) for part in layer)
+        tuple(layer.strip("/").split("/"))
+        if isinstance(layer, str)
+        else tuple(str(part) for part in layer)
         for layer in layers
     ]
 
@@ -82,7 +88,9 @@ def _matcher(layers: Layers, has_collections: bool) -> Callable[[Path], bool]:
 
     def matches(path: Path) -> bool:
         candidates = (path, path[1:]) if has_collections else (path,)
-        return any(candidate[: len(prefix)] == prefix for prefix in wanted for candidate in candidates)
+        return any(
+            candidate[: len(prefix)] == prefix for prefix in wanted for candidate in candidates
+        )
 
     return matches
 
@@ -103,7 +111,9 @@ def _absent(layers: Layers, paths: Sequence[Path], where: str) -> list[str]:
         matches = _matcher([layer], collections)
         if not any(matches(path) for path in paths):
             known = ", ".join(tops) or "nothing"
-            lines.append(f"{'/'.join(layer)}: not in {where}, which has {known}: correct the list of layers")
+            lines.append(
+                f"{'/'.join(layer)}: not in {where}, which has {known}: correct the list of layers"
+            )
     return lines
 
 
@@ -136,20 +146,30 @@ def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
       TypeError: `layers` is a single string.
     """
     of_base, of_fresh = _leaves(base), _leaves(fresh)
-    mismatches = _absent(layers, list(of_base), "the base") + _absent(layers, list(of_fresh), "the fresh tree")
+    mismatches = _absent(layers, list(of_base), "the base") + _absent(
+        layers, list(of_fresh), "the fresh tree"
+    )
     base_matches = _matcher(layers, _has_collections(of_base))
     fresh_matches = _matcher(layers, _has_collections(of_fresh))
     taken = [path for path in of_fresh if fresh_matches(path)]
     given = [path for path in of_base if base_matches(path)]
-    if not mismatches:  # a layer that is absent as a whole has been reported once; not again leaf by leaf
+    if (
+        not mismatches
+    ):  # a layer that is absent as a whole has been reported once; not again leaf by leaf
         for path in given:
             if path not in of_fresh:
-                mismatches.append(f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer")
+                mismatches.append(
+                    f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer"
+                )
     for path in taken:
         name, new = "/".join(path), of_fresh[path]
         if path not in of_base:
-            if not any(line.startswith(f"{path[-2] if len(path) > 1 else name}:") for line in mismatches):
-                mismatches.append(f"{name}: only in the fresh tree: build the base with the same layer")
+            if not any(
+                line.startswith(f"{path[-2] if len(path) > 1 else name}:") for line in mismatches
+            ):
+                mismatches.append(
+                    f"{name}: only in the fresh tree: build the base with the same layer"
+                )
             continue
         old_kind, new_kind = _kind(of_base[path]), _kind(new)
         if old_kind != new_kind:

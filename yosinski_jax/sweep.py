@@ -208,23 +208,30 @@ class Sweep:
     ):
         settings = dataclasses.replace(settings, recipe=settings.recipe.resolved())
         self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
-        self.trainer = Trainer(model, settings.recipe, dataset, seed=settings.seed, feature_bytes=feature_bytes)
+        self.trainer = Trainer(
+            model, settings.recipe, dataset, seed=settings.seed, feature_bytes=feature_bytes
+        )
         self.display = display or Silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.command, self.extend = command, extend
         self.splits = {
-            seed: make_split(settings.split, dataset.label_names, seed, dataset.name) for seed in settings.seeds
+            seed: make_split(settings.split, dataset.label_names, seed, dataset.name)
+            for seed in settings.seeds
         }
         first = self.splits[settings.seeds[0]]
         if settings.split.endswith(".json"):
-            self.settings = dataclasses.replace(settings, split=first.name, halves=(first.A, first.B))
+            self.settings = dataclasses.replace(
+                settings, split=first.name, halves=(first.A, first.B)
+            )
         self._tasks = {
             (seed, half): make_task(dataset, split.half(half), settings.images_per_class)
             for seed, split in self.splits.items()
             for half in treatments.HALVES
         }
         self._check_batch()
-        grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+        grid = treatments.grid(
+            settings.treatments, settings.layers, settings.preserve, settings.depth
+        )
         self.planned = [Planned(run, split) for split in self.splits.values() for run in grid]
         self.groups = self._group(replicas)
         self.records: dict[str, dict[str, Any]] = {}
@@ -248,7 +255,13 @@ class Sweep:
         alike: dict[tuple, list[Planned]] = {}
         for planned in self.planned:
             task, run = self.task(planned), planned.run
-            key = (run.treatment != "base", run.frozen, len(task.classes), len(task.train_index), len(task.test_index))
+            key = (
+                run.treatment != "base",
+                run.frozen,
+                len(task.classes),
+                len(task.train_index),
+                len(task.test_index),
+            )
             alike.setdefault(key, []).append(planned)
         groups = []
         for _, members in sorted(alike.items()):
@@ -256,7 +269,9 @@ class Sweep:
             # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by one program.
             count = -(-len(members) // size)
             size = -(-len(members) // count)
-            groups += [Group(tuple(members[i : i + size]), size) for i in range(0, len(members), size)]
+            groups += [
+                Group(tuple(members[i : i + size]), size) for i in range(0, len(members), size)
+            ]
         return groups
 
     def _replicas(self, members: Sequence[Planned]) -> int:
@@ -266,7 +281,13 @@ class Sweep:
         most = 32 * devices
         task, frozen = self.task(members[0]), members[0].run.frozen
         if self.trainer.caches(task, frozen):
-            most = max(1, min(most, self.trainer.feature_bytes * devices // self.trainer.feature_size(task, frozen)))
+            most = max(
+                1,
+                min(
+                    most,
+                    self.trainer.feature_bytes * devices // self.trainer.feature_size(task, frozen),
+                ),
+            )
         return most
 
     # Running.
@@ -284,7 +305,9 @@ class Sweep:
         with workdir.lock(self.folder), _signals() as asked:
             self._asked = asked
             workdir.check_settings(self.folder, self._described(), GRID if self.extend else ())
-            records.write_json(self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]})
+            records.write_json(
+                self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
+            )
             self.read_records()
             self.display.plan(self, len(self.records))
             self.began = time.monotonic()
@@ -312,8 +335,12 @@ class Sweep:
             if name not in known:
                 continue
             if record["settings_digest"] != self.settings.digest:
-                path = records.path_of(self.folder, record["split"], record["split_seed"], record["name"])
-                raise UserError(f"{path}: was made with other settings than this workdir's; move it away")
+                path = records.path_of(
+                    self.folder, record["split"], record["split_seed"], record["name"]
+                )
+                raise UserError(
+                    f"{path}: was made with other settings than this workdir's; move it away"
+                )
             self.records[name] = record
         # A base is worth its record only if networks that still wait for it can read it.
         needed = {p.waits_for for p in self.planned if p.id not in self.records} - {None}
@@ -385,13 +412,19 @@ class Sweep:
             return
         try:
             population.restore(checkpoints.load(saved))
-            self.display.note(f"{saved.name}: goes on after epoch {population.epoch} of {population.epochs}")
+            self.display.note(
+                f"{saved.name}: goes on after epoch {population.epoch} of {population.epochs}"
+            )
         except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
             self.display.note(f"{e}; its group starts again")
 
     def _record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> None:
         """Writes what others need of a network first, its record last: the record says that it is finished."""
-        if result is not None and planned.run.treatment == "base" and result.diverged_at_step is None:
+        if (
+            result is not None
+            and planned.run.treatment == "base"
+            and result.diverged_at_step is None
+        ):
             folder = self.folder / "checkpoints" / planned.id
             checkpoints.save(folder, result.params)
             self._save_filters(folder, result)
@@ -408,7 +441,9 @@ class Sweep:
         if kernel is not None:
             np.savez(folder / "first_layer.npz", kernel=kernel.astype(np.float32))
 
-    def _as_record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> dict[str, Any]:
+    def _as_record(
+        self, planned: Planned, result: Result | None, seconds: float, rate: float
+    ) -> dict[str, Any]:
         task, settings = self.task(planned), self.settings
         common = {
             "schema": records.SCHEMA, **planned.as_json(),
@@ -429,7 +464,8 @@ class Sweep:
         # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
         kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
         curve = {
-            name: [getattr(result, name)[i] for i in kept] for name in ("step", "epoch", "loss", "accuracy")
+            name: [getattr(result, name)[i] for i in kept]
+            for name in ("step", "epoch", "loss", "accuracy")
         }
         best = sorted(curve["accuracy"], reverse=True)
         return common | {

@@ -207,10 +207,13 @@ class Population:
 
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
-            (j.frozen, len(j.task.classes), len(j.task.train_index), len(j.task.test_index)) for j in jobs
+            (j.frozen, len(j.task.classes), len(j.task.train_index), len(j.task.test_index))
+            for j in jobs
         }
         if len(sizes) != 1:
-            raise ValueError("a population needs jobs with equally many frozen layers, classes and images")
+            raise ValueError(
+                "a population needs jobs with equally many frozen layers, classes and images"
+            )
         ((frozen, classes, train_images, test_images),) = sizes
         recipe = trainer.recipe
         if recipe.batch_size > train_images:
@@ -242,7 +245,9 @@ class Population:
     def _initial_params(self) -> list[Any]:
         model = self.program.model
         # Initial values depend on neither k nor the task, so that all populations share one program.
-        general = dataclasses.replace(self.program, frozen=0, cached=False, train_images=0, test_images=0)
+        general = dataclasses.replace(
+            self.program, frozen=0, cached=False, train_images=0, test_images=0
+        )
         init = self.trainer.compiled(self._mesh, general, "init")
         fresh = jax.device_get(init(None, self._put(self._keys), None))
         out = []
@@ -298,7 +303,12 @@ class Population:
     @property
     def images(self) -> int:
         """Training images that all its jobs have seen so far."""
-        return self.epoch * self.program.steps_per_epoch * self.program.recipe.batch_size * len(self.jobs)
+        return (
+            self.epoch
+            * self.program.steps_per_epoch
+            * self.program.recipe.batch_size
+            * len(self.jobs)
+        )
 
     def wait(self, lag: int = 0) -> None:
         """Waits for all evaluations but the last `lag`."""
@@ -328,7 +338,9 @@ class Population:
         self._state = self._put(jax.tree.unflatten(structure, found))
         self.epoch = int(snapshot["epoch"])
         curves = (np.asarray(snapshot[f"curve_{name}"]) for name in ("epoch", "loss", "right"))
-        self._metrics = [(int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)]
+        self._metrics = [
+            (int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)
+        ]
         # Features are of frozen layers, which a snapshot does not change; but nothing is gained by relying on it.
         self._inputs = None
 
@@ -342,7 +354,9 @@ class Population:
         model = self.program.model
         params = jax.tree.map(lambda x: x[i], state.params)
         change = {
-            name: _relative_change(model.subtree(self._initial[i], name), model.subtree(params, name))
+            name: _relative_change(
+                model.subtree(self._initial[i], name), model.subtree(params, name)
+            )
             for name in model.layer_names
         }
         frozen = sum(

@@ -16,7 +16,9 @@ from yosinski_jax.errors import UserError
 TREATMENTS = ("base", "BnB", "BnB+", "AnB", "AnB+", "RnB")
 HALVES = ("A", "B")
 
-_NAME = re.compile(r"base(?P<base>[AB])|(?P<source>[ABR])(?P<n>\d+)(?P<target>[AB])(?:p(?P<p>[12]))?(?P<plus>\+?)")
+_NAME = re.compile(
+    r"base(?P<base>[AB])|(?P<source>[ABR])(?P<n>\d+)(?P<target>[AB])(?:p(?P<p>[12]))?(?P<plus>\+?)"
+)
 
 
 def other(half: str) -> str:
@@ -120,7 +122,10 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def grid(
-    treatments: Sequence[str], layers: Sequence[int], preserve: Sequence[int] = (), depth: int | None = None
+    treatments: Sequence[str],
+    layers: Sequence[int],
+    preserve: Sequence[int] = (),
+    depth: int | None = None,
 ) -> list[Run]:
     """Every network of one pair of tasks, bases first.
 

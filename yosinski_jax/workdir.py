@@ -27,11 +27,13 @@ def lock(workdir: Path) -> Iterator[None]:
     path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(path, "a+", encoding="utf-8")
     except FileExistsError as e:
         raise UserError(f"--workdir={workdir}: is a file; choose a folder") from e
     except NotADirectoryError as e:
-        raise UserError(f"--workdir={workdir}: a part of this path is a file; choose a folder") from e
+        raise UserError(
+            f"--workdir={workdir}: a part of this path is a file; choose a folder"
+        ) from e
     except OSError as e:
         raise UserError(records.write_failure(workdir, e)) from e
     with file:
@@ -53,7 +55,9 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_settings(workdir: Path, settings: Mapping[str, Any], extend: tuple[str, ...] = ()) -> None:
+def check_settings(
+    workdir: Path, settings: Mapping[str, Any], extend: tuple[str, ...] = ()
+) -> None:
     """Compares settings with those that the workdir was begun with; writes them if it is new.
 
     Args:
@@ -84,7 +88,9 @@ def check_settings(workdir: Path, settings: Mapping[str, Any], extend: tuple[str
         else:
             differences.append(f"{name} was {_short(old)}, is now {_short(new)}")
     if differences:
-        growable = any(_contains(now.get(d.split()[0]), before.get(d.split()[0])) for d in differences)
+        growable = any(
+            _contains(now.get(d.split()[0]), before.get(d.split()[0])) for d in differences
+        )
         hint = "add --extend to add the new networks to it, " if growable and not extend else ""
         raise UserError(
             f"--workdir={workdir}: was begun with other settings ({'; '.join(differences)}); use the same settings, "
