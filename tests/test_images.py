@@ -12,7 +12,7 @@ from yosinski_jax import images
 
 def smooth(height=24, width=32):
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 7, y * 9, 255 - x * 3 - y], axis=-1).astype(np.uint8)
+    return np.stack([x * 6, y * 6, 255 - x * 3 - y], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture(params=["pillow", "opencv"])
@@ -68,6 +68,25 @@ def test_truncated_and_foreign_bytes_raise(decoder, form):
     for damaged in (data[: len(data) * 2 // 3], b"", b"not an image"):
         with pytest.raises(ValueError, match="not a readable image"):
             decoder(damaged)
+
+
+@pytest.mark.parametrize("size", [8, 20, 40])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize(decoder, size, channels):
+    pixels = smooth(40, 40)[..., :channels]
+    resized = images.resize(pixels, size)
+    assert resized.shape == (size, size, channels) and resized.dtype == np.uint8
+    if size == 40:
+        assert resized is pixels
+    else:
+        factor = 40 // size
+        means = pixels.reshape(size, factor, size, factor, channels).mean(axis=(1, 3))
+        assert np.abs(resized - means).max() <= 1
+
+
+def test_resize_enlarges_linearly(decoder):
+    pixels = np.array([[0, 100]], np.uint8).repeat(2, axis=0)[..., None]
+    assert images.resize(pixels, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
 def test_jpeg_components():

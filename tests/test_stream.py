@@ -181,6 +181,29 @@ def test_errors(dataset, task, tmp_path):
         take(1, varied, data.make_task(varied, ["0"]), batch_size=2)
 
 
+def test_images_of_many_sizes_are_resized(tmp_path):
+    directory = tmp_path / "sizes" / "1.0.0"
+    directory.mkdir(parents=True)
+    files = {}
+    for split in ("train", "test"):
+        with tfds_write.ShardWriter(directory / tfds_write.shard_name("sizes", split, 0, 1)) as w:
+            for i in range(6):
+                image = tiny_datasets.encode(np.full((10 + i, 20 - 2 * i, 3), 10 * i, np.uint8))
+                w.write(tfds_write.example(image, label=0))
+        files[split] = tfds_write.SplitFiles([w.records], w.bytes)
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=["cat"]),
+    }
+    tfds_write.write_metadata(directory, "sizes", "1.0.0", "", features, files)
+    sizes = data.load("sizes", str(tmp_path))
+    task = data.make_task(sizes, ["cat"])
+    with stream.evaluate(sizes.test, task, batch_size=6, size=12) as batches:
+        [batch] = batches
+    assert batch.images.shape == (6, 12, 12, 3)
+    assert (batch.images == 10 * np.arange(6)[:, None, None, None]).all()
+
+
 def test_prefetch_keeps_the_order_and_stays_ahead():
     put = []
     ready = stream.prefetch(iter(range(5)), lambda batch: put.append(batch) or batch, depth=3)

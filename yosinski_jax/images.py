@@ -50,6 +50,31 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
     return pixels[:, :, None] if channels == 1 else pixels
 
 
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Brings an image to a square, quickly and without keeping its aspect ratio.
+
+    Shrinking averages areas, enlarging interpolates linearly; OpenCV and Pillow differ by rounding.
+
+    Args:
+        pixels: uint8 [height, width, channels].
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8 [size, size, channels].
+    """
+    height, width, channels = pixels.shape
+    if height == width == size:
+        return pixels
+    shrinks = height >= size and width >= size
+    cv2 = opencv()
+    if cv2 is not None:
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(pixels, (size, size), interpolation=how).reshape(size, size, channels)
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return np.asarray(image.resize((size, size), how)).reshape(size, size, channels)
+
+
 # JPEG markers that start a frame: SOF0 ... SOF15 without DHT (C4), JPG (C8) and DAC (CC).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
