@@ -1,7 +1,8 @@
 r"""Runs the layer-transfer study of Yosinski et al. (2014).
 
-Trains a base network on each of two tasks A and B, transfers the first n layers of a base to new networks, frozen or fine-tuned, for
-every n, and ends with a table, results.csv and the paper's Figure 2.
+Trains a base network on each of two tasks A and B, transfers the first n layers of a base to new
+networks, frozen or fine-tuned, for every n, and ends with a table, results.csv, the paper's Figure 2
+and a page to read.
 
   python -m experiments.sweep --split=random
       the whole study on scikit-learn's 8×8 digits: 128 networks, about a minute on a laptop
@@ -133,6 +134,7 @@ def finish(folder: Path, records: list, sweep, seconds: float | None = None) -> 
 
 def _sweep(display):
     from yosinski_jax import data, networks, recipes, splits, sweep, treatments
+    from yosinski_jax.errors import UserError
     from yosinski_jax.models import Model
 
     dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
@@ -150,9 +152,13 @@ def _sweep(display):
     if "epochs" in given:
         given["iterations"] = None
     recipe = dataclasses.replace(recipe, **given).resolved()
-    shape = (
-        (recipe.crop, recipe.crop, dataset.image_shape[2]) if recipe.crop else dataset.image_shape
-    )
+    if dataset.image_shape is None:
+        raise UserError(
+            f"--dataset={_DATASET.value}: its images vary in size; prepare them at one size with "
+            "python -m experiments.prepare"
+        )
+    height, width, channels = dataset.image_shape
+    shape = (recipe.crop or height, recipe.crop or width, channels)
     split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
@@ -161,7 +167,7 @@ def _sweep(display):
 
     seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits else 1)
     if seeds < 1:
-        raise sweep.UserError(f"--seeds={seeds}: must be at least 1")
+        raise UserError(f"--seeds={seeds}: must be at least 1")
     images_per_class = _IMAGES_PER_CLASS.value
     if images_per_class is None and digits:
         images_per_class = data.DIGITS_TRAIN_IMAGES

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -13,9 +14,7 @@ from yosinski_jax.splicing import FROZEN, TRAINED, TreeMismatch, freeze, labels,
 
 def tree(value, widths=(3, 4, 2)):
     layer = lambda i, o: {"kernel": jnp.full((i, o), value), "bias": jnp.full((o,), value)}
-    return {
-        f"fc{k + 1}": layer(i, o) for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
-    }
+    return {f"fc{k + 1}": layer(i, o) for k, (i, o) in enumerate(itertools.pairwise(widths))}
 
 
 def test_splice_takes_the_named_layers_and_only_those():

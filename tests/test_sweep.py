@@ -238,7 +238,7 @@ def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):
 
 def test_other_settings_are_refused_with_the_difference(copy):
     other = dataclasses.replace(SETTINGS, recipe=dataclasses.replace(RECIPE, epochs=3), seed=1)
-    with pytest.raises(UserError, match="recipe.epochs was 2, is now 3; seed was 0, is now 1"):
+    with pytest.raises(UserError, match=r"recipe\.epochs was 2, is now 3; seed was 0, is now 1"):
         make(copy, other).run()
     with pytest.raises(UserError, match=r"layers was 2, is now 1,2.*--extend"):
         make(copy, dataclasses.replace(SETTINGS, layers=(1, 2))).run()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from yosinski_jax.checkpoints import load_layers as load_layers
     from yosinski_jax.errors import UserError as UserError
     from yosinski_jax.models import Model as Model
-    from yosinski_jax.networks import make as make_network
+    from yosinski_jax.networks import make as make_network  # noqa: F401
     from yosinski_jax.recipes import Recipe as Recipe
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze

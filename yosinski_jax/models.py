@@ -59,8 +59,8 @@ class Model:
         params = variables.pop("params")
         if variables:
             raise ValueError(
-                f"{type(self.module).__name__} has the collections {', '.join(variables)} beside its parameters; the sweep trains "
-                "parameters only: use a normalisation without running statistics, or splice and freeze in a loop of your own"
+                f"{type(self.module).__name__} has the collections {', '.join(variables)} beside its parameters; the "
+                "sweep trains parameters only: use a normalisation without running statistics, or splice and freeze in a loop of your own"
             )
         named = labels(params, self.layer_names)
         missing = [

@@ -1,7 +1,7 @@
 """What XLA compiles: pure functions of one replica, for initial values, mean images, features and training.
 
-Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own (key, indices, labels), and what is
-given up to it (the training state). `train.Trainer` adds the replica axis, shards and compiles them.
+Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own (key, indices,
+labels), and what is given up to it (the training state). `train.Trainer` adds the replica axis, shards and compiles.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def preprocess(
     Args:
       recipe: says how.
       images: uint8 [B, H, W, C], or float of the same shape, which is only cropped and mirrored.
-      mean: float32 [H, W, C] mean image of the task, needed if the recipe subtracts it.
+      mean: float32 [H, W, C] mean image of the task, subtracted if given; otherwise integers are scaled to −1 … 1.
       key: for random crops and mirrors; None in evaluation (central crop, no mirror).
 
     Returns:
@@ -50,7 +50,7 @@ def preprocess(
     """
     if jnp.issubdtype(images.dtype, jnp.integer):
         x = images.astype(jnp.float32)
-        x = x - mean if recipe.subtract_mean else x / 127.5 - 1.0
+        x = x / 127.5 - 1.0 if mean is None else x - mean
     else:
         x = images.astype(jnp.float32)
     if recipe.crop:

@@ -343,7 +343,7 @@ class Sweep:
                 )
             self.records[name] = record
         # A base is worth its record only if networks that still wait for it can read it.
-        needed = {p.waits_for for p in self.planned if p.id not in self.records} - {None}
+        needed = {p.waits_for for p in self.planned if p.waits_for and p.id not in self.records}
         for name in sorted(needed & self.records.keys()):
             record = self.records[name]
             if record["status"] != "finished":

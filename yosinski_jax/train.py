@@ -101,7 +101,7 @@ class Trainer:
         dataset: Dataset,
         *,
         seed: int = 0,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
         feature_bytes: int = 0,
     ):
         if dataset.image_shape is None:
