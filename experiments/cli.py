@@ -11,7 +11,8 @@ from yosinski_jax.errors import UserError
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
     """Parses the flags (`sys.argv` by default) and runs `main`.
 
-    A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt ends with 130.
+    A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt
+    ends with 130.
     """
 
     def guarded(argv: Sequence[str]) -> None:

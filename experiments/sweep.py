@@ -90,7 +90,8 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 def main() -> None:
     """Parses, plans, trains, reports."""
     _use_all_cores()
-    # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
+    # Imported here: --help and flag errors should not wait for jax, and the cores must be set
+    # before it starts.
     from experiments.display import Display, describe
     from yosinski_jax import sweep as library
 

@@ -4,7 +4,8 @@ import os
 import tempfile
 
 os.environ.setdefault("MPLBACKEND", "agg")
-# Made anew by the first process of a run and inherited by its workers, so nothing stays from an earlier run.
+# Made anew by the first process of a run and inherited by its workers, so nothing stays from an
+# earlier run.
 os.environ.setdefault("TEST_COMPILE_CACHE", tempfile.mkdtemp(prefix="jax-cache-"))
 
 import jax

@@ -169,7 +169,8 @@ def _train(optimizer, params, steps=3):
     return params, state
 
 
-# Each link leaks into frozen layers if it stands outside the partition: decay moves them, a norm counts them.
+# Each link leaks into frozen layers if it stands outside the partition: decay moves them, a norm
+# counts them.
 @pytest.mark.parametrize("steps", [1, 3])
 def test_decay_momentum_and_clipping_do_not_leak(steps):
     chain = optax.chain(

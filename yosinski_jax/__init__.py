@@ -2,7 +2,8 @@
 
 For programs of your own:
 
-* `splice`, `freeze`, `labels`: copy and freeze layers of any pytree (`splicing.py` depends on nothing else here).
+* `splice`, `freeze`, `labels`: copy and freeze layers of any pytree (`splicing.py` depends on
+  nothing else here).
 * `load_layers`: only the first layers of an orbax checkpoint, checked before they are read.
 * `transfer_sweep`: the whole study on your linen module and arrays.
 * `Model`, `make_network`: networks that can be applied from layer to layer.
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from yosinski_jax.splicing import splice as splice
     from yosinski_jax.splits import make_split as make_split
 
-# Loaded on first use: reading records or preparing data should not wait for jax, nor worker processes start it.
+# Loaded on first use: reading records or preparing data should not wait for jax, nor worker
+# processes start it.
 _WHERE = {
     "transfer_sweep": ("api", "transfer_sweep"),
     "load_layers": ("checkpoints", "load_layers"),

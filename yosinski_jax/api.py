@@ -61,16 +61,18 @@ def transfer_sweep(
             print(record["name"], record["accuracy"])
 
     Args:
-      network: a linen module, whose head has at least as many outputs as a half has classes, or a function from the number of
-        classes to one (a module class with `classes` as its first field will do). Called on float32 images [B, H, W, C]; see
-        `Model` for the optional arguments `train`, `start` and `stop` of its `__call__`. It may have parameters only, no running
+      network: a linen module, whose head has at least as many outputs as a half has classes, or a
+        function from the number of classes to one (a module class with `classes` as its first field
+        will do). Called on float32 images [B, H, W, C]; see `Model` for the optional arguments
+        `train`, `start` and `stop` of its `__call__`. It may have parameters only, no running
         statistics.
       train_images: uint8 [N, H, W, C]; scaled to −1 … 1 unless the recipe subtracts the mean.
       train_labels: integers [N], positions in `label_names`.
       test_images: uint8 [M, H, W, C].
       test_labels: integers [M].
       recipe: how every network is trained.
-      layers: the layers in order, as names or paths of subtrees of the parameters; the network's `layer_names` by default.
+      layers: the layers in order, as names or paths of subtrees of the parameters; the network's
+        `layer_names` by default.
       label_names: of all classes; the numbers themselves by default.
       split: "random", "manmade_natural", or a JSON file with the classes of A and B.
       seeds: number of split seeds.
@@ -78,7 +80,8 @@ def transfer_sweep(
       ns: values of n; all from 1 to one less than the number of layers by default.
       images_per_class: training images of each class, the first of each; all by default.
       seed: changes every random number but the splits'.
-      workdir: folder of records and checkpoints, which a second call goes on from; a temporary one by default.
+      workdir: folder of records and checkpoints, which a second call goes on from; a temporary one
+        by default.
       name: of the data, for the records.
       display: what is told while it works.
 
@@ -87,7 +90,8 @@ def transfer_sweep(
 
     Raises:
       UserError: arrays, labels, split, batch or workdir do not fit; says what to do.
-      ValueError: the layers do not cover the network's parameters, or it has other collections than parameters.
+      ValueError: the layers do not cover the network's parameters, or it has other collections than
+        parameters.
     """
     labels = [np.asarray(x).astype(np.int32) for x in (train_labels, test_labels)]
     if label_names is None:

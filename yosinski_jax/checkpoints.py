@@ -42,7 +42,8 @@ def save(path: Path, tree: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(path, tree, force=True)
-        # After orbax's rename: a crash in between leaves a checkpoint without checksums, which counts as damaged.
+        # After orbax's rename: a crash in between leaves a checkpoint without checksums, which
+        # counts as damaged.
         sums = {"files": _sizes(path), "leaves": _checksums(tree)}
         (path / _CHECKSUM).write_text(json.dumps(sums))
     except (
@@ -82,7 +83,8 @@ def _expected(path: Path) -> dict[str, dict]:
     """What `save` noted of a checkpoint; empty for one that another program wrote.
 
     Raises:
-      DamagedCheckpoint: the note is unreadable or a file has another size. Found here, because orbax prints pages about it.
+      DamagedCheckpoint: the note is unreadable or a file has another size. Found here, because
+        orbax prints pages about it.
     """
     sums = path / _CHECKSUM
     if not sums.exists():
@@ -131,14 +133,15 @@ def load(path: Path) -> dict[str, Any]:
 def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str, Any]:
     """Reads only the named layers of a checkpoint; other layers' bytes stay on the disk.
 
-    Names, and shapes and dtypes if `like` is given, are checked against the checkpoint's metadata before an array is read:
-    orbax's own partial restore checks neither.
+    Names, and shapes and dtypes if `like` is given, are checked against the checkpoint's metadata
+    before an array is read: orbax's own partial restore checks neither.
 
         base = load_layers("results/.../baseA", ["conv1", "conv2"], like=fresh)
         params = splice(base, fresh, ["conv1", "conv2"])
 
     Args:
-      path: folder of an orbax checkpoint of one tree (written here or by `ocp.StandardCheckpointer`).
+      path: folder of an orbax checkpoint of one tree (written here or by
+        `ocp.StandardCheckpointer`).
       layers: names, paths or a predicate, as in `splice`.
       like: a tree that the layers will be spliced into.
 

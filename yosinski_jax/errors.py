@@ -4,5 +4,6 @@
 class UserError(Exception):
     """A mistake that the user can repair.
 
-    The message is one line. It names the flag or the file, the value found, what was expected and what to do.
+    The message is one line. It names the flag or the file, the value found, what was expected and
+    what to do.
     """

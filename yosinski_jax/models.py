@@ -18,10 +18,12 @@ class Model:
     """A linen module and the order of its layers.
 
     Attributes:
-      module: called as `module.apply({"params": params}, x)` on float32 images [B, H, W, C], gives logits [B, classes].
-        Where its `__call__` takes `train`, that is True in training (dropout draws from the rng collection "dropout").
-        Where it takes `start` and `stop`, it can be applied from layer to layer and frozen prefixes are computed once.
-      layer_names: the layers in order, first to last: names or paths ("encoder/block_0") of subtrees of its parameters.
+      module: called as `module.apply({"params": params}, x)` on float32 images [B, H, W, C], gives
+        logits [B, classes]. Where its `__call__` takes `train`, that is True in training (dropout
+        draws from the rng collection "dropout"). Where it takes `start` and `stop`, it can be
+        applied from layer to layer and frozen prefixes are computed once.
+      layer_names: the layers in order, first to last: names or paths ("encoder/block_0") of
+        subtrees of its parameters.
     """
 
     module: nn.Module
@@ -53,14 +55,16 @@ class Model:
         """Fresh parameters, a nested dict of float32 arrays.
 
         Raises:
-          ValueError: the module has other collections than parameters, or the list of layers does not cover its parameters.
+          ValueError: the module has other collections than parameters, or the list of layers does
+            not cover its parameters.
         """
         variables = dict(unfreeze(self.module.init({"params": key, "dropout": key}, x)))
         params = variables.pop("params")
         if variables:
             raise ValueError(
                 f"{type(self.module).__name__} has the collections {', '.join(variables)} beside its parameters; the "
-                "sweep trains parameters only: use a normalisation without running statistics, or splice and freeze in a loop of your own"
+                "sweep trains parameters only: use a normalisation without running statistics, or splice and "
+                "freeze in a loop of your own"
             )
         named = labels(params, self.layer_names)
         missing = [

@@ -42,7 +42,8 @@ def preprocess(
     Args:
       recipe: says how.
       images: uint8 [B, H, W, C], or float of the same shape, which is only cropped and mirrored.
-      mean: float32 [H, W, C] mean image of the task, subtracted if given; otherwise integers are scaled to −1 … 1.
+      mean: float32 [H, W, C] mean image of the task, subtracted if given; otherwise integers are
+        scaled to −1 … 1.
       key: for random crops and mirrors; None in evaluation (central crop, no mirror).
 
     Returns:

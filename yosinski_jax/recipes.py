@@ -25,21 +25,25 @@ class Recipe:
       epochs: passes over the task; one of `epochs` and `iterations` is given.
       iterations: steps, as the paper counts.
       momentum: 0 … 1.
-      caffe_momentum: gather rate × gradient in the velocity, as Caffe does, so that a drop of the rate does not shrink
-        the velocity already gathered; otherwise the rate multiplies the velocity, as in optax and PyTorch.
+      caffe_momentum: gather rate × gradient in the velocity, as Caffe does, so that a drop of the
+        rate does not shrink the velocity already gathered; otherwise the rate multiplies the
+        velocity, as in optax and PyTorch.
       weight_decay: added to the gradient as decay × weight, on kernels only.
       bias_rate: rate of biases as a multiple of the kernels' (the paper: 2).
-      drop_every: steps after which the rate is multiplied by `drop_factor`, again and again; 0 for a constant rate.
+      drop_every: steps after which the rate is multiplied by `drop_factor`, again and again; 0 for
+        a constant rate.
       drop_factor: see `drop_every`.
       evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
-      crop: side of the square crop in pixels (random in training, central in evaluation); 0 for none.
+      crop: side of the square crop in pixels (random in training, central in evaluation); 0 for
+        none.
       mirror: whether training images are mirrored at random.
-      subtract_mean: subtract the mean image of the task's training images (0–255 scale, as the paper);
-        otherwise pixels are scaled to −1 … 1.
+      subtract_mean: subtract the mean image of the task's training images (0–255 scale, as the
+        paper); otherwise pixels are scaled to −1 … 1.
       bgr: channels in the order blue, green, red, as Caffe.
-      dropout_in_frozen: whether dropout inside frozen layers stays active in training, as in the public code.
-      precision: of the computation, "float32" or "bfloat16"; parameters and losses are float32 in both; "auto" is
-        bfloat16 on GPU and TPU, float32 elsewhere.
+      dropout_in_frozen: whether dropout inside frozen layers stays active in training, as in the
+        public code.
+      precision: of the computation, "float32" or "bfloat16"; parameters and losses are float32 in
+        both; "auto" is bfloat16 on GPU and TPU, float32 elsewhere.
     """
 
     name: str
@@ -132,7 +136,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("digits", learning_rate=0.05, batch_size=64, epochs=60),
-        # The classroom replication's budget: 20 epochs (PAPER.md); rate and batch as the PyTorch peer's.
+        # The classroom replication's budget: 20 epochs (PAPER.md); rate and batch as the PyTorch
+        # peer's.
         Recipe("cifar", learning_rate=0.01, batch_size=128, epochs=20),
     )
 }

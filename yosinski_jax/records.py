@@ -27,7 +27,8 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that it is either as before or complete, also after a crash.
 
     Raises:
-      UserError: the disk is full, the folder is read-only, or the like; names the file and the cause.
+      UserError: the disk is full, the folder is read-only, or the like; names the file and the
+        cause.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

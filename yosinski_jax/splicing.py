@@ -5,10 +5,12 @@ This module depends on no other of the project and knows no network: copy it, or
 A tree is any pytree of arrays: nested dicts from linen, a `FrozenDict`, a dict of collections (``params`` beside
 ``batch_stats``), an Equinox module, an NNX state. Layers are given in one of three ways:
 
-* names or paths: ``["conv1", "conv2"]`` for top-level subtrees, ``["encoder/block_0", ("encoder", "block_1")]`` for nested
-  ones. A path matches whole components, so "conv1" is not "conv10". Where the tree has a top-level key "params" its first
-  component is a collection and may be left out: "conv1" then stands for ``params/conv1`` and ``batch_stats/conv1``.
-* a predicate on the full path of a leaf: ``lambda path: path[0].startswith("block")``; `path` is a tuple of strings.
+* names or paths: ``["conv1", "conv2"]`` for top-level subtrees, ``["encoder/block_0", ("encoder",
+  "block_1")]`` for nested ones. A path matches whole components, so "conv1" is not "conv10". Where
+  the tree has a top-level key "params" its first component is a collection and may be left out:
+  "conv1" then stands for ``params/conv1`` and ``batch_stats/conv1``.
+* a predicate on the full path of a leaf: ``lambda path: path[0].startswith("block")``; `path` is a
+  tuple of strings.
 
     >>> import jax.numpy as jnp, optax
     >>> base = {"conv1": {"kernel": jnp.ones((3, 2))}, "fc2": {"kernel": jnp.ones((2, 10))}}
@@ -128,9 +130,10 @@ def _kind(leaf) -> str:
 def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
     """A new tree: `fresh`, with the named layers taken from `base`.
 
-    Pure and total. Neither tree is changed; the result has exactly the structure of `fresh`. Leaves are shared with the
-    inputs, not copied: before donating the result to a jitted step copy it, or the base is donated with it.
-    The same call keeps the running statistics of frozen layers where they were: ``splice(before, after, frozen)``.
+    Pure and total. Neither tree is changed; the result has exactly the structure of `fresh`. Leaves
+    are shared with the inputs, not copied: before donating the result to a jitted step copy it, or
+    the base is donated with it. The same call keeps the running statistics of frozen layers where
+    they were: ``splice(before, after, frozen)``.
 
     Args:
       base: a tree that holds the layers; other parts of it are not looked at and need not match.
@@ -141,8 +144,8 @@ def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
       A tree with the structure of `fresh`.
 
     Raises:
-      TreeMismatch: a layer is in neither tree, a leaf is in one tree only, or shapes or dtypes differ. Lists all of them with path,
-        both shapes and what to do.
+      TreeMismatch: a layer is in neither tree, a leaf is in one tree only, or shapes or dtypes
+        differ. Lists all of them with path, both shapes and what to do.
       TypeError: `layers` is a single string.
     """
     of_base, of_fresh = _leaves(base), _leaves(fresh)
@@ -213,8 +216,9 @@ def freeze(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that trains everything but the named layers.
 
-    The frozen leaves' updates are zero and they have no optimizer state. Put the whole chain (clipping, decay, momentum, rate)
-    into `optimizer`: whatever is chained around the result would act on frozen leaves again, a global norm would count their gradients.
+    The frozen leaves' updates are zero and they have no optimizer state. Put the whole chain
+    (clipping, decay, momentum, rate) into `optimizer`: whatever is chained around the result would
+    act on frozen leaves again, a global norm would count their gradients.
 
     Args:
       optimizer: the whole chain for the leaves that train.

@@ -43,7 +43,8 @@ class Settings:
       preserve: values of p (1, 2) for networks with preserved layers.
       images_per_class: training images of each class; None for all.
       seed: changes every random number of the sweep but the splits'.
-      halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a changed file is noticed.
+      halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a
+        changed file is noticed.
     """
 
     dataset: str
@@ -153,16 +154,8 @@ class Display(Protocol):
         """A network is finished."""
 
 
-class Silent:
+class Silent(Display):
     """A display that shows nothing."""
-
-    def plan(self, sweep, done): ...
-
-    def note(self, line): ...
-
-    def progress(self, sweep, group, population): ...
-
-    def recorded(self, sweep, record): ...
 
 
 class Interrupted(Exception):
@@ -266,7 +259,8 @@ class Sweep:
         groups = []
         for _, members in sorted(alike.items()):
             size = replicas or self._replicas(members)
-            # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by one program.
+            # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by
+            # one program.
             count = -(-len(members) // size)
             size = -(-len(members) // count)
             groups += [
@@ -362,7 +356,8 @@ class Sweep:
         return params
 
     def _job(self, planned: Planned) -> Job:
-        # Without epochs, rates or sizes: two sweeps that differ in those start from the same values.
+        # Without epochs, rates or sizes: two sweeps that differ in those start from the same
+        # values.
         key = f"{self.settings.dataset}/{self.settings.network}/{self.settings.recipe.name}/{planned.id}"
         base = self._bases[planned.waits_for] if planned.waits_for else None
         return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
@@ -375,8 +370,9 @@ class Sweep:
         pending = [m for m in group.members if m.id not in self.records]
         if not pending:
             return
-        # Finished members' places are filled by a pending one: every member keeps its place, so that a save of the group fits
-        # however many of its records were written since, and the population keeps its size, so that numbers stay equal.
+        # Finished members' places are filled by a pending one: every member keeps its place, so
+        # that a save of the group fits however many of its records were written since, and the
+        # population keeps its size, so that numbers stay equal.
         members = [m if m in pending else pending[0] for m in group.members]
         population = self.trainer.start([self._job(m) for m in members], group.replicas)
         saved = self.folder / "running" / group.id
@@ -384,7 +380,8 @@ class Sweep:
         before, began, last_save = population.images, time.monotonic(), time.monotonic()
         while not population.finished:
             population.advance()
-            # One dispatch ahead of the devices, so that they never wait for this loop, and it never runs away from them.
+            # One dispatch ahead of the devices, so that they never wait for this loop, and it never
+            # runs away from them.
             population.wait(lag=1)
             self.display.progress(self, group, population)
             if self._asked:
@@ -461,7 +458,8 @@ class Sweep:
                 "curve": {"step": [], "epoch": [], "loss": [], "accuracy": []}, "steps": 0, "params_sha256": None,
             }  # fmt: skip
         bad = result.diverged_at_step
-        # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
+        # Of a diverged network only what was evaluated before: later numbers are those of NaN
+        # weights.
         kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
         curve = {
             name: [getattr(result, name)[i] for i in kept]

@@ -56,8 +56,9 @@ class Result:
 
     Attributes:
       params: float32 parameters on the host.
-      epoch, step, loss, accuracy: one entry an evaluation: passes done, steps done, mean training loss since the evaluation
-        before, share of the test images classified right (0 … 1; every image counted once).
+      epoch, step, loss, accuracy: one entry an evaluation: passes done, steps done, mean training
+        loss since the evaluation before, share of the test images classified right (0 … 1; every
+        image counted once).
       diverged_at_step: first step whose loss was not finite (0-based), or None.
       trained, frozen: numbers of parameters.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
@@ -83,7 +84,8 @@ def seed_of(key: str, seed: int) -> np.ndarray:
 class Trainer:
     """Trains populations of jobs on one dataset with one model and one recipe.
 
-    Holds the images on the devices (as they are, usually uint8, once each) and the compiled programs.
+    Holds the images on the devices (as they are, usually uint8, once each) and the compiled
+    programs.
 
     Args:
       model: gives the network for a number of classes.
@@ -91,7 +93,8 @@ class Trainer:
       dataset: must fit the devices' memory.
       seed: changes all random numbers of all jobs.
       devices: replicas are spread over them; all local devices by default.
-      feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0 for none.
+      feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0
+        for none.
     """
 
     def __init__(
@@ -185,8 +188,8 @@ class Trainer:
 
         Args:
           jobs: with equal `frozen` and tasks of equal size.
-          replicas: size of the population; if larger than the number of jobs the last is repeated, which costs time but
-            keeps results equal to the bit.
+          replicas: size of the population; if larger than the number of jobs the last is repeated,
+            which costs time but keeps results equal to the bit.
 
         Raises:
           UserError: the batch is larger than the task.
@@ -244,7 +247,8 @@ class Population:
 
     def _initial_params(self) -> list[Any]:
         model = self.program.model
-        # Initial values depend on neither k nor the task, so that all populations share one program.
+        # Initial values depend on neither k nor the task, so that all populations share one
+        # program.
         general = dataclasses.replace(
             self.program, frozen=0, cached=False, train_images=0, test_images=0
         )
@@ -255,7 +259,8 @@ class Population:
             mine = jax.tree.map(lambda x, i=i: x[i], fresh)
             if job.copied:
                 mine = splice(job.base, mine, model.layer_names[: job.copied])
-            # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in training, and so their checksum.
+            # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in
+            # training, and so their checksum.
             out.append(jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), mine))
         return out
 
@@ -277,7 +282,8 @@ class Population:
     def _make_inputs(self) -> tuple[Any, Any]:
         trainer, program = self.trainer, self.program
         tasks = [job.task for job in self._slots]
-        # Padding repeats image 0 with the label −1, which is never predicted: it counts for nothing.
+        # Padding repeats image 0 with the label −1, which is never predicted: it counts for
+        # nothing.
         padding = (0, -program.test_images % program.evaluation_batch)
         columns = {
             "train": [t.train_index for t in tasks],
@@ -341,7 +347,8 @@ class Population:
         self._metrics = [
             (int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)
         ]
-        # Features are of frozen layers, which a snapshot does not change; but nothing is gained by relying on it.
+        # Features are of frozen layers, which a snapshot does not change; but nothing is gained by
+        # relying on it.
         self._inputs = None
 
     def results(self) -> list[Result]:

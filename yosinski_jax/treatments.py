@@ -34,8 +34,9 @@ class Run:
       treatment: one of `TREATMENTS`.
       target: the half whose classes it is trained and tested on, "A" or "B".
       n: number of layers copied (random features: left at their initial values); 0 for a base.
-      preserve: number p of layers after the frozen ones that are copied as well and fine-tuned (the public code's
-        "preserved" layers, 1 or 2); 0 for the paper's treatments. Only with BnB and AnB.
+      preserve: number p of layers after the frozen ones that are copied as well and fine-tuned (the
+        public code's "preserved" layers, 1 or 2); 0 for the paper's treatments. Only with BnB and
+        AnB.
     """
 
     treatment: str
@@ -106,7 +107,8 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
     """Checks treatment names given by a user; accepts "⁺" for "+".
 
     Returns:
-      The treatments in the paper's order, "base" always among them: every other one is read against it.
+      The treatments in the paper's order, "base" always among them: every other one is read against
+      it.
 
     Raises:
       UserError: a name is unknown; lists all that are.
