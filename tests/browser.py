@@ -1,5 +1,7 @@
 """A headless Chromium driven over its debugging pipe; standard library only, no network."""
 
+import base64
+import fcntl
 import json
 import os
 import shutil
@@ -16,6 +18,13 @@ def find() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def _high(descriptor: int) -> int:
+    """The same file under a number of 10 or more."""
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(descriptor)
+    return high
+
+
 class Browser:
     """One page in a fresh profile.
 
@@ -28,24 +37,30 @@ class Browser:
         self.problems: list[str] = []
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        in_read, self._to = os.pipe()
-        self._from, out_write = os.pipe()
+        commands, self._to = os.pipe()
+        self._from, answers = os.pipe()
+        # Moved out of the way of 3 and 4, from which the browser reads and to which it writes.
+        commands, answers = (_high(fd) for fd in (commands, answers))
         flags = [
             "--headless", "--disable-gpu", "--no-sandbox", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--disable-dev-shm-usage", "--hide-scrollbars",
             f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe",
         ]  # fmt: skip
-        # The browser reads commands from descriptor 3 and writes answers to 4.
-        shell = f'exec "$0" "$@" 3<&{in_read} 4>&{out_write}'
+
+        def hand_over():
+            os.dup2(commands, 3)
+            os.dup2(answers, 4)
+
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, path, *flags, "about:blank"],
-            pass_fds=(in_read, out_write),
+            [path, *flags, "about:blank"],
+            preexec_fn=hand_over,
+            close_fds=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(in_read)
-        os.close(out_write)
+        os.close(commands)
+        os.close(answers)
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
@@ -124,8 +139,6 @@ class Browser:
 
     def screenshot(self, path: Path, top: int = 0, height: int | None = None) -> None:
         """Writes a PNG of the page, of all of it or of a part of its height."""
-        import base64
-
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {
             "x": 0, "y": top, "width": size["width"], "height": height or size["height"] - top,
@@ -136,6 +149,4 @@ class Browser:
 
     def pdf(self, path: Path) -> None:
         """Prints the page."""
-        import base64
-
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))

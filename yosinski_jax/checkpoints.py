@@ -1,7 +1,8 @@
 """All orbax calls: whole trees, and the first n layers of a base.
 
-A checkpoint is a folder that orbax writes under another name and renames, so that it is there whole or not at all. What a disk
-does to it later is caught by `checksum`: orbax itself reads a damaged one without a word, or fails with pages of noise.
+A checkpoint is a folder that orbax writes under another name and renames, so that it is there whole
+or not at all. What a disk does to it later is caught by `checksum`: orbax itself reads a damaged
+one without a word, or fails with pages of noise.
 """
 
 import hashlib

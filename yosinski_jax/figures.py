@@ -463,15 +463,15 @@ def _fits(path: Path, kernel: np.ndarray, fit_new: bool) -> list[filters.Fit] | 
     digest = hashlib.sha256(np.ascontiguousarray(kernel).tobytes()).hexdigest()
     try:
         kept: Any = json.loads(path.read_text(encoding="utf-8"))
-        if kept["kernel_sha256"] == digest:
+        if (kept["kernel_sha256"], kept["version"]) == (digest, filters.VERSION):
             return [filters.Fit(**f) for f in kept["fits"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not fitted yet, or by a version with other fields
     if not fit_new:
         return None
     fits = filters.fit_all(kernel)
-    kept = {"kernel_sha256": digest, "fits": [dataclasses.asdict(f) for f in fits]}
-    records.write_json(path, kept)
+    kept = {"kernel_sha256": digest, "version": filters.VERSION}
+    records.write_json(path, kept | {"fits": [dataclasses.asdict(f) for f in fits]})
     return fits
 
 
@@ -491,8 +491,3 @@ def unavailable(study: Study, items: Sequence[Item]) -> list[str]:
     if "images" not in have:
         reasons.append("amount of data: all networks have the same images per class")
     return reasons
-
-
-def networks_without_accuracy(records_: Sequence[Mapping], statistic: str) -> int:
-    """How many networks have no accuracy to draw."""
-    return sum(accuracy(r, statistic) is None for r in records_)

@@ -7,10 +7,11 @@ features like Gabor filters and colour blobs. Here it becomes a count.
     blob:   exp(-(u/su)^2/2 - (v/sv)^2/2) * p[c] + q[c]
 
 with (u, v) turned by an angle about a centre, and p, q free for each channel c. The two have
-2c + 6 and 2c + 5 numbers. A Gabor function without a carrier would be a blob, so its carrier must
-turn by a quarter of a cycle at least within one standard deviation, and a blob may be at most
-2.5 times as long as wide. The lower Bayesian information criterion wins; neither wins if it leaves
-half of the filter's energy unexplained.
+2c + 6 and 2c + 5 numbers. A Gabor function without a carrier would be a blob, so its bandwidth may
+be two octaves at most (0.31 cycles within one standard deviation; simple cells of the visual cortex
+have one to one and a half) and three quarters of a cycle must fit on the kernel; a blob may be at
+most 2.5 times as long as wide. The lower Bayesian information criterion wins; neither wins if it
+leaves half of the filter's energy unexplained.
 """
 
 import dataclasses
@@ -23,6 +24,13 @@ from scipy.optimize import least_squares
 EXPLAINED = 0.5
 #: Filters weaker than this share of the median filter's norm learned nothing to fit.
 DEAD = 0.05
+#: Least frequency x standard deviation of a Gabor function: a bandwidth of two octaves,
+#: sqrt(ln 2 / 2) / pi * (2^2 + 1) / (2^2 - 1).
+LEAST_TURN = 0.31
+#: Least number of cycles across the kernel, else its bright half alone would pass for a blob.
+LEAST_CYCLES = 0.75
+#: Raised when fits change, so that fits kept in a workdir are made again.
+VERSION = 1
 LABELS = ("gabor", "blob", "neither", "undecided", "dead")
 IN_WORDS = {
     "gabor": "Gabor function",
@@ -125,7 +133,7 @@ def _blob(p: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _gabor_bounds(size: int):
     half = size / 2
     return (
-        [-half, -half, -math.inf, 0.4 / size, 0.25, 0.5],
+        [-half, -half, -math.inf, LEAST_CYCLES / size, LEAST_TURN, 0.5],
         [half, half, math.inf, 0.5, 1.5, float(size)],
     )
 
@@ -136,12 +144,12 @@ def _blob_bounds(size: int):
 
 
 def _gabor_starts(size: int) -> list[list[float]]:
-    frequencies = sorted({max(0.41 / size, min(f, 0.45)) for f in (1 / size, 2 / size, 3 / size)})
+    frequencies = sorted({min(cycles / size, 0.45) for cycles in (1, 2, 3)})
     return [
         [0.01, 0.01, math.pi * a / 8, f, turn, size / 4]
         for a in range(8)
         for f in frequencies
-        for turn in (0.3, 0.6)
+        for turn in (0.35, 0.6)
     ]
 
 

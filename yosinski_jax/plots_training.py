@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from yosinski_jax import filters, style
-from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
+from yosinski_jax.analysis import kind, order_kinds, summary_table
 from yosinski_jax.plots import PANEL, cuts, kinds_shown, layer_names
 
 #: Frame of a filter by what fits it; a letter says the same without colour.
@@ -210,8 +210,3 @@ def layer_change(records: Sequence[Mapping]) -> Figure:
         ax.set_ylabel("‖after − before‖ / ‖before‖ (%)")
         style.legend(figure, sorted({k for k, _ in lines}), columns=2)
     return figure
-
-
-def finished(records: Sequence[Mapping], statistic: str) -> list[Mapping]:
-    """The records that have an accuracy to draw."""
-    return [r for r in records if accuracy(r, statistic) is not None]

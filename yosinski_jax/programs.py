@@ -1,7 +1,8 @@
 """What XLA compiles: pure functions of one replica, for initial values, mean images, features and training.
 
-Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own (key, indices,
-labels), and what is given up to it (the training state). `train.Trainer` adds the replica axis, shards and compiles.
+Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own
+(key, indices, labels), and what is given up to it (the training state). `train.Trainer` adds the
+replica axis, shards and compiles.
 """
 
 import dataclasses

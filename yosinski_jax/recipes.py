@@ -1,7 +1,7 @@
 """Recipes: everything about training that is not the network, the data or the treatment.
 
-A network of the sweep and its base always share one recipe: full budget, same initialisers, same schedule (PAPER.md calls the
-contrary a known mistake of replications).
+A network of the sweep and its base always share one recipe: full budget, same initialisers, same
+schedule (the contrary is a known mistake of replications).
 """
 
 import dataclasses
@@ -136,7 +136,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("digits", learning_rate=0.05, batch_size=64, epochs=60),
-        # The classroom replication's budget: 20 epochs (PAPER.md); rate and batch as the PyTorch
+        # The classroom replication's budget: 20 epochs ; rate and batch as the PyTorch
         # peer's.
         Recipe("cifar", learning_rate=0.01, batch_size=128, epochs=20),
     )

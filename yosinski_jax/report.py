@@ -107,7 +107,9 @@ def write_study(
 def _other(study: Study, name: str) -> Study:
     flag = f"--compare={name}"
     # Each study with its own habit: the published one reports the mean of its ten best.
-    other = read_published() if name == "published" else read(Path(name), study.statistic, flag)
+    other = (
+        read_published() if name == "published" else read(Path(name), study.statistic, "--compare")
+    )
     check_comparable(study, other, flag)
     return other
 

@@ -1,9 +1,11 @@
 """Transfer as tree surgery: splice layers of a base into a fresh tree, freeze layers in an optimizer.
 
-This module depends on no other of the project and knows no network: copy it, or import it, into any JAX program.
+This module depends on no other of the project and knows no network: copy it, or import it, into any
+JAX program.
 
-A tree is any pytree of arrays: nested dicts from linen, a `FrozenDict`, a dict of collections (``params`` beside
-``batch_stats``), an Equinox module, an NNX state. Layers are given in one of three ways:
+A tree is any pytree of arrays: nested dicts from linen, a `FrozenDict`, a dict of collections
+(``params`` beside ``batch_stats``), an Equinox module, an NNX state. Layers are given in one of
+three ways:
 
 * names or paths: ``["conv1", "conv2"]`` for top-level subtrees, ``["encoder/block_0", ("encoder",
   "block_1")]`` for nested ones. A path matches whole components, so "conv1" is not "conv10". Where

@@ -144,7 +144,7 @@ def _number(value: object) -> bool:
 
 
 def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Study:
-    """Reads a workdir.
+    """Reads a workdir; `flag` is the one that named it, for errors.
 
     Raises:
       UserError: it is missing, is no folder, holds nothing of a sweep, or mixes settings.

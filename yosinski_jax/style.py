@@ -6,10 +6,9 @@ sweep can draw from any thread and on a machine without a display.
 
 import dataclasses
 import io
-import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +199,6 @@ def limits(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
     return low - room, high + room
 
 
-def finite(values: Sequence[float | None]) -> list[float]:
-    """The numbers among values."""
-    return [v for v in values if v is not None and math.isfinite(v)]
-
-
 def freeze_layout(figure: Figure) -> None:
     """Lays the figure out once and for all: solving the layout is most of the time of a save."""
     if figure.get_layout_engine() is not None:
@@ -238,7 +232,8 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
             figure.savefig(temporary, format=fmt, dpi=200, metadata=metadata)
             os.replace(temporary, path)
         except OSError as e:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise UserError(write_failure(path, e)) from e
         paths.append(path)
     return paths

@@ -1,8 +1,9 @@
 """The whole experiment: plan, train group by group, record, go on after any interruption.
 
-Order of a start: take the lock; compare the settings; read the records; check the bases that unfinished networks need; train bases;
-train what waits for them. A group (a population of networks with one program) is planned from the whole sweep, never from what
-is left of it: so a resumed sweep runs in the same groups and gives the same numbers.
+Order of a start: take the lock; compare the settings; read the records; check the bases that
+unfinished networks need; train bases; train what waits for them. A group (a population of networks
+with one program) is planned from the whole sweep, never from what is left of it: so a resumed sweep
+runs in the same groups and gives the same numbers.
 """
 
 import contextlib
@@ -471,7 +472,7 @@ class Sweep:
             "diverged_at_step": bad,
             "accuracy": curve["accuracy"][-1] if kept else None,
             "accuracy_best": best[0] if kept else None,
-            # The paper's statistic (PAPER.md): chosen on the images it is measured on.
+            # The paper's statistic: chosen on the images it is measured on.
             "accuracy_mean_of_ten_best": sum(best[:10]) / len(best[:10]) if kept else None,
             "curve": curve,
             "steps": result.step[-1],

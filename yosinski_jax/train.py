@@ -1,14 +1,17 @@
 """Training: a population of networks that one compiled program trains together.
 
-What XLA compiles depends on the number k of frozen layers and on shapes, not on where initial values come from. So runs with
-the same k and equally large tasks are replicas of one program: their states are stacked on a leading `replica` axis,
-which is sharded over the devices; on each device its replicas are stacked (`vmap`) or, if there is one, run as they are.
-On a CPU every core counts as a device, because stacked convolutions are slow there (BUILD_NOTES.md).
+What XLA compiles depends on the number k of frozen layers and on shapes, not on where initial
+values come from. So runs with the same k and equally large tasks are replicas of one program: their
+states are stacked on a leading `replica` axis, which is sharded over the devices; on each device
+its replicas are stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts
+as a device, because stacked convolutions are slow there (BUILD_NOTES.md).
 
-The result of a run depends on its key alone. In a population of the same size on the same devices it is equal to the bit, whatever
-the other replicas are and however often it was interrupted; with other sizes or devices it is equal to float tolerance.
+The result of a run depends on its key alone. In a population of the same size on the same devices
+it is equal to the bit, whatever the other replicas are and however often it was interrupted; with
+other sizes or devices it is equal to float tolerance.
 
-Where the frozen prefix is deterministic, its output over the whole task is computed once and only the layers above are trained.
+Where the frozen prefix is deterministic, its output over the whole task is computed once and only
+the layers above are trained.
 """
 
 import dataclasses

@@ -1,9 +1,10 @@
 """The paper's treatments, the names of its networks, and the grid of a sweep.
 
-A network of the study is fixed by four values: its treatment, the number n of layers that it takes over, the half of the
-classes it is trained on (target), and, where layers are copied, the half that the copied base was trained on (source).
-The paper writes them as "baseA", "B3B", "B3B+", "A3B", "A3B+": the first three layers from A, trained on B, "+" for
-fine-tuned. Random features, which the paper leaves unnamed, are "R3B" here.
+A network of the study is fixed by four values: its treatment, the number n of layers that it takes
+over, the half of the classes it is trained on (target), and, where layers are copied, the half that
+the copied base was trained on (source). The paper writes them as "baseA", "B3B", "B3B+", "A3B",
+"A3B+": the first three layers from A, trained on B, "+" for fine-tuned. Random features, which the
+paper leaves unnamed, are "R3B" here.
 """
 
 import dataclasses
