@@ -33,13 +33,15 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
     """
     cv2 = opencv()
     if cv2 is not None and _is_plain(data):
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        # OpenCV 4.11 and later decode to RGB at once, earlier ones to BGR only.
+        rgb = getattr(cv2, "IMREAD_COLOR_RGB", None)
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else rgb or cv2.IMREAD_COLOR
         # Pillow does not apply the EXIF orientation, and neither does TFDS.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is not None:
             if channels == 1:
                 return pixels[:, :, None]
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            return pixels if rgb else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scale
