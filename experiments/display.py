@@ -9,7 +9,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
-from yosinski_jax.sweep import Group, Sweep
+from yosinski_jax.plan import Group
+from yosinski_jax.sweep import Sweep
 from yosinski_jax.train import Population
 
 _SECONDS_BETWEEN_LINES = 10.0

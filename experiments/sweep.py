@@ -134,7 +134,7 @@ def finish(folder: Path, records: list, sweep, seconds: float | None = None) -> 
 
 
 def _sweep(display):
-    from yosinski_jax import data, networks, recipes, splits, sweep, treatments
+    from yosinski_jax import data, networks, plan, recipes, splits, sweep, treatments
     from yosinski_jax.errors import UserError
     from yosinski_jax.models import Model
 
@@ -173,7 +173,7 @@ def _sweep(display):
     if images_per_class is None and digits:
         images_per_class = data.DIGITS_TRAIN_IMAGES
     default = treatments.TREATMENTS if digits else treatments.TREATMENTS[:-1]
-    settings = sweep.Settings(
+    settings = plan.Settings(
         dataset=dataset.name,
         split=_SPLIT.value,
         network=network,

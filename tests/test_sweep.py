@@ -11,7 +11,8 @@ import pytest
 from yosinski_jax import analysis, checkpoints, data, networks, recipes, records, workdir
 from yosinski_jax.errors import UserError
 from yosinski_jax.models import Model
-from yosinski_jax.sweep import Group, Settings, Silent, Sweep
+from yosinski_jax.plan import Group, Settings
+from yosinski_jax.sweep import Silent, Sweep
 from yosinski_jax.train import Trainer
 
 RECIPE = dataclasses.replace(recipes.get("digits"), epochs=2)

@@ -10,8 +10,9 @@ import numpy as np
 
 from yosinski_jax.data import from_arrays
 from yosinski_jax.models import Model
+from yosinski_jax.plan import Settings
 from yosinski_jax.recipes import Recipe
-from yosinski_jax.sweep import Display, Settings, Sweep
+from yosinski_jax.sweep import Display, Sweep
 from yosinski_jax.treatments import TREATMENTS
 
 

@@ -136,7 +136,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("digits", learning_rate=0.05, batch_size=64, epochs=60),
-        # The classroom replication's budget: 20 epochs ; rate and batch as the PyTorch
+        # The classroom replication's budget, 20 epochs; rate and batch as the PyTorch
         # peer's.
         Recipe("cifar", learning_rate=0.01, batch_size=128, epochs=20),
     )
