@@ -4,8 +4,6 @@ import math
 import statistics as stdlib
 from collections.abc import Mapping, Sequence
 
-from scipy import stats
-
 from yosinski_jax import effects, intervals
 from yosinski_jax.analysis import order_kinds
 
@@ -100,5 +98,5 @@ def _welch(here: Sequence[tuple[int, float]], there: Sequence[tuple[int, float]]
     if sum(parts) == 0:
         return row
     freedom = sum(parts) ** 2 / sum(p**2 / (len(m) - 1) for p, m in zip(parts, means, strict=True))
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
+    half = intervals.student(0.5 + intervals.CONFIDENCE / 2, freedom) * math.sqrt(sum(parts))
     return row | {"low": value - half, "high": value + half}

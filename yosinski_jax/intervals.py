@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 #: Significance level of the Holm-corrected tests.
@@ -48,6 +48,11 @@ class Estimate:
     p: float | None
     seeds: int
     pairs: int
+
+
+def student(probability: float, freedom: float) -> float:
+    """The quantile of Student's t distribution."""
+    return float(special.stdtrit(freedom, probability))
 
 
 def resample(
@@ -125,8 +130,8 @@ def ratio(
     error = max(error, resolution / math.sqrt(6 * num.size) / abs(float(den.mean())))
     if error == 0:
         return Estimate(value, value, value, 1.0 if value == 0 else 0.0, k, num.size)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, k - 1)) * error
-    p = float(2 * stats.t.sf(abs(value) / error, k - 1))
+    half = student(0.5 + CONFIDENCE / 2, k - 1) * error
+    p = float(2 * special.stdtr(k - 1, -abs(value) / error))
     return Estimate(value, value - half, value + half, p, k, num.size)
 
 

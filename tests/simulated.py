@@ -1,0 +1,87 @@
+"""Records of sweeps that never ran, with effects known beforehand."""
+
+import numpy as np
+
+from yosinski_jax.treatments import TREATMENTS, grid
+
+#: Accuracy minus the base's by treatment at n = 1, 2, 3.
+EFFECTS = {
+    "BnB": (-0.002, -0.02, -0.004),
+    "BnB+": (0.0, 0.0, 0.001),
+    "AnB": (-0.002, -0.03, -0.074),
+    "AnB+": (0.001, 0.001, 0.002),
+    "RnB": (-0.01, -0.09, -0.35),
+}
+BASE = 0.9
+
+
+def study(
+    seeds: int = 4,
+    *,
+    treatments=TREATMENTS,
+    layers=(1, 2, 3),
+    noise: float = 0.002,
+    split: str = "random",
+    rng_seed: int = 0,
+    digest: str = "abc123def456",
+) -> list[dict]:
+    """Records in the form of `records.read_all`; without noise every number is exact."""
+    rng = np.random.RandomState(rng_seed)
+    out = []
+    for seed in range(seeds):
+        hard = {t: rng.randn() * noise for t in "AB"}
+        for network in grid(treatments, layers):
+            value = BASE + hard[network.target] + rng.randn() * noise
+            if network.n:
+                value += EFFECTS[network.treatment][network.n - 1]
+            value = float(np.clip(value, 0, 1))
+            curve = [value - 0.5 / 2**i for i in range(12)] + [value]
+            out.append(
+                {
+                    "schema": 1,
+                    "name": network.name,
+                    "treatment": network.treatment,
+                    "n": network.n,
+                    "source": network.source,
+                    "target": network.target,
+                    "preserve": 0,
+                    "split": split,
+                    "split_seed": seed,
+                    "dataset": "digits",
+                    "network": "digits4",
+                    "recipe": "digits",
+                    "seed": 0,
+                    "layers": ["conv1", "conv2", "fc3", "fc4"],
+                    "classes": ["0", "1", "2", "3", "4"],
+                    "images_per_class": None,
+                    "train_images": 650,
+                    "test_images": 10000,
+                    "status": "finished",
+                    "diverged_at_step": None,
+                    "accuracy": value,
+                    "accuracy_best": max(curve),
+                    "accuracy_mean_of_ten_best": float(np.mean(sorted(curve)[-10:])),
+                    "curve": {
+                        "step": [10 * i for i in range(13)],
+                        "epoch": list(range(13)),
+                        "loss": [1.0 / (i + 1) for i in range(13)],
+                        "accuracy": curve,
+                    },
+                    "steps": 120,
+                    "seconds": 1.5,
+                    "images_per_second": 50000.0,
+                    "parameters_trained": 1000,
+                    "parameters_frozen": 10 * network.frozen,
+                    "settings_digest": digest,
+                    "params_sha256": "00ff",
+                    "environment": {"jax": "0.10.2", "device": "cpu", "git": "3c35799"},
+                    "layer_change": {"conv1": 0.1, "conv2": 0.2, "fc3": 0.3, "fc4": 1.1},
+                }
+            )
+    return out
+
+
+def plan(records) -> dict:
+    """The plan.json of these records."""
+    keys = ("name", "treatment", "n", "source", "target", "split", "split_seed")
+    return {"networks": [{k: r[k] for k in keys} for r in records]}
