@@ -3,7 +3,8 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import rich.console
@@ -14,6 +15,7 @@ from yosinski_jax.sweep import Sweep
 from yosinski_jax.train import Population
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_CALLS = 180.0
 
 
 def describe(sweep: Sweep, done: int) -> str:
@@ -55,8 +57,13 @@ def describe(sweep: Sweep, done: int) -> str:
 class Display:
     """Shows a sweep on a terminal or in a log. Use as a context manager."""
 
-    def __init__(self, quiet: bool = False):
-        self._quiet = quiet
+    def __init__(self, every_few_minutes: Callable[[Path], None] | None = None):
+        """Prepares a display.
+
+        Args:
+          every_few_minutes: called with the workdir now and then, when a network is finished.
+        """
+        self._every_few_minutes, self._last_call = every_few_minutes, time.monotonic()
         self._console = rich.console.Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar: rich.progress.Progress | None = None
         self._work_done = 0.0  # in images × share of layers trained, of this start
@@ -85,7 +92,7 @@ class Display:
             for g in sweep.groups
             if any(m.id not in sweep.records for m in g.members)
         )
-        if self._console.is_terminal and not self._quiet:
+        if self._console.is_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} networks"),
                 rich.progress.BarColumn(),
@@ -114,6 +121,9 @@ class Display:
             )
         if self._bar is not None:
             self._bar.update(self._task, completed=len(sweep.records))
+        if self._every_few_minutes and time.monotonic() - self._last_call > _SECONDS_BETWEEN_CALLS:
+            self._every_few_minutes(sweep.folder)
+            self._last_call = time.monotonic()
 
     def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
         """Shows what is running, images/s and the time left."""
@@ -138,7 +148,7 @@ class Display:
         text += f", {_duration(max(left, 0))} left"
         if self._bar is not None:
             self._bar.update(self._task, now=text)
-        elif now - self._last_line > _SECONDS_BETWEEN_LINES and not self._quiet:
+        elif now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
 

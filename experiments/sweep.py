@@ -82,6 +82,9 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "auto",
     "folder for compiled programs: auto (.compile_cache beside the workdir), off, or a folder",
 )
+_REPORT = flags.DEFINE_bool(
+    "report", True, "write report.html at the end and every few minutes on the way"
+)
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes", 5.0, "between saves of networks in training"
 )
@@ -90,47 +93,64 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 def main() -> None:
     """Parses, plans, trains, reports."""
     _use_all_cores()
-    # Imported here: --help and flag errors should not wait for jax, and the cores must be set
-    # before it starts.
+    # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
     from experiments.display import Display, describe
     from yosinski_jax import sweep as library
 
     began = time.monotonic()
-    with Display() as display:
+    with Display(every_few_minutes=_page_on_the_way) as display:
         sweep = _sweep(display)
         if _PLAN.value:
             sweep.read_records()
             print(describe(sweep, len(sweep.records)))
             return
         try:
-            records = sweep.run()
+            sweep.run()
         except library.Interrupted as e:
-            finish(sweep.folder, list(sweep.records.values()), sweep)
-            display.__exit__()
-            print(f"{e}", file=sys.stderr, flush=True)
+            _write(sweep)
+            print(e, file=sys.stderr, flush=True)
             sys.exit(128 + e.signum)
-    finish(sweep.folder, records, sweep, seconds=time.monotonic() - began)
+        display.note("writing figures and the page")
+        paths = _write(sweep)
+    _print_table(sweep)
+    print(
+        f"\n{len(sweep.planned)} networks, {sweep.trained} of them trained now, in {time.monotonic() - began:.1f} s"
+    )
+    for path in paths:
+        print(f"  {path}")
 
 
-def finish(folder: Path, records: list, sweep, seconds: float | None = None) -> None:
-    """Writes results and figures of what is recorded; prints the table and the paths."""
-    from yosinski_jax import analysis, plots
+def _page_on_the_way(folder: Path) -> None:
+    from yosinski_jax import report
 
-    plan = [planned.as_json() for planned in sweep.planned]
-    analysis.write_results(folder, records, plan)
-    if not records:
-        return
-    figures = plots.figure2(records, folder / "figure2")
-    if seconds is None:
-        return
-    rows = analysis.summary_table(records)
+    if _REPORT.value:
+        report.write_report(folder, running=True, figure_files=False)
+
+
+def _write(sweep) -> list[Path]:
+    """Writes the results, figures and page of what is recorded; returns their paths."""
+    from yosinski_jax import analysis, plots, report
+
+    records = [
+        sweep.records[planned.id] for planned in sweep.planned if planned.id in sweep.records
+    ]
+    analysis.write_results(sweep.folder, records, [planned.as_json() for planned in sweep.planned])
+    paths = [sweep.folder / "records", sweep.folder / "results.csv"]
+    if records:
+        paths += plots.figure2(records, sweep.folder / "figure2")
+        if _REPORT.value:
+            paths.append(report.write_report(sweep.folder))
+    return paths
+
+
+def _print_table(sweep) -> None:
+    from yosinski_jax import analysis
+
+    records = [sweep.records[planned.id] for planned in sweep.planned]
     print(
         f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}"
     )
-    print(analysis.format_table(rows))
-    print(f"\n{len(records)} networks in {seconds:.1f} s")
-    for path in (folder / "records", folder / "results.csv", *figures):
-        print(f"  {path}")
+    print(analysis.format_table(analysis.summary_table(records)))
 
 
 def _sweep(display):

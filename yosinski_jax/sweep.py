@@ -118,7 +118,8 @@ class Sweep:
         self.groups = self._group(replicas)
         self.records: dict[str, dict[str, Any]] = {}
         self._bases: dict[str, Any] = {}
-        self.began = time.monotonic()
+        #: Networks recorded by this object, not found recorded.
+        self.trained = 0
 
     def _check_batch(self) -> None:
         smallest = min(len(task.train_index) for task in self._tasks.values())
@@ -193,7 +194,6 @@ class Sweep:
             )
             self.read_records()
             self.display.plan(self, len(self.records))
-            self.began = time.monotonic()
             for group in self.groups:
                 if any(member.id not in self.records for member in group.members):
                     self._train(group)
@@ -317,6 +317,7 @@ class Sweep:
         record = self._as_record(planned, result, seconds, rate)
         records.write(self.folder, record)
         self.records[planned.id] = record
+        self.trained += 1
         self.display.recorded(self, record)
 
     def _save_filters(self, folder: Path, result: Result) -> None:
