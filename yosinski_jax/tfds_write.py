@@ -86,8 +86,12 @@ class ShardWriter:
                 self._writer.close()
             self._partial.unlink(missing_ok=True)
             return
-        with _as_os_error(self._path):
-            self._writer.close()
+        try:
+            with _as_os_error(self._path):
+                self._writer.close()
+        except OSError:
+            self._partial.unlink(missing_ok=True)  # a full disk: give the room back
+            raise
         os.replace(self._partial, self._path)
 
 
