@@ -208,7 +208,10 @@ def _sweep(display):
         images_per_class=images_per_class,
         seed=_SEED.value,
     )
-    folder = Path(_WORKDIR.value or f"results/{dataset.name}-{split.name}-{recipe.name}")
+    name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
+    if _IMAGES_PER_CLASS.value is not None:
+        name += f"-{_IMAGES_PER_CLASS.value}"
+    folder = Path(_WORKDIR.value or f"results/{name}-{split.name}-{recipe.name}")
     _compile_cache(folder)
     return sweep.Sweep(
         settings,

@@ -8,6 +8,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # earlier run.
 os.environ.setdefault("TEST_COMPILE_CACHE", tempfile.mkdtemp(prefix="jax-cache-"))
 
+os.environ.setdefault("YOSINSKI_JAX_CACHE", tempfile.mkdtemp(prefix="decoded-"))
+
 import jax
 
 jax.config.update("jax_platforms", "cpu")
