@@ -1,0 +1,240 @@
+r"""Measures how fast the study runs.
+
+  python -m experiments.benchmark digits
+      the default command, cold and with the compiled programs of an earlier run
+  python -m experiments.benchmark sweep --data_dir=DIR --peer=torch_sweep.py --torch_python=PYTHON
+      the CIFAR-10 sweep against the same sweep in plain PyTorch, in turns
+  python -m experiments.benchmark step
+      images/s and share of the matrix product's peak, by number of frozen layers
+  python -m experiments.benchmark population
+      images/s by number of networks trained together
+  python -m experiments.benchmark scaling
+      time and memory by number of networks, images and devices
+
+Prints tables, writes JSON with the machine, the versions and the command.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from experiments.benchmarks import measure
+from yosinski_jax.errors import UserError
+
+_WHAT = flags.DEFINE_string(
+    "what", None, "digits, sweep, step, population or scaling; also as first word"
+)
+_OUT = flags.DEFINE_string("out", None, "JSON file to write; default results/benchmark-WHAT.json")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "values taken of each measure, in turns", 1)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "step, population: time for one value", 0.0)
+_NETWORKS = flags.DEFINE_list(
+    "networks", None, "step, population: networks; default all, digits4,cifar5"
+)
+_PRECISION = flags.DEFINE_string(
+    "precision", "auto", "step, population: float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
+)
+_REPLICAS = flags.DEFINE_integer(
+    "replicas", None, "step: networks trained together; default one a device", 1
+)
+_MOST_REPLICAS = flags.DEFINE_integer("most_replicas", 64, "population: largest population", 1)
+_FROZEN = flags.DEFINE_integer(
+    "frozen", 0, "population: number of frozen layers, their outputs cached", 0
+)
+_DATASET = flags.DEFINE_string("dataset", "cifar10", "sweep: a prepared dataset of ten classes")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "sweep: folder of prepared datasets")
+_PEER = flags.DEFINE_string(
+    "peer", None, "sweep: path of torch_sweep.py; without it ours runs alone"
+)
+_TORCH_PYTHON = flags.DEFINE_string(
+    "torch_python", sys.executable, "sweep: interpreter that has torch"
+)
+_EPOCHS = flags.DEFINE_list(
+    "epochs", None, "sweep: budgets, with commas (default 20); scaling: one (default 10)"
+)
+_TRAIN = flags.DEFINE_integer(
+    "images_per_class", None, "sweep: training images of a class; default all", 1
+)
+_TEST = flags.DEFINE_integer(
+    "test_images_per_class", None, "sweep: test images of a class; default all", 1
+)
+_SWEEP_OPTIONS = flags.DEFINE_string(
+    "sweep_options", "", "digits, sweep, scaling: more flags of our sweep"
+)
+_PEER_OPTIONS = flags.DEFINE_string(
+    "peer_options", "", 'sweep: more flags of the peer: "--compile --bf16"'
+)
+_ENV = flags.DEFINE_list("env", [], "sweep: NAME=VALUE with commas, environment variables of both")
+_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "scaling: numbers of split seeds")
+_IMAGES = flags.DEFINE_list("images", ["32", "64", "130"], "scaling: training images of a class")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "scaling: numbers of devices")
+
+
+def main() -> None:
+    """Measures one thing, prints it and writes it."""
+    if _WHAT.value not in BENCHMARKS:
+        raise UserError(f"--what={_WHAT.value}: choose from {', '.join(BENCHMARKS)}")
+    path = Path(_OUT.value or f"results/benchmark-{_WHAT.value}.json")
+    began, load = time.time(), os.getloadavg()
+    measure.write(
+        path, {"benchmark": _WHAT.value, "finished": False}
+    )  # no place to write is told now
+    result, text = BENCHMARKS[_WHAT.value]()
+    machine = measure.machine()
+    measure.write(
+        path,
+        {
+            "benchmark": _WHAT.value,
+            "command": shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]]),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "seconds": round(time.time() - began, 1),
+            "load_before": load,
+            "machine": machine,
+            "result": result,
+        },
+    )
+    print(text)
+    print(
+        f"\n{machine['cpu']}, {machine['cores']} cores, load {load[0]:.1f} at the start; "
+        f"{machine['devices']} × {machine['device']}; jax {machine['jax']}\n  {path}"
+    )
+
+
+def _digits() -> tuple[Any, str]:
+    from experiments.benchmarks import digits
+
+    rows = digits.run(shlex.split(_SWEEP_OPTIONS.value), rounds=_ROUNDS.value)
+    return rows, digits.show(rows)
+
+
+def _sweep() -> tuple[Any, str]:
+    from experiments.benchmarks import peer
+    from yosinski_jax import data
+
+    env = dict(_pair(text) for text in _ENV.value)
+    dataset = data.load(_DATASET.value, _DATA_DIR.value)
+    if len(dataset.label_names) != 10:
+        raise UserError(f"--dataset={_DATASET.value}: the peer takes ten classes; use cifar10")
+    theirs = None
+    if _PEER.value:
+        script = str(Path(_PEER.value).absolute())
+        theirs = peer.Peer(script, _TORCH_PYTHON.value, tuple(shlex.split(_PEER_OPTIONS.value)))
+        missing = theirs.missing()
+        if missing:
+            print(f"{missing}; ours runs alone", flush=True)
+            theirs = None
+    else:
+        print("--peer is not given; ours runs alone", flush=True)
+    task = peer.Task(
+        cli.whole_numbers("epochs", _EPOCHS.value or ["20"]),
+        train_per_class=_TRAIN.value,
+        test_per_class=_TEST.value,
+    )
+    result = peer.run(
+        dataset,
+        task,
+        theirs,
+        rounds=_ROUNDS.value,
+        options=shlex.split(_SWEEP_OPTIONS.value),
+        env=env,
+    )
+    return result, peer.show(result)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(f"--env={text}: expected NAME=VALUE")
+    return name, value
+
+
+def _step() -> tuple[Any, str]:
+    from experiments.benchmarks import steps
+
+    rows = []
+    for work, precision, devices in _works(None):
+        rows += steps.run(
+            work,
+            precision,
+            replicas=_REPLICAS.value or (1 if work.network == "caffenet" else devices),
+            rounds=_ROUNDS.value,
+            seconds=_SECONDS.value,
+        )
+    return rows, steps.show(rows)
+
+
+def _population() -> tuple[Any, str]:
+    from experiments.benchmarks import populations
+
+    sizes = [2**i for i in range(_MOST_REPLICAS.value.bit_length())]
+    rows = []
+    for work, precision, _ in _works(["digits4", "cifar5"]):
+        rows += populations.run(
+            work,
+            precision,
+            sizes=sizes,
+            frozen=_FROZEN.value,
+            rounds=_ROUNDS.value,
+            seconds=_SECONDS.value,
+        )
+    return rows, populations.show(rows)
+
+
+def _works(default: list[str] | None) -> list[tuple[Any, str, int]]:
+    """Work, precision and number of devices for each network asked for."""
+    measure.use_all_cores()
+    import jax
+
+    from experiments.benchmarks import synthetic
+
+    known = synthetic.defaults()
+    names = _NETWORKS.value or default or list(known)
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise UserError(
+            f"--networks={','.join(names)}: {wrong[0]} is not one of {', '.join(known)}"
+        )
+    precision = _PRECISION.value
+    if precision == "auto":
+        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if precision not in ("float32", "bfloat16"):
+        raise UserError(f"--precision={precision}: choose from auto, float32, bfloat16")
+    return [(known[name], precision, jax.local_device_count()) for name in names]
+
+
+def _scaling() -> tuple[Any, str]:
+    from experiments.benchmarks import scaling
+
+    epochs = cli.whole_numbers("epochs", _EPOCHS.value or ["10"])
+    if len(epochs) != 1:
+        raise UserError(f"--epochs={','.join(_EPOCHS.value)}: scaling takes one number")
+    result = scaling.run(
+        seeds=cli.whole_numbers("seeds", _SEEDS.value),
+        images=cli.whole_numbers("images", _IMAGES.value),
+        devices=cli.whole_numbers("devices", _DEVICES.value),
+        epochs=epochs[0],
+        rounds=_ROUNDS.value,
+        options=shlex.split(_SWEEP_OPTIONS.value),
+    )
+    return result, scaling.show(result)
+
+
+BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
+    "digits": _digits,
+    "sweep": _sweep,
+    "step": _step,
+    "population": _population,
+    "scaling": _scaling,
+}
+
+
+if __name__ == "__main__":
+    first = sys.argv[1:2]
+    rest = [f"--what={first[0]}", *sys.argv[2:]] if first and first[0][0] != "-" else sys.argv[1:]
+    cli.run(main, [sys.argv[0], *rest])

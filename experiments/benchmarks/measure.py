@@ -1,0 +1,229 @@
+"""What all benchmarks share: measuring in turns, medians, processes, the machine, tables, JSON.
+
+Speeds on a shared machine drift by tens of percent within minutes. So whatever is compared is run
+in turns, first forwards, then backwards, and ratios are taken within a turn.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from yosinski_jax.errors import UserError
+
+_Name = TypeVar("_Name")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Repeated measurements of one thing, in the order of the turns."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.values)
+
+    def __truediv__(self, other: "Spread") -> "Spread":
+        """The ratios turn by turn."""
+        return Spread(tuple(a / b for a, b in zip(self.values, other.values, strict=True)))
+
+    def __mul__(self, factor: float) -> "Spread":
+        return Spread(tuple(factor * x for x in self.values))
+
+    def as_json(self) -> dict[str, Any]:
+        """Median, range and all values."""
+        return {
+            "median": self.median,
+            "low": min(self.values),
+            "high": max(self.values),
+            "values": list(self.values),
+        }
+
+    def text(self, form: str = ",.0f") -> str:
+        """The median and, if there are several values, the range: "1,780 (1,640–1,790)"."""
+        if len(self.values) == 1:
+            return format(self.median, form)
+        low, high = (format(pick(self.values), form) for pick in (min, max))
+        return f"{format(self.median, form)} ({low}–{high})"
+
+
+def in_turns(measures: Mapping[_Name, Callable[[], float]], rounds: int) -> dict[_Name, Spread]:
+    """Takes every measure once a round, in the given order and then back.
+
+    Args:
+        measures: functions that measure something once.
+        rounds: number of values to take of each.
+    """
+    values: dict[_Name, list[float]] = {name: [] for name in measures}
+    for turn in range(rounds):
+        for name in list(measures)[:: -1 if turn % 2 else 1]:
+            values[name].append(measures[name]())
+    return {name: Spread(tuple(found)) for name, found in values.items()}
+
+
+def matmul_peak(precision: str) -> Callable[[], float]:
+    """Returns a measure of the fastest this machine multiplies matrices, in FLOP/s.
+
+    The best of a few products on one device, times the number of devices where each is hardware of
+    its own: the devices of a CPU share its cores.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    cpu = jax.default_backend() == "cpu"
+    side, chain = (2048, 1) if cpu else (8192, 16)
+    x = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(precision))
+
+    @jax.jit
+    def products(x):
+        return jax.lax.fori_loop(0, chain, lambda _, y: (x @ y) * (1 / side), x)
+
+    devices = 1 if cpu else jax.local_device_count()
+    jax.block_until_ready(products(x))
+
+    def measure() -> float:
+        best = min(_seconds(lambda: jax.block_until_ready(products(x))) for _ in range(5))
+        return devices * chain * 2 * side**3 / best
+
+    return measure
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def use_all_cores() -> None:
+    """Makes each core of a CPU a device, as the sweep does. Before jax starts."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # jax has started already
+        jax.config.update("jax_num_cpu_devices", min(8, len(os.sched_getaffinity(0))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A process that ended well.
+
+    Attributes:
+        seconds: from its start to its end.
+        peak_bytes: most resident memory of it or of one of its children.
+        out: what it printed.
+    """
+
+    seconds: float
+    peak_bytes: int
+    out: str
+
+
+def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Finished:
+    """Runs a command in the repository's root and measures it.
+
+    Raises:
+        UserError: it cannot be started or failed.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
+        try:
+            child = subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=err, env=os.environ | dict(env or {})
+            )
+        except OSError as e:
+            raise UserError(f"{command[0]}: cannot be started ({e.strerror})") from e
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
+        seconds = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+        if child.returncode:
+            last = (texts[1].strip() or texts[0].strip() or "it printed nothing").splitlines()[-1]
+            raise UserError(f"{' '.join(command)}: ended with code {child.returncode}: {last}")
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Finished(seconds, usage.ru_maxrss * unit, texts[0])
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions. Starts jax, so not before processes that need the GPU."""
+    from yosinski_jax import environment
+
+    return environment.describe() | {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as path:
+        yield Path(path)
+
+
+def sweep_command(*options: str) -> list[str]:
+    """The sweep's command line in this interpreter."""
+    return [sys.executable, "-m", "experiments.sweep", *options]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a header, columns flush right but the first."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = []
+    for row in cells:
+        first = row[0].ljust(widths[0])
+        lines.append(
+            "  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        )
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes a result as JSON.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
+    except OSError as e:
+        raise UserError(f"--out={path}: cannot be written ({e.strerror}); choose another") from e
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spread):
+        return value.as_json()
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,68 @@
+"""The same images for this project and for its peer: a prepared dataset and an .npz file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from yosinski_jax import tfds_write
+from yosinski_jax.data import Dataset
+
+
+def write(
+    dataset: Dataset, folder: Path, train_per_class: int | None, test_per_class: int | None
+) -> tuple[Path, Path]:
+    """Writes the first so many images of each class, in the dataset's order.
+
+    Args:
+        dataset: where they come from.
+        folder: where to write.
+        train_per_class: training images of each class; None for all.
+        test_per_class: test images of each class; None for all.
+
+    Returns:
+        The prepared dataset's directory and the .npz file (x_train, y_train, x_test, y_test).
+    """
+    import tensorflow_datasets as tfds
+
+    directory, archive = folder / dataset.name / "1.0.0", folder / f"{dataset.name}.npz"
+    directory.mkdir(parents=True)
+    files, arrays = {}, {}
+    for split, source, most in (
+        ("train", dataset.train, train_per_class),
+        ("test", dataset.test, test_per_class),
+    ):
+        index = first_of_each(source.labels, most)
+        images, labels = source.images()[index], source.labels[index]
+        arrays |= {f"x_{split}": images, f"y_{split}": labels}
+        with tfds_write.ShardWriter(
+            directory / tfds_write.shard_name(dataset.name, split, 0, 1)
+        ) as writer:
+            for image, label in zip(images, labels, strict=True):
+                writer.write(tfds_write.example(_png(image), label=int(label)))
+        files[split] = tfds_write.SplitFiles([writer.records], writer.bytes)
+    features = {
+        "image": tfds.features.Image(shape=dataset.image_shape),
+        "label": tfds.features.ClassLabel(names=list(dataset.label_names)),
+    }
+    np.savez(archive, **arrays)
+    tfds_write.write_metadata(
+        directory, dataset.name, "1.0.0", "Images of a benchmark.", features, files
+    )
+    return directory, archive
+
+
+def first_of_each(labels: np.ndarray, most: int | None) -> np.ndarray:
+    """Positions of the first `most` images of each class, ascending."""
+    if most is None:
+        return np.arange(len(labels))
+    classes = np.unique(labels)
+    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in classes]))
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,107 @@
+"""Populations on random pixels: all that the speed of training depends on, without a dataset."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from yosinski_jax import data, networks
+from yosinski_jax.models import Model
+from yosinski_jax.recipes import Recipe
+from yosinski_jax.train import Job, Population, Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is trained in a benchmark.
+
+    Attributes:
+        network: name of the network.
+        image_shape: (H, W, C) of its images.
+        classes: number of outputs.
+        batch_size: images a step.
+        steps: steps between two evaluations (of one image), all in one dispatch.
+    """
+
+    network: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    batch_size: int
+    steps: int
+
+
+#: Networks with the task sizes of their studies; for CPU and for accelerators.
+CPU = {
+    "digits4": Work("digits4", (8, 8, 1), 5, 64, 10),
+    "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 8),
+    "caffenet64": Work("caffenet64", (64, 64, 3), 40, 64, 2),
+    "caffenet": Work("caffenet", (227, 227, 3), 500, 16, 2),
+}
+ACCELERATOR = {
+    "digits4": Work("digits4", (8, 8, 1), 5, 64, 60),
+    "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 195),
+    "caffenet64": Work("caffenet64", (64, 64, 3), 40, 128, 32),
+    "caffenet": Work("caffenet", (227, 227, 3), 500, 256, 8),
+}
+
+
+def defaults() -> dict[str, Work]:
+    """The works for the devices at hand."""
+    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+
+
+def network(work: Work, precision: str) -> networks.Network:
+    """The network, computing in `precision`."""
+    return networks.make(work.network, work.classes, work.image_shape, precision)
+
+
+def trainer(
+    work: Work, precision: str, *, cache: bool, devices: Sequence[jax.Device] | None = None
+) -> Trainer:
+    """A trainer on random images, with or without a cache for frozen layers."""
+    count = work.batch_size * work.steps
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, *work.image_shape), np.uint8)
+    labels = random.integers(0, work.classes, count)
+    names = [str(i) for i in range(work.classes)]
+    dataset = data.from_arrays("random", images, labels, images[:1], labels[:1], names)
+    recipe = Recipe(
+        "benchmark",
+        learning_rate=1e-3,
+        batch_size=work.batch_size,
+        epochs=10**6,
+        precision=precision,
+    )
+    return Trainer(
+        lambda _: Model.of(network(work, precision)),
+        recipe,
+        dataset,
+        devices=devices,
+        feature_bytes=2**62 if cache else 0,
+    )
+
+
+def population(trainer: Trainer, replicas: int, frozen: int = 0) -> Population:
+    """Networks with `frozen` random frozen layers, ready to train without end."""
+    train, test = trainer.dataset.train.labels, trainer.dataset.test.labels
+    task = data.Task(
+        trainer.dataset.label_names,
+        np.arange(len(train), dtype=np.int32),
+        train,
+        np.arange(len(test), dtype=np.int32),
+        test,
+    )
+    return trainer.start([Job(str(i), task, frozen) for i in range(replicas)])
+
+
+def rate(population: Population, seconds: float) -> float:
+    """Trains for about `seconds` as a sweep does; returns images/s of all networks together."""
+    population.wait()
+    before, began = population.images, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        population.advance()
+        population.wait(lag=1)
+    population.wait()
+    return (population.images - before) / (time.perf_counter() - began)
