@@ -34,6 +34,8 @@ class Recipe:
         a constant rate.
       drop_factor: see `drop_every`.
       evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
+      evaluate_steps: steps from one evaluation to the next, in place of `evaluate_every`, where
+        training counts steps (streamed datasets); the last step is always evaluated.
       crop: side of the square crop in pixels (random in training, central in evaluation); 0 for
         none.
       mirror: whether training images are mirrored at random.
@@ -58,6 +60,7 @@ class Recipe:
     drop_every: int = 0
     drop_factor: float = 0.1
     evaluate_every: int = 1
+    evaluate_steps: int | None = None
     crop: int = 0
     mirror: bool = False
     subtract_mean: bool = False
@@ -68,7 +71,9 @@ class Recipe:
     def __post_init__(self):
         if (self.epochs is None) == (self.iterations is None):
             raise UserError(f"recipe {self.name}: give either epochs or iterations, and not both")
-        for field in ("epochs", "iterations", "batch_size", "evaluate_every"):
+        for field in (
+            "epochs", "iterations", "batch_size", "evaluate_every", "evaluate_steps"
+        ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise UserError(f"--{field}={value}: must be a whole number of at least 1")
@@ -98,6 +103,17 @@ class Recipe:
             return self.epochs
         assert self.iterations is not None
         return math.ceil(self.iterations / self.steps_per_epoch(images))
+
+    def steps_for(self, images: int) -> int:
+        """Steps to train on a task of `images` training images."""
+        if self.iterations is not None:
+            return self.iterations
+        assert self.epochs is not None
+        return self.epochs * self.steps_per_epoch(images)
+
+    def steps_to_evaluation(self, images: int) -> int:
+        """Steps from one evaluation to the next on a task of `images` training images."""
+        return self.evaluate_steps or self.evaluate_every * self.steps_per_epoch(images)
 
     @property
     def augments(self) -> bool:
@@ -135,10 +151,26 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("digits", learning_rate=0.05, batch_size=64, epochs=60),
+        Recipe("digits", learning_rate=0.05, batch_size=64, epochs=20),
         # The classroom replication's budget, 20 epochs; rate and batch as the PyTorch
         # peer's.
         Recipe("cifar", learning_rate=0.01, batch_size=128, epochs=20),
+        # The solver and network files of https://github.com/yosinski/convnet_transfer.
+        Recipe(
+            "paper",
+            learning_rate=0.01,
+            batch_size=256,
+            iterations=450_000,
+            caffe_momentum=True,
+            weight_decay=5e-4,
+            bias_rate=2.0,
+            drop_every=100_000,
+            evaluate_steps=1_000,
+            crop=227,
+            mirror=True,
+            subtract_mean=True,
+            bgr=True,
+        ),
     )
 }
 
@@ -156,4 +188,4 @@ def get(name: str) -> Recipe:
 
 def default_recipe(network: str) -> str:
     """Name of the preset made for a network."""
-    return "digits" if network == "digits4" else "cifar"
+    return {"digits4": "digits", "caffenet": "paper"}.get(network, "cifar")
