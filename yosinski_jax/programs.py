@@ -170,6 +170,17 @@ class Program:
             jnp.where(bad, state.step, state.diverged_at),
         ), loss
 
+    def check(self, state: State) -> State:
+        """Notes a divergence that the losses did not show."""
+        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.params)]))
+        bad = (state.diverged_at < 0) & ~finite
+        return state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
+
+    def right(self, params, x, labels) -> jax.Array:
+        """Which images of a batch are classified right, bool [B]."""
+        return self._logits(params, x, None).argmax(-1) == labels
+
     def train(self, epochs: int, shared, own, state) -> tuple[State, Metrics]:
         """`epochs` passes over the task and one evaluation; own = (inputs and labels, number of epochs done before)."""
         own, done = own
@@ -195,15 +206,12 @@ class Program:
             )
 
         state, losses = jax.lax.scan(epoch, state, done + jnp.arange(epochs))
-        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
-        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.params)]))
-        bad = (state.diverged_at < 0) & ~finite
-        state = state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
+        state = self.check(state)
 
         def right(start):
             index = start + jnp.arange(self.evaluation_batch)
-            logits = self._logits(state.params, look_up("test", index, None), None)
-            return (logits.argmax(-1) == own["test_labels"][index]).sum()
+            x = look_up("test", index, None)
+            return self.right(state.params, x, own["test_labels"][index]).sum()
 
         starts = jnp.arange(0, own["test_labels"].shape[0], self.evaluation_batch)
         return state, Metrics(losses.mean(), jax.lax.map(right, starts).sum())

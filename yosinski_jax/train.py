@@ -16,11 +16,11 @@ the layers above are trained.
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -28,60 +28,10 @@ from jax.sharding import PartitionSpec as P
 from yosinski_jax import layers as layer_ops
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
+from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_of, summarize
 from yosinski_jax.models import Model
 from yosinski_jax.programs import Metrics, Program, State
 from yosinski_jax.recipes import Recipe
-from yosinski_jax.splicing import splice
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One network to train: all that its result depends on, besides the trainer's model, recipe and seed.
-
-    Attributes:
-      key: what it is, as text; its seeds derive from it.
-      task: the classes and images it is trained and tested on.
-      frozen: number k of frozen layers.
-      copied: number of layers taken from `base`.
-      base: parameters that hold at least the first `copied` layers; None if nothing is copied.
-    """
-
-    key: str
-    task: Task
-    frozen: int = 0
-    copied: int = 0
-    base: Mapping[str, Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What training one job gave.
-
-    Attributes:
-      params: float32 parameters on the host.
-      epoch, step, loss, accuracy: one entry an evaluation: passes done, steps done, mean training
-        loss since the evaluation before, share of the test images classified right (0 … 1; every
-        image counted once).
-      diverged_at_step: first step whose loss was not finite (0-based), or None.
-      trained, frozen: numbers of parameters.
-      layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
-    """
-
-    params: Mapping[str, Any]
-    epoch: list[int]
-    step: list[int]
-    loss: list[float]
-    accuracy: list[float]
-    diverged_at_step: int | None
-    trained: int
-    frozen: int
-    layer_change: dict[str, float]
-
-
-def seed_of(key: str, seed: int) -> np.ndarray:
-    """PRNG key data of a job, uint32 [2]: from what the job is and the user's seed, never from its place in a queue."""
-    digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
-    return np.frombuffer(digest[:8], np.uint32).copy()
 
 
 class Trainer:
@@ -186,6 +136,17 @@ class Trainer:
             return False
         return self.feature_size(task, frozen) <= self.feature_bytes
 
+    def replicas(self, task: Task, frozen: int) -> int:
+        """Networks to train together, by what is fast on these devices and fits their memory."""
+        devices = len(self.devices)
+        if jax.default_backend() == "cpu":
+            return devices
+        most = 32 * devices
+        if self.caches(task, frozen):
+            fit = self.feature_bytes * devices // self.feature_size(task, frozen)
+            most = max(1, min(most, fit))
+        return most
+
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "Population":
         """A population ready to train its first epoch.
 
@@ -210,6 +171,8 @@ class Population:
       epochs: passes to do.
       program: what is compiled for it.
     """
+
+    unit = "epoch"
 
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
@@ -238,7 +201,7 @@ class Population:
         self._metrics: list[tuple[int, Metrics]] = []
         self._keys = np.stack([seed_of(job.key, trainer.seed) for job in self._slots])
         self._initial = self._initial_params()
-        states = [self._initial_state(params) for params in self._initial]
+        states = [initial_state(self.program, params) for params in self._initial]
         self._state = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
         self._inputs: Any = None  # on the devices; made by the first advance, which a restored population may not need
 
@@ -257,19 +220,10 @@ class Population:
         )
         init = self.trainer.compiled(self._mesh, general, "init")
         fresh = jax.device_get(init(None, self._put(self._keys), None))
-        out = []
-        for i, job in enumerate(self._slots):
-            mine = jax.tree.map(lambda x, i=i: x[i], fresh)
-            if job.copied:
-                mine = splice(job.base, mine, model.layer_names[: job.copied])
-            # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in
-            # training, and so their checksum.
-            out.append(jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), mine))
-        return out
-
-    def _initial_state(self, params: Any) -> State:
-        optimizer = jax.device_get(self.program.optimizer.init(params))
-        return State(params, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
+        return [
+            initial_params(job, jax.tree.map(lambda x, i=i: x[i], fresh), model)
+            for i, job in enumerate(self._slots)
+        ]
 
     def advance(self) -> None:
         """Trains up to the next evaluation and evaluates. Does not wait for the devices."""
@@ -305,6 +259,16 @@ class Population:
         return None, {k: v for k, v in own.items() if k != "mean"} | features
 
     @property
+    def done(self) -> int:
+        """`epoch`."""
+        return self.epoch
+
+    @property
+    def total(self) -> int:
+        """`epochs`."""
+        return self.epochs
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are dispatched."""
         return self.epoch >= self.epochs
@@ -324,14 +288,18 @@ class Population:
         if len(self._metrics) > lag:
             jax.block_until_ready(self._metrics[-1 - lag][1].loss)
 
-    def snapshot(self) -> dict[str, np.ndarray]:
-        """All that is needed to go on later, as named numpy arrays: state, epoch and curves. Waits for the devices."""
-        state = {f"state{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(self._state))}
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to go on later, by name: state, epoch and curves.
+
+        `numpy.asarray` of each waits for the devices; taking the snapshot does not.
+        """
+        # Copied, because the next step is given the originals' memory.
+        state = {f"state{i}": jnp.copy(x) for i, x in enumerate(jax.tree.leaves(self._state))}
         return state | {
             "epoch": np.asarray(self.epoch),
             "curve_epoch": np.asarray([epoch for epoch, _ in self._metrics], np.int32),
-            "curve_loss": np.asarray([m.loss for _, m in self._metrics], np.float32),
-            "curve_right": np.asarray([m.right for _, m in self._metrics], np.int32),
+            "curve_loss": [m.loss for _, m in self._metrics],
+            "curve_right": [m.right for _, m in self._metrics],
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -354,6 +322,9 @@ class Population:
         # relying on it.
         self._inputs = None
 
+    def synchronize(self) -> None:
+        """Nothing to do: a population lives in one process."""
+
     def results(self) -> list[Result]:
         """One result a job, in order. Waits for the devices."""
         state = jax.device_get(self._state)
@@ -361,38 +332,11 @@ class Population:
         return [self._result(i, state, metrics) for i in range(len(self.jobs))]
 
     def _result(self, i: int, state: State, metrics: list[tuple[int, Metrics]]) -> Result:
-        model = self.program.model
-        params = jax.tree.map(lambda x: x[i], state.params)
-        change = {
-            name: _relative_change(
-                model.subtree(self._initial[i], name), model.subtree(params, name)
-            )
-            for name in model.layer_names
+        curve = {
+            "epoch": [epoch for epoch, _ in metrics],
+            "step": [epoch * self.program.steps_per_epoch for epoch, _ in metrics],
+            "loss": [float(m.loss[i]) for _, m in metrics],
+            "accuracy": [int(m.right[i]) / self.program.test_images for _, m in metrics],
         }
-        frozen = sum(
-            x.size for name in model.layer_names[: self.program.frozen]
-            for x in jax.tree.leaves(model.subtree(params, name))
-        )  # fmt: skip
-        bad = int(state.diverged_at[i])
-        return Result(
-            params=params,
-            epoch=[epoch for epoch, _ in metrics],
-            step=[epoch * self.program.steps_per_epoch for epoch, _ in metrics],
-            loss=[float(m.loss[i]) for _, m in metrics],
-            accuracy=[int(m.right[i]) / self.program.test_images for _, m in metrics],
-            diverged_at_step=None if bad < 0 else bad,
-            trained=sum(x.size for x in jax.tree.leaves(params)) - frozen,
-            frozen=frozen,
-            layer_change=change,
-        )
-
-
-def _relative_change(before: Any, after: Any) -> float:
-    """‖after − before‖ / ‖before‖ over all leaves; 0 where before is 0."""
-    old, new = (
-        np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree)])
-        for tree in (before, after)
-    )
-    with np.errstate(invalid="ignore", over="ignore"):  # a diverged network's change is NaN
-        norm = float(np.linalg.norm(old))
-        return float(np.linalg.norm(new - old)) / norm if norm else 0.0
+        mine = jax.tree.map(lambda x: x[i], state)
+        return summarize(self.program, self._initial[i], mine, curve)
