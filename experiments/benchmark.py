@@ -213,7 +213,7 @@ def _scaling() -> tuple[Any, str]:
 
     epochs = cli.whole_numbers("epochs", _EPOCHS.value or ["10"])
     if len(epochs) != 1:
-        raise UserError(f"--epochs={','.join(_EPOCHS.value)}: scaling takes one number")
+        raise UserError(f"--epochs={','.join(map(str, epochs))}: scaling takes one number")
     result = scaling.run(
         seeds=cli.whole_numbers("seeds", _SEEDS.value),
         images=cli.whole_numbers("images", _IMAGES.value),

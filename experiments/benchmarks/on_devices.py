@@ -19,8 +19,7 @@ _NETWORKS = 8
 
 
 def main(devices: int, epochs: int) -> None:
-    """Uses the first `devices` devices; a CPU is cut into that many."""
-    jax.config.update("jax_num_cpu_devices", devices)
+    """Uses the first `devices` devices."""
     dataset = data.load(data.DIGITS)
     recipe = dataclasses.replace(recipes.get("digits"), epochs=epochs)
     trainer = Trainer(
@@ -58,4 +57,5 @@ def main(devices: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))  # a CPU is cut into that many
     main(int(sys.argv[1]), int(sys.argv[2]))

@@ -165,7 +165,7 @@ class _Theirs:
 
 def halves(names: Sequence[str], seed: int) -> dict[str, list[str]]:
     """The classes of A and B that the peer takes for a seed, as our split file."""
-    order = list(np.random.RandomState([seed]).permutation(len(names)))
+    order = [int(i) for i in np.random.RandomState([seed]).permutation(len(names))]
     half = len(names) // 2
     parts = {"A": sorted(order[:half]), "B": sorted(order[half:])}
     return {which: [names[i] for i in part] for which, part in parts.items()}

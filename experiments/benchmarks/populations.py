@@ -27,7 +27,7 @@ def run(
         "spread" is over all devices (with more replicas than devices stacked on each).
     """
     devices = jax.local_devices()
-    placements: dict[str, list[jax.Device]] = {"stacked": devices[:1]}
+    placements: dict[str, list[Any]] = {"stacked": devices[:1]}
     if len(devices) > 1:
         placements["spread"] = devices
     populations = {}

@@ -77,6 +77,7 @@ def _sweeps(variants: Sequence[Sequence[str]], rounds: int) -> list[dict]:
 
 def _devices(counts: Sequence[int], epochs: int, rounds: int) -> list[dict]:
     """The same eight networks on different numbers of devices: equal results, time, memory."""
+    counts = [n for n in counts if n <= _available()]
     found: dict[int, dict[str, Any]] = {n: {"peaks": [], "rates": []} for n in counts}
 
     def once(count: int) -> float:
@@ -106,6 +107,14 @@ def _devices(counts: Sequence[int], epochs: int, rounds: int) -> list[dict]:
         }
         for n, mine in found.items()
     ]
+
+
+def _available() -> int:
+    """Number of devices that processes can use; a CPU can be cut into as many as one likes."""
+    # Asked in a process: started here, jax would take the memory of the devices.
+    ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    backend, count = measure.process([sys.executable, "-c", ask]).out.split()[-2:]
+    return 2**31 if backend == "cpu" else int(count)
 
 
 def _distance(a: Sequence[float], b: Sequence[float]) -> float:

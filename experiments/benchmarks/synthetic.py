@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -58,9 +59,9 @@ def network(work: Work, precision: str) -> networks.Network:
 
 
 def trainer(
-    work: Work, precision: str, *, cache: bool, devices: Sequence[jax.Device] | None = None
+    work: Work, precision: str, *, cache: bool, devices: Sequence[Any] | None = None
 ) -> Trainer:
-    """A trainer on random images, with or without a cache for frozen layers."""
+    """A trainer on random images, with or without a cache for frozen layers; on all devices or on those given."""
     count = work.batch_size * work.steps
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, *work.image_shape), np.uint8)
@@ -100,7 +101,7 @@ def rate(population: Population, seconds: float) -> float:
     """Trains for about `seconds` as a sweep does; returns images/s of all networks together."""
     population.wait()
     before, began = population.images, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    while population.images == before or time.perf_counter() - began < seconds:
         population.advance()
         population.wait(lag=1)
     population.wait()
