@@ -67,7 +67,7 @@ class Display:
         self._console = rich.console.Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar: rich.progress.Progress | None = None
         self._work_done = 0.0  # in images × share of layers trained, of this start
-        self._group: tuple[str, int] = ("", 0)
+        self._group = ""
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -126,26 +126,23 @@ class Display:
             self._last_call = time.monotonic()
 
     def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
-        """Shows what is running, images/s and the time left."""
-        if group.id != self._group[0]:
-            self._group, self._first = (
-                (group.id, population.epoch),
-                (time.monotonic(), population.images),
-            )
-        share = (population.epoch - self._group[1]) / population.epochs
+        """Shows what is running, images/s and the time left. First called before the first step."""
         now = time.monotonic()
-        rate = (population.images - self._first[1]) / max(now - self._first[0], 1e-9)
-        done = self._work_done + share * self._work(sweep, group)
-        if population.finished:
-            self._work_done += self._work(sweep, group)
-        left = (now - self._began) * (self._work_all / max(done, 1e-9) - 1)
+        if group.id != self._group:
+            self._group, self._start = group.id, (now, population.epoch, population.images)
+        began, epoch, images = self._start
+        work = self._work(sweep, group) * (population.epoch - epoch) / population.epochs
         names = group.members[0].id + (
             f" +{len(group.members) - 1}" if len(group.members) > 1 else ""
         )
         text = f"{names} epoch {population.epoch}/{population.epochs}"
-        if self._first[0] != now and rate < 1e12:
-            text += f", {rate:,.0f} images/s"
-        text += f", {_duration(max(left, 0))} left"
+        if population.images > images:
+            text += f", {(population.images - images) / max(now - began, 1e-9):,.0f} images/s"
+        if self._work_done + work > 0:
+            left = (now - self._began) * (self._work_all / (self._work_done + work) - 1)
+            text += f", {_duration(max(left, 0))} left"
+        if population.finished:
+            self._work_done += work
         if self._bar is not None:
             self._bar.update(self._task, now=text)
         elif now - self._last_line > _SECONDS_BETWEEN_LINES:

@@ -267,6 +267,7 @@ class Sweep:
         saved = self.folder / "running" / group.id
         self._restore(population, saved)
         before, began, last_save = population.images, time.monotonic(), time.monotonic()
+        self.display.progress(self, group, population)
         while not population.finished:
             population.advance()
             # One dispatch ahead of the devices, so that they never wait for this loop, and it never
