@@ -91,6 +91,8 @@ def figure_2(study: Study, split: str) -> list[Item]:
     said += "" if found else "marked. "
     if missing and found:
         said += f"Not supported or not testable: {', '.join(missing)} of the paper’s. "
+    if len({r["count"] for r in rows if r["n"]}) > 1:
+        said += "The means are over unequal sets of networks; the gaps in the tables are paired. "
     name = f"figure2_{split}"
     top = plots.panel(lambda ax: plots.draw_networks(ax, mine, study.statistic), mine, line=False)
     bottom = plots.panel(

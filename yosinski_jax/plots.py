@@ -16,8 +16,8 @@ from yosinski_jax import effects, style
 from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
 from yosinski_jax.answers import Reading, readings
 
-#: Width in inches of one panel on the page. At 390 pixels its 9-point text is still 10 pixels high.
-PANEL = (5.0, 3.9)
+#: Inches of one panel on the page. On a screen of 390 pixels its 9-point text is 10 pixels high.
+PANEL = (4.5, 3.6)
 #: The numbers of the paper's readings as they stand in words.
 BADGES = "❶❷❸❹❺"
 

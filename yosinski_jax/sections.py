@@ -91,6 +91,7 @@ def figures(items: Sequence[Item], svgs: Sequence[str], reasons: Sequence[str]) 
 def _effect_table(rows: Sequence[Mapping], caption: str) -> Markup:
     cells: list[list] = []
     classes: list[str | None] = []
+    absent: set[str] = set()
     before = None
     for r in rows:
         if r["effect"] != before:
@@ -99,6 +100,11 @@ def _effect_table(rows: Sequence[Mapping], caption: str) -> Markup:
             cells.append([join([element("strong", r["label"]), f", {formula}"])])
             classes.append("group")
             before = r["effect"]
+            if all(o["value"] is None for o in rows if o["effect"] == before):
+                cells[-1] = [join([*cells[-1], ": not computable, no network has its partner"])]
+                absent.add(before)
+        if before in absent:
+            continue
         known = r["value"] is not None
         p = r["p_holm"] if r["n"] is not None else r["p"]
         cells.append(
