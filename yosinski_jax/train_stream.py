@@ -1,0 +1,380 @@
+"""Training from a stream: one network after another, each on all devices of all processes.
+
+For datasets that do not fit into memory. The same batches of uint8 images come for any number of
+processes and devices (`stream`), each device gets its part, and what is random on the devices
+derives from the run's key and the step number alone: so a result depends on how many devices there
+are by float tolerance only, and a run goes on from its state and its step number.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from yosinski_jax import distributed, stream
+from yosinski_jax import layers as layer_ops
+from yosinski_jax.data import Dataset, Task
+from yosinski_jax.errors import UserError
+from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_of, summarize
+from yosinski_jax.models import Model
+from yosinski_jax.programs import Program, State, preprocess
+from yosinski_jax.recipes import Recipe
+
+# Steps dispatched by one `advance`. A fixed number, because all processes must agree on it; small,
+# because a sweep that is asked to stop does so between two of them.
+_STEPS = 4
+
+
+class StreamTrainer:
+    """Trains jobs on one dataset with one model and one recipe; see `train.Trainer`.
+
+    Args:
+      model: gives the network for a number of classes.
+      recipe: how to train; "auto" precision is resolved here.
+      dataset: where images are read from while training.
+      seed: changes all random numbers of all jobs.
+      devices: each batch is cut over them; all devices of all processes by default. If their number
+        does not divide the batch, as many as do are used.
+      workers: processes on each host that read and decode; 0 for threads in this one.
+      skip_corrupt: replace images that cannot be read instead of stopping.
+      size: height and width that images are resized to; needed where sizes vary.
+
+    Raises:
+      UserError: the images vary in size and none is given; or several processes cannot share a
+        batch.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[int], Model],
+        recipe: Recipe,
+        dataset: Dataset,
+        *,
+        seed: int = 0,
+        devices: Sequence[Any] | None = None,
+        workers: int = 0,
+        skip_corrupt: bool = False,
+        size: int | None = None,
+    ):
+        self.recipe = recipe.resolved()
+        self.dataset, self.seed = dataset, seed
+        if size is None and dataset.image_shape is None:
+            raise UserError(
+                f"--dataset={dataset.name}: its images vary in size; give --image_size, or better "
+                "prepare them at one size with python -m experiments.prepare"
+            )
+        if dataset.image_shape is None:
+            channels = dataset.train.image(0).shape[2]
+        else:
+            channels = dataset.image_shape[2]
+        side = (size, size) if size else (dataset.image_shape or ())[:2]
+        #: Shape of one image as it is streamed.
+        self.streamed_shape = (*side, channels)
+        crop = self.recipe.crop
+        #: Shape of one image as the network gets it.
+        self.input_shape = (crop or side[0], crop or side[1], channels)
+        if crop > min(side):
+            raise UserError(
+                f"--image_size={min(side)}: is smaller than the recipe's crop of {crop} pixels"
+            )
+        self.options = {"workers": workers, "skip_corrupt": skip_corrupt, "size": size}
+        self.hosts = stream.Hosts(jax.process_index(), jax.process_count())
+        self.devices = self._devices(list(devices or jax.devices()))
+        mesh = jax.make_mesh(
+            (len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices
+        )
+        self.everywhere, self.cut = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+        self.model = functools.cache(model)
+        self._programs: dict[Any, Any] = {}
+        self._means: dict[bytes, np.ndarray] = {}
+
+    def _devices(self, devices: list[Any]) -> list[Any]:
+        batch = self.recipe.batch_size
+        if batch % len(devices) == 0:
+            return devices
+        if self.hosts.count > 1:
+            raise UserError(
+                f"--batch_size={batch}: must be a multiple of the {len(devices)} devices of all processes"
+            )
+        return devices[: max(n for n in range(1, len(devices)) if batch % n == 0)]
+
+    def caches(self, task: Task, frozen: int) -> bool:
+        """Whether frozen layers' outputs are kept; a stream's are not."""
+        del task, frozen
+        return False
+
+    def replicas(self, task: Task, frozen: int) -> int:
+        """Networks to train together: one, on all devices."""
+        del task, frozen
+        return 1
+
+    def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "StreamRun":
+        """One job, ready for its first step.
+
+        Raises:
+          UserError: more than one network is to be trained together, or the batch is larger than
+            the task.
+        """
+        if len(jobs) != 1 or replicas not in (None, 1):
+            raise UserError(
+                f"--replicas={max(len(jobs), replicas or 1)}: networks are trained one at a time from a "
+                "stream; leave it out, or use --input=resident if the dataset fits into memory"
+            )
+        return StreamRun(self, jobs[0])
+
+    def compiled(self, program: Program, what: str) -> Callable:
+        """One of this module's functions for a program, jitted."""
+        name = (program, what)
+        if name not in self._programs:
+            if what == "init":
+                # On one device of each process: all of them draw the same numbers.
+                one = functools.partial(program.init, None)
+                self._programs[name] = jax.jit(lambda key: one(key, None))
+            else:
+                function, donated = {"step": (_step, (0, 1)), "evaluate": (_evaluate, ()),
+                                     "check": (_check, (0,))}[what]  # fmt: skip
+                self._programs[name] = jax.jit(
+                    functools.partial(function, program),
+                    donate_argnums=donated,
+                    out_shardings=self.everywhere,
+                    compiler_options=layer_ops.compiler_options(),
+                )
+        return self._programs[name]
+
+    @property
+    def compilations(self) -> dict[str, int]:
+        """Number of programs compiled so far, by kind: init, step, check, evaluate."""
+        counts: dict[str, int] = {}
+        for (_, what), program in self._programs.items():
+            counts[what] = counts.get(what, 0) + program._cache_size()
+        return counts
+
+    def put(self, batch: stream.Batch) -> tuple[jax.Array, ...]:
+        """Starts the transfer of this process's part of a batch: images, labels, mask."""
+        return tuple(distributed.to_devices(self.cut, x) for x in batch)
+
+    def mean_image(self, task: Task) -> np.ndarray:
+        """Mean of the task's training images as they are streamed, float32 [H, W, C]."""
+        name = task.train_index.tobytes()
+        if name not in self._means:
+            if self.options["size"] is None:
+                self._means[name] = self.dataset.train.mean_image(task.train_index)
+            else:
+                self._means[name] = self._streamed_mean(task)
+        return self._means[name]
+
+    def _streamed_mean(self, task: Task) -> np.ndarray:
+        # Every training image once, as if it were to be tested on.
+        whole = dataclasses.replace(
+            task, test_index=task.train_index, test_labels=task.train_labels
+        )
+        batch = self.recipe.batch_size
+        # 2³² / 255 images of a process fit.
+        total, count = np.zeros(self.streamed_shape, np.uint32), np.zeros((), np.int32)
+        with stream.evaluate(
+            self.dataset.train, whole, batch_size=batch, hosts=self.hosts, **self.options
+        ) as batches:
+            for images, _, mask in batches:
+                total += images[mask].sum(0, dtype=np.uint32)
+                count += mask.sum(dtype=np.int32)
+        if self.hosts.count > 1:
+            total, count = multihost_utils.process_allgather((total, count))
+            total, count = total.astype(np.uint64).sum(0), count.sum()
+        return (total / count).astype(np.float32)
+
+
+def _step(program: Program, state: State, total, mean, run_key, images, labels):
+    """One step: the next state, the losses' sum since the last evaluation, and this loss."""
+    key = jax.random.wrap_key_data(run_key, impl="threefry2x32")
+    key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)  # 0 is the initial values'
+    x = preprocess(program.recipe, images, mean, jax.random.fold_in(key, 0))
+    state, loss = program.step(state, x, labels, jax.random.fold_in(key, 1))
+    return state, total + loss, loss
+
+
+def _check(program: Program, state: State) -> State:
+    return program.check(state)
+
+
+def _evaluate(program: Program, params, mean, right, images, labels, mask) -> jax.Array:
+    """Adds the images of a batch that are classified right."""
+    x = preprocess(program.recipe, images, mean, None)
+    return right + (program.right(params, x, labels) & mask).sum()
+
+
+class StreamRun:
+    """One job in training. `advance` until `finished`, then take the `results`.
+
+    Attributes:
+      jobs: the job.
+      done: steps dispatched so far.
+      total: steps to do.
+      program: what is compiled for it.
+      skipped: file and record of every training image that could not be read on this host, by its
+        position.
+    """
+
+    unit = "step"
+
+    def __init__(self, trainer: StreamTrainer, job: Job):
+        recipe, task = trainer.recipe, job.task
+        images = len(task.train_index)
+        if recipe.batch_size > images:
+            raise UserError(
+                f"--batch_size={recipe.batch_size}: is larger than a task of {images} training images; "
+                f"use at most {images}"
+            )
+        model = trainer.model(len(task.classes))
+        # Without the task's sizes, so that tasks of other sizes share the compiled programs.
+        self.program = Program(model, recipe, trainer.input_shape, job.frozen, False, 0, 0)
+        self.trainer, self.jobs = trainer, (job,)
+        self.done, self.total = 0, recipe.steps_for(images)
+        self.skipped: dict[int, str] = {}
+        self._every = recipe.steps_to_evaluation(images)
+        self._key = seed_of(job.key, trainer.seed)
+        self._curve: dict[str, list[Any]] = {"epoch": [], "step": [], "loss": [], "accuracy": []}
+        general = dataclasses.replace(self.program, frozen=0)
+        fresh = jax.device_get(trainer.compiled(general, "init")(self._key))
+        if not distributed.leader():  # the base is on process 0, which read it
+            job = dataclasses.replace(job, copied=0)
+        self._initial = distributed.broadcast(initial_params(job, fresh, model))
+        self._state: Any = initial_state(self.program, self._initial)
+        self._loss: Any = np.zeros((), np.float32)  # sum since the last evaluation
+        self._on_devices = False
+        self._batches: Iterator[tuple[jax.Array, ...]] | None = None
+        self._stream: stream.Stream | None = None
+        self._marks: collections.deque[jax.Array] = collections.deque(maxlen=8)
+
+    def _begin(self) -> None:
+        """Puts the state on the devices and opens the stream where the state is."""
+        trainer, task = self.trainer, self.jobs[0].task
+        put = functools.partial(distributed.to_devices, trainer.everywhere)
+        self._state, self._loss, self._run_key = put((self._state, self._loss, self._key))
+        self._on_devices = True
+        subtracts = self.program.recipe.subtract_mean
+        self._mean = put(trainer.mean_image(task)) if subtracts else None
+        self._stream = stream.train(
+            trainer.dataset.train, task, batch_size=trainer.recipe.batch_size,
+            seed=int(self._key[0]), start=self.done, hosts=trainer.hosts, **trainer.options,
+        )  # fmt: skip
+        self._batches = stream.prefetch(self._stream, trainer.put)
+
+    def advance(self) -> None:
+        """Trains some steps, at most up to the next evaluation, and evaluates there.
+
+        Waits for the devices only where it evaluates.
+        """
+        if self._batches is None:
+            self._begin()
+        assert self._batches is not None
+        step = self.trainer.compiled(self.program, "step")
+        to_evaluation = self._every - self.done % self._every
+        count = min(_STEPS, to_evaluation, self.total - self.done)
+        for _ in range(count):
+            images, labels, _ = next(self._batches)
+            self._state, self._loss, loss = step(
+                self._state, self._loss, self._mean, self._run_key, images, labels
+            )
+        self._marks.append(loss)
+        self.done += count
+        if self.done % self._every == 0 or self.finished:
+            self._evaluate()
+        if self.finished:
+            self.close()
+
+    def _evaluate(self) -> None:
+        task, trainer = self.jobs[0].task, self.trainer
+        steps = self.done - (self._curve["step"][-1] if self._curve["step"] else 0)
+        self._state = trainer.compiled(self.program, "check")(self._state)
+        evaluate = trainer.compiled(self.program, "evaluate")
+        right = distributed.to_devices(trainer.everywhere, np.zeros((), np.int32))
+        counts: collections.deque[jax.Array] = collections.deque()
+        with stream.evaluate(
+            trainer.dataset.test, task, batch_size=trainer.recipe.batch_size,
+            hosts=trainer.hosts, **trainer.options,
+        ) as batches:  # fmt: skip
+            for images, labels, mask in stream.prefetch(batches, trainer.put):
+                right = evaluate(self._state.params, self._mean, right, images, labels, mask)
+                # Batches are read faster than they are used: the devices' memory would fill up.
+                counts.append(right)
+                if len(counts) > 2:
+                    jax.block_until_ready(counts.popleft())
+        images = len(task.train_index)
+        self._curve["epoch"].append(self.done * trainer.recipe.batch_size / images)
+        self._curve["step"].append(self.done)
+        self._curve["loss"].append(float(self._loss) / steps)
+        self._curve["accuracy"].append(int(right) / len(task.test_index))
+        self._loss = distributed.to_devices(trainer.everywhere, np.zeros((), np.float32))
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        if self._stream is not None:
+            self.skipped |= self._stream.skipped
+            self._stream.close()
+        self._stream = self._batches = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are dispatched."""
+        return self.done >= self.total
+
+    @property
+    def images(self) -> int:
+        """Training images seen so far."""
+        return self.done * self.program.recipe.batch_size
+
+    def wait(self, lag: int = 0) -> None:
+        """Waits for all steps but those of the last `lag` calls of `advance`."""
+        if len(self._marks) > lag:
+            jax.block_until_ready(self._marks[-1 - lag])
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to go on later, by name: state, step number and curve.
+
+        `numpy.asarray` of each waits for the devices; taking the snapshot does not.
+        """
+        # Copied, because the next step is given the originals' memory; this process's copy, because
+        # the other processes may have no use for a snapshot.
+        copy = lambda x: jnp.copy(x.addressable_data(0)) if self._on_devices else x
+        state = {f"state{i}": copy(x) for i, x in enumerate(jax.tree.leaves(self._state))}
+        curve = np.frombuffer(json.dumps(self._curve).encode(), np.uint8)
+        return state | {"step": np.asarray(self.done), "loss": copy(self._loss), "curve": curve}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes back to a snapshot of the same job.
+
+        Raises:
+          ValueError: it is of another kind of network.
+        """
+        self.close()
+        leaves, structure = jax.tree.flatten(self._state)
+        found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
+        if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
+            raise ValueError("the snapshot is of another kind of network")
+        self._state = jax.tree.unflatten(structure, found)
+        self._loss, self._on_devices = np.asarray(snapshot["loss"], np.float32), False
+        self.done = int(snapshot["step"])
+        self._curve = json.loads(np.asarray(snapshot["curve"]).tobytes())
+        self._marks.clear()
+
+    def synchronize(self) -> None:
+        """Takes over, in every process, what process 0 restored."""
+        found = distributed.from_leader(lambda: [self.done, float(self._loss), self._curve])
+        self.done, self._curve = found[0], found[2]
+        if self.done:
+            self._loss = np.asarray(found[1], np.float32)
+            self._state = distributed.broadcast(self._state)
+
+    def results(self) -> list[Result]:
+        """The result, in a list. Waits for the devices."""
+        state = jax.device_get(self._state)
+        return [summarize(self.program, self._initial, state, self._curve)]
