@@ -10,9 +10,9 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from yosinski_jax.jobs import Training
 from yosinski_jax.plan import Group
 from yosinski_jax.sweep import Sweep
-from yosinski_jax.train import Population
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CALLS = 180.0
@@ -125,17 +125,17 @@ class Display:
             self._every_few_minutes(sweep.folder)
             self._last_call = time.monotonic()
 
-    def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
+    def progress(self, sweep: Sweep, group: Group, population: Training) -> None:
         """Shows what is running, images/s and the time left. First called before the first step."""
         now = time.monotonic()
         if group.id != self._group:
-            self._group, self._start = group.id, (now, population.epoch, population.images)
+            self._group, self._start = group.id, (now, population.done, population.images)
         began, epoch, images = self._start
-        work = self._work(sweep, group) * (population.epoch - epoch) / population.epochs
+        work = self._work(sweep, group) * (population.done - epoch) / population.total
         names = group.members[0].id + (
             f" +{len(group.members) - 1}" if len(group.members) > 1 else ""
         )
-        text = f"{names} epoch {population.epoch}/{population.epochs}"
+        text = f"{names} {population.unit} {population.done:,}/{population.total:,}"
         if population.images > images:
             text += f", {(population.images - images) / max(now - began, 1e-9):,.0f} images/s"
         if self._work_done + work > 0:

@@ -196,6 +196,7 @@ class Population:
             trainer.caches(jobs[0].task, frozen), train_images, test_images,
         )  # fmt: skip
         self.epoch, self.epochs = 0, recipe.epochs_for(train_images)
+        self._waited = 0  # epochs
         self._mesh = trainer.mesh(replicas)
         self._slots = [*jobs, *[jobs[-1]] * (replicas - len(jobs))]
         self._metrics: list[tuple[int, Metrics]] = []
@@ -259,7 +260,7 @@ class Population:
         return None, {k: v for k, v in own.items() if k != "mean"} | features
 
     @property
-    def done(self) -> int:
+    def dispatched(self) -> int:
         """`epoch`."""
         return self.epoch
 
@@ -275,9 +276,9 @@ class Population:
 
     @property
     def images(self) -> int:
-        """Training images that all its jobs have seen so far."""
+        """Training images that all its jobs have seen so far, as far as was waited for."""
         return (
-            self.epoch
+            self._waited
             * self.program.steps_per_epoch
             * self.program.recipe.batch_size
             * len(self.jobs)
@@ -286,7 +287,8 @@ class Population:
     def wait(self, lag: int = 0) -> None:
         """Waits for all evaluations but the last `lag`."""
         if len(self._metrics) > lag:
-            jax.block_until_ready(self._metrics[-1 - lag][1].loss)
+            self._waited, metrics = self._metrics[-1 - lag]
+            jax.block_until_ready(metrics.loss)
 
     def snapshot(self) -> dict[str, Any]:
         """All that is needed to go on later, by name: state, epoch and curves.
@@ -318,6 +320,7 @@ class Population:
         self._metrics = [
             (int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)
         ]
+        self.wait()
         # Features are of frozen layers, which a snapshot does not change; but nothing is gained by
         # relying on it.
         self._inputs = None
@@ -327,6 +330,7 @@ class Population:
 
     def results(self) -> list[Result]:
         """One result a job, in order. Waits for the devices."""
+        self.wait()
         state = jax.device_get(self._state)
         metrics = [(epoch, jax.device_get(m)) for epoch, m in self._metrics]
         return [self._result(i, state, metrics) for i in range(len(self.jobs))]
