@@ -74,7 +74,7 @@ def verdict(row: Mapping) -> str:
     """What the corrected test of an effect says: one of five words for tables."""
     if row["value"] is None:
         return "not computable"
-    p = row["p_holm"] if row["n"] is not None else row["p"]
+    p = row["p_holm"]
     if p is None:
         return "no interval"
     if p >= LEVEL:
@@ -286,8 +286,8 @@ def does_it_help(rows) -> Answer:
         state = verdict(main)
         text += {
             "no interval": ", one split seed, so no interval can be given",
-            "above 0": f", better than {against} ({p_text(_p(main))})",
-            "below 0": f", worse than {against} ({p_text(_p(main))})",
+            "above 0": f", better than {against} ({p_text(main['p_holm'])})",
+            "below 0": f", worse than {against} ({p_text(main['p_holm'])})",
         }.get(state, f", not distinguishable from {against} with {seeds_text([main])}")
         above = [r["layers"] for r in made if r["n"] is not None and significant(r)]
         singles = [r for r in made if r["n"] is not None and r["p_holm"] is not None]
@@ -303,10 +303,6 @@ def does_it_help(rows) -> Answer:
                 "below 0": "no, it ends up worse",
             }.get(state, "not distinguishable with these seeds")
     return Answer(question, short, tuple(sentences))
-
-
-def _p(row: Mapping) -> float | None:
-    return row["p"] if row["n"] is None else row["p_holm"]
 
 
 def co_adaptation(rows) -> Answer:

@@ -181,25 +181,28 @@ def effect_rows(
       direction: "A" or "B" keeps the networks with that target; None pools both.
 
     Returns:
-      Rows with `effect`, `label`, `direction` ("pooled", "A", "B"), `layers` ("3", or "3-7" for an
-      average), `n` (None for an average), `value`, `low`, `high` in 0..1, `p`, `p_holm` (corrected
-      over the n of this effect and direction), `pairs`, `seeds`. `value` is None without a pair.
+      Rows with `effect`, `label`, `direction` ("pooled", "A", "B"), `layers` ("3", or "3-7" for
+      an average), `n` (None for an average), `value`, `low`, `high` in 0..1, `p`, `p_holm`
+      (corrected over the n of this effect and direction, averages by themselves), `pairs`,
+      `seeds`. `value` is None without a pair.
     """
     table = cells(records, statistic, direction)
     step = resolution(records)
     layers = cuts(records)
     name = direction or "pooled"
     rows = [_row(effect, name, str(n), n, differences(table, effect, n), step) for n in layers]
-    for row, p in zip(rows, intervals.holm([r["p"] for r in rows]), strict=True):
-        row["p_holm"] = p
+    averages = []
     if effect.key in AVERAGED and layers:
         for first in AVERAGES_FROM:
             chosen = [n for n in layers if n >= first]
             # A gap in the layers would make the average of something else.
             if len(chosen) > 1 and chosen == list(range(first, layers[-1] + 1)):
                 found = _averages(table, effect, chosen)
-                rows.append(_row(effect, name, f"{first}–{chosen[-1]}", None, found, step))
-    return rows
+                averages.append(_row(effect, name, f"{first}–{chosen[-1]}", None, found, step))
+    for family in (rows, averages):
+        for row, p in zip(family, intervals.holm([r["p"] for r in family]), strict=True):
+            row["p_holm"] = p
+    return rows + averages
 
 
 def _averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
@@ -223,7 +226,7 @@ def all_rows(records: Sequence[Mapping], statistic: str = "last") -> list[dict]:
 
 def significant(row: Mapping) -> bool:
     """Whether an effect is above zero by its corrected test."""
-    p = row["p_holm"] if row["n"] is not None else row["p"]
+    p = row["p_holm"]
     return p is not None and p < intervals.LEVEL and row["value"] > 0
 
 

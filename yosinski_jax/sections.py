@@ -106,7 +106,7 @@ def _effect_table(rows: Sequence[Mapping], caption: str) -> Markup:
         if before in absent:
             continue
         known = r["value"] is not None
-        p = r["p_holm"] if r["n"] is not None else r["p"]
+        p = r["p_holm"]
         cells.append(
             [
                 r["layers"],
@@ -158,7 +158,7 @@ def tables(study: Study, rows: Mapping[str, Sequence[Mapping]]) -> Markup:
             _effect_table(
                 _effects_of(rows[split], "pooled", effects.EFFECTS),
                 "Both directions pooled. Bold: significant after Holm’s correction over the n of "
-                "a gap; averages over layers are tested once.",
+                "a gap, and over its averages.",
             )
         )
         for target in sorted({r["direction"] for r in rows[split]} - {"pooled"}):
@@ -356,7 +356,7 @@ def method(study: Study) -> Markup:
          "standard error, enlarged by √(k/(k−1)), times Student’s t with k − 1 degrees of freedom "
          "for k seeds. One seed gives no interval."),
         ("Tests", "Two-sided t tests from the same standard error, corrected by Holm’s method over "
-         "the n of one gap, level 0.05."),
+         "the n of one gap (its averages over layers by themselves), level 0.05."),
         ("Generality score", "(AnB − floor) / (BnB − floor) for the first n layers, means over the "
          "same pairs, cut to 0 … 1 for display; undefined where BnB is less than 2 points, or not "
          "significantly, above the floor."),
