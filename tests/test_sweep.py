@@ -220,7 +220,7 @@ def test_a_checkpoint_with_other_numbers_is_not_taken(whole, copy):
 def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch):
     sweep = make(tmp_path)
     for group in sweep.groups:
-        checkpoints.save(tmp_path / "running" / group.id, {"x": np.zeros(3)})
+        checkpoints.save(tmp_path / "running" / group.id / "1", {"x": np.zeros(3)})
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     assert len(log.lines) == len(sweep.groups)

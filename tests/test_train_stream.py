@@ -106,7 +106,7 @@ def test_resumed_equals_undisturbed(whole, advances):
     run.close()
     later = shared().start([Job("baseA", task())])
     later.restore(snapshot)
-    assert later.done == 4 * advances
+    assert later.dispatched == later.done == 4 * advances
     result = train(later)
     assert equal(result.params, whole.params)
     assert (result.loss, result.accuracy, result.step) == (whole.loss, whole.accuracy, whole.step)

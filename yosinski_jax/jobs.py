@@ -125,9 +125,11 @@ class Training(Protocol):
     """Networks in training, in memory (`Population`) or from a stream (`train_stream.StreamRun`)."""
 
     jobs: tuple[Job, ...]
+    #: Units of work waited for.
+    done: int
 
     @property
-    def done(self) -> int:
+    def dispatched(self) -> int:
         """Units of work dispatched so far."""
         ...
 
@@ -148,7 +150,7 @@ class Training(Protocol):
 
     @property
     def images(self) -> int:
-        """Training images that all its jobs have seen so far."""
+        """Training images that all its jobs have seen so far, as far as was waited for."""
         ...
 
     def advance(self) -> None:

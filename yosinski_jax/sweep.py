@@ -8,6 +8,7 @@ runs in the same groups and gives the same numbers.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import signal
 import time
@@ -18,13 +19,15 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from yosinski_jax import checkpoints, environment, records, treatments, workdir
+from yosinski_jax import checkpoints, distributed, environment, records, treatments, workdir
 from yosinski_jax.data import Dataset, Task, make_task
 from yosinski_jax.errors import UserError
+from yosinski_jax.jobs import Job, Result, Training, Trains
 from yosinski_jax.models import Model
 from yosinski_jax.plan import GRID, Group, Planned, Settings
+from yosinski_jax.saves import Saves
 from yosinski_jax.splits import make_split
-from yosinski_jax.train import Job, Population, Result, Trainer
+from yosinski_jax.train import Trainer
 
 
 class Display(Protocol):
@@ -36,7 +39,7 @@ class Display(Protocol):
     def note(self, line: str) -> None:
         """Something worth a line."""
 
-    def progress(self, sweep: "Sweep", group: Group, population: Population) -> None:
+    def progress(self, sweep: "Sweep", group: Group, population: Training) -> None:
         """A group has come further."""
 
     def recorded(self, sweep: "Sweep", record: Mapping[str, Any]) -> None:
@@ -65,6 +68,9 @@ class Sweep:
       folder: the workdir.
       replicas: size of populations; None to choose by backend.
       feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 for none.
+      trainer: called as `trainer(model, recipe, dataset, seed=…)`, gives what trains the groups; by
+        default `Trainer`, which holds the images on the devices. `train_stream.StreamTrainer` is
+        the other.
       checkpoint_seconds: time between two saves of a group in training.
       display: what is told while it works.
       command: what was typed, kept for the reader.
@@ -83,6 +89,7 @@ class Sweep:
         *,
         replicas: int | None = None,
         feature_bytes: int = 0,
+        trainer: Callable[..., Trains] | None = None,
         checkpoint_seconds: float = 300.0,
         display: Display | None = None,
         command: str = "",
@@ -90,10 +97,9 @@ class Sweep:
     ):
         settings = dataclasses.replace(settings, recipe=settings.recipe.resolved())
         self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
-        self.trainer = Trainer(
-            model, settings.recipe, dataset, seed=settings.seed, feature_bytes=feature_bytes
-        )
-        self.display = display or Silent()
+        trainer = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
+        self.trainer = trainer(model, settings.recipe, dataset, seed=settings.seed)
+        self.display = display if display and distributed.leader() else Silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.command, self.extend = command, extend
         self.splits = {
@@ -148,7 +154,7 @@ class Sweep:
             alike.setdefault(key, []).append(planned)
         groups = []
         for _, members in sorted(alike.items()):
-            size = replicas or self._replicas(members)
+            size = replicas or self.trainer.replicas(self.task(members[0]), members[0].run.frozen)
             # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by
             # one program.
             count = -(-len(members) // size)
@@ -157,22 +163,6 @@ class Sweep:
                 Group(tuple(members[i : i + size]), size) for i in range(0, len(members), size)
             ]
         return groups
-
-    def _replicas(self, members: Sequence[Planned]) -> int:
-        devices = len(self.trainer.devices)
-        if jax.default_backend() == "cpu":
-            return devices
-        most = 32 * devices
-        task, frozen = self.task(members[0]), members[0].run.frozen
-        if self.trainer.caches(task, frozen):
-            most = max(
-                1,
-                min(
-                    most,
-                    self.trainer.feature_bytes * devices // self.trainer.feature_size(task, frozen),
-                ),
-            )
-        return most
 
     # Running.
 
@@ -186,18 +176,24 @@ class Sweep:
           UserError: the workdir is in use, was begun with other settings, or cannot be written.
           Interrupted: SIGTERM or Ctrl-C came; everything is saved.
         """
-        with workdir.lock(self.folder), _signals() as asked:
-            self._asked = asked
-            workdir.check_settings(self.folder, self._described(), GRID if self.extend else ())
-            records.write_json(
-                self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
-            )
-            self.read_records()
+        with contextlib.ExitStack() as stack, _signals() as asked:
+            self._asked, self._votes = asked, distributed.Votes()
+            self.records = distributed.from_leader(lambda: self._open(stack))
             self.display.plan(self, len(self.records))
             for group in self.groups:
                 if any(member.id not in self.records for member in group.members):
                     self._train(group)
             return [self.records[planned.id] for planned in self.planned]
+
+    def _open(self, stack: contextlib.ExitStack) -> dict[str, dict[str, Any]]:
+        """Takes the workdir until the stack is closed; returns the records found in it."""
+        stack.enter_context(workdir.lock(self.folder))
+        workdir.check_settings(self.folder, self._described(), GRID if self.extend else ())
+        records.write_json(
+            self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
+        )
+        self.read_records()
+        return self.records
 
     def _described(self) -> dict[str, Any]:
         names = "\n".join(self.dataset.label_names).encode()
@@ -226,21 +222,30 @@ class Sweep:
                 )
             self.records[name] = record
         # A base is worth its record only if networks that still wait for it can read it.
-        needed = {p.waits_for for p in self.planned if p.waits_for and p.id not in self.records}
-        for name in sorted(needed & self.records.keys()):
-            record = self.records[name]
-            if record["status"] != "finished":
+        for name, layers in sorted(self._layers_needed().items()):
+            record = self.records.get(name)
+            if record is None or record["status"] != "finished":
                 continue
             try:
-                self._bases[name] = self._load_base(name, record)
+                self._bases[name] = self._load_base(name, record, layers)
             except checkpoints.DamagedCheckpoint as e:
                 self.display.note(f"{e}; {name} is trained again")
                 del self.records[name]
 
-    def _load_base(self, name: str, record: Mapping[str, Any]) -> Any:
+    def _layers_needed(self) -> dict[str, int]:
+        """How many layers networks that are not recorded copy, by base."""
+        needed: dict[str, int] = {}
+        for planned in self.planned:
+            base = planned.waits_for
+            if base and planned.id not in self.records:
+                needed[base] = max(needed.get(base, 0), planned.run.copied)
+        return needed
+
+    def _load_base(self, name: str, record: Mapping[str, Any], layers: int) -> Any:
         path = self.folder / "checkpoints" / name
-        params = checkpoints.load(path)
-        if checkpoints.checksum(params) != record.get("params_sha256"):
+        model = self.trainer.model(len(record["classes"]))
+        params = checkpoints.load_layers(path, model.layer_names[:layers])
+        if checkpoints.noted_checksum(path) != record.get("params_sha256"):
             raise checkpoints.DamagedCheckpoint(f"{path}: is not the network of its record")
         return params
 
@@ -248,7 +253,8 @@ class Sweep:
         # Without epochs, rates or sizes: two sweeps that differ in those start from the same
         # values.
         key = f"{self.settings.dataset}/{self.settings.network}/{self.settings.recipe.name}/{planned.id}"
-        base = self._bases[planned.waits_for] if planned.waits_for else None
+        # Processes that did not read the base are told its values by process 0.
+        base = self._bases.get(planned.waits_for) if planned.waits_for else None
         return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
 
     def _train(self, group: Group) -> None:
@@ -264,51 +270,70 @@ class Sweep:
         # population keeps its size, so that numbers stay equal.
         members = [m if m in pending else pending[0] for m in group.members]
         population = self.trainer.start([self._job(m) for m in members], group.replicas)
-        saved = self.folder / "running" / group.id
-        self._restore(population, saved)
-        before, began, last_save = population.images, time.monotonic(), time.monotonic()
-        self.display.progress(self, group, population)
+        with Saves(self.folder / "running" / group.id) as saves:
+            self._restore(population, saves)
+            before, began = population.images, time.monotonic()
+            self._advance(group, population, saves, pending)
+            results = population.results()
+            seconds = time.monotonic() - began
+            rate = (population.images - before) / seconds if seconds > 0 else 0.0
+            for planned, result in zip(group.members, results, strict=True):
+                if planned in pending:
+                    if planned.run.treatment == "base":
+                        self._bases[planned.id] = result.params
+                    self._record(planned, result, seconds / len(pending), rate)
+            if distributed.leader():
+                saves.delete()
+
+    def _advance(
+        self, group: Group, population: Training, saves: Saves, pending: Sequence[Planned]
+    ) -> None:
+        """Trains a group to its end, saving now and then.
+
+        Raises:
+          Interrupted: after a last save.
+        """
+        last_save = time.monotonic()
         while not population.finished:
             population.advance()
             # One dispatch ahead of the devices, so that they never wait for this loop, and it never
             # runs away from them.
             population.wait(lag=1)
             self.display.progress(self, group, population)
-            if self._asked:
-                checkpoints.save(saved, population.snapshot())
-                raise Interrupted(
-                    self._asked[0],
-                    f"stopped at epoch {population.epoch} of {population.epochs} of {', '.join(m.id for m in pending[:4])}"
-                    f"{' …' if len(pending) > 4 else ''}; saved, start the same command again to go on",
-                )
-            if time.monotonic() - last_save > self.checkpoint_seconds:
-                checkpoints.save(saved, population.snapshot())
+            due = time.monotonic() - last_save > self.checkpoint_seconds and not saves.busy
+            stop, save = self._votes.take(self._asked[0] if self._asked else 0, due)
+            if (stop or save) and distributed.leader():
+                saves.start(population.dispatched, population.snapshot())
                 last_save = time.monotonic()
-        results = population.results()
-        seconds = time.monotonic() - began
-        rate = (population.images - before) / seconds if seconds > 0 else 0.0
-        for planned, result in zip(group.members, results, strict=True):
-            if planned in pending:
-                self._record(planned, result, seconds / len(pending), rate)
-                if planned.run.treatment == "base":
-                    self._bases[planned.id] = result.params
-        checkpoints.delete(saved)
+            if stop:
+                saves.wait()
+                raise Interrupted(
+                    stop,
+                    f"stopped at {population.unit} {population.dispatched} of {population.total} of "
+                    f"{', '.join(m.id for m in pending[:4])}{' …' if len(pending) > 4 else ''}; "
+                    "saved, start the same command again to go on",
+                )
 
-    def _restore(self, population: Population, saved: Path) -> None:
-        if not saved.exists():
-            return
-        try:
-            population.restore(checkpoints.load(saved))
+    def _restore(self, population: Training, saves: Saves) -> None:
+        """Goes on from the newest save that can be read."""
+        for path in saves if distributed.leader() else ():
+            try:
+                population.restore(checkpoints.load(path))
+            except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
+                self.display.note(f"{e}; an older save is taken, or its group starts again")
+                checkpoints.delete(path)  # or it would count as the newest for ever
+                continue
             self.display.note(
-                f"{saved.name}: goes on after epoch {population.epoch} of {population.epochs}"
+                f"{saves.folder.name}: goes on after {population.unit} {population.dispatched} of {population.total}"
             )
-        except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
-            self.display.note(f"{e}; its group starts again")
+            break
+        population.synchronize()
 
     def _record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> None:
         """Writes what others need of a network first, its record last: the record says that it is finished."""
         if (
-            result is not None
+            distributed.leader()
+            and result is not None
             and planned.run.treatment == "base"
             and result.diverged_at_step is None
         ):
@@ -316,7 +341,8 @@ class Sweep:
             checkpoints.save(folder, result.params)
             self._save_filters(folder, result)
         record = self._as_record(planned, result, seconds, rate)
-        records.write(self.folder, record)
+        if distributed.leader():
+            records.write(self.folder, record)
         self.records[planned.id] = record
         self.trained += 1
         self.display.recorded(self, record)

@@ -216,7 +216,8 @@ class StreamRun:
 
     Attributes:
       jobs: the job.
-      done: steps dispatched so far.
+      dispatched: steps dispatched so far.
+      done: steps waited for.
       total: steps to do.
       program: what is compiled for it.
       skipped: file and record of every training image that could not be read on this host, by its
@@ -237,7 +238,7 @@ class StreamRun:
         # Without the task's sizes, so that tasks of other sizes share the compiled programs.
         self.program = Program(model, recipe, trainer.input_shape, job.frozen, False, 0, 0)
         self.trainer, self.jobs = trainer, (job,)
-        self.done, self.total = 0, recipe.steps_for(images)
+        self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(images)
         self.skipped: dict[int, str] = {}
         self._every = recipe.steps_to_evaluation(images)
         self._key = seed_of(job.key, trainer.seed)
@@ -252,7 +253,7 @@ class StreamRun:
         self._on_devices = False
         self._batches: Iterator[tuple[jax.Array, ...]] | None = None
         self._stream: stream.Stream | None = None
-        self._marks: collections.deque[jax.Array] = collections.deque(maxlen=8)
+        self._marks: collections.deque[tuple[int, jax.Array]] = collections.deque(maxlen=8)
 
     def _begin(self) -> None:
         """Puts the state on the devices and opens the stream where the state is."""
@@ -264,7 +265,7 @@ class StreamRun:
         self._mean = put(trainer.mean_image(task)) if subtracts else None
         self._stream = stream.train(
             trainer.dataset.train, task, batch_size=trainer.recipe.batch_size,
-            seed=int(self._key[0]), start=self.done, hosts=trainer.hosts, **trainer.options,
+            seed=int(self._key[0]), start=self.dispatched, hosts=trainer.hosts, **trainer.options,
         )  # fmt: skip
         self._batches = stream.prefetch(self._stream, trainer.put)
 
@@ -277,23 +278,23 @@ class StreamRun:
             self._begin()
         assert self._batches is not None
         step = self.trainer.compiled(self.program, "step")
-        to_evaluation = self._every - self.done % self._every
-        count = min(_STEPS, to_evaluation, self.total - self.done)
+        to_evaluation = self._every - self.dispatched % self._every
+        count = min(_STEPS, to_evaluation, self.total - self.dispatched)
         for _ in range(count):
             images, labels, _ = next(self._batches)
             self._state, self._loss, loss = step(
                 self._state, self._loss, self._mean, self._run_key, images, labels
             )
-        self._marks.append(loss)
-        self.done += count
-        if self.done % self._every == 0 or self.finished:
+        self.dispatched += count
+        self._marks.append((self.dispatched, loss))
+        if self.dispatched % self._every == 0 or self.finished:
             self._evaluate()
         if self.finished:
             self.close()
 
     def _evaluate(self) -> None:
         task, trainer = self.jobs[0].task, self.trainer
-        steps = self.done - (self._curve["step"][-1] if self._curve["step"] else 0)
+        steps = self.dispatched - (self._curve["step"][-1] if self._curve["step"] else 0)
         self._state = trainer.compiled(self.program, "check")(self._state)
         evaluate = trainer.compiled(self.program, "evaluate")
         right = distributed.to_devices(trainer.everywhere, np.zeros((), np.int32))
@@ -309,8 +310,8 @@ class StreamRun:
                 if len(counts) > 2:
                     jax.block_until_ready(counts.popleft())
         images = len(task.train_index)
-        self._curve["epoch"].append(self.done * trainer.recipe.batch_size / images)
-        self._curve["step"].append(self.done)
+        self._curve["epoch"].append(self.dispatched * trainer.recipe.batch_size / images)
+        self._curve["step"].append(self.dispatched)
         self._curve["loss"].append(float(self._loss) / steps)
         self._curve["accuracy"].append(int(right) / len(task.test_index))
         self._loss = distributed.to_devices(trainer.everywhere, np.zeros((), np.float32))
@@ -325,17 +326,18 @@ class StreamRun:
     @property
     def finished(self) -> bool:
         """Whether all steps are dispatched."""
-        return self.done >= self.total
+        return self.dispatched >= self.total
 
     @property
     def images(self) -> int:
-        """Training images seen so far."""
+        """Training images seen so far, as far as was waited for."""
         return self.done * self.program.recipe.batch_size
 
     def wait(self, lag: int = 0) -> None:
         """Waits for all steps but those of the last `lag` calls of `advance`."""
         if len(self._marks) > lag:
-            jax.block_until_ready(self._marks[-1 - lag])
+            self.done, loss = self._marks[-1 - lag]
+            jax.block_until_ready(loss)
 
     def snapshot(self) -> dict[str, Any]:
         """All that is needed to go on later, by name: state, step number and curve.
@@ -347,7 +349,11 @@ class StreamRun:
         copy = lambda x: jnp.copy(x.addressable_data(0)) if self._on_devices else x
         state = {f"state{i}": copy(x) for i, x in enumerate(jax.tree.leaves(self._state))}
         curve = np.frombuffer(json.dumps(self._curve).encode(), np.uint8)
-        return state | {"step": np.asarray(self.done), "loss": copy(self._loss), "curve": curve}
+        return state | {
+            "step": np.asarray(self.dispatched),
+            "loss": copy(self._loss),
+            "curve": curve,
+        }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Goes back to a snapshot of the same job.
@@ -362,19 +368,21 @@ class StreamRun:
             raise ValueError("the snapshot is of another kind of network")
         self._state = jax.tree.unflatten(structure, found)
         self._loss, self._on_devices = np.asarray(snapshot["loss"], np.float32), False
-        self.done = int(snapshot["step"])
+        self.dispatched = self.done = int(snapshot["step"])
         self._curve = json.loads(np.asarray(snapshot["curve"]).tobytes())
         self._marks.clear()
 
     def synchronize(self) -> None:
         """Takes over, in every process, what process 0 restored."""
-        found = distributed.from_leader(lambda: [self.done, float(self._loss), self._curve])
-        self.done, self._curve = found[0], found[2]
-        if self.done:
+        found = distributed.from_leader(lambda: [self.dispatched, float(self._loss), self._curve])
+        self.dispatched, self._curve = found[0], found[2]
+        if self.dispatched:
+            self.done = self.dispatched
             self._loss = np.asarray(found[1], np.float32)
             self._state = distributed.broadcast(self._state)
 
     def results(self) -> list[Result]:
         """The result, in a list. Waits for the devices."""
         state = jax.device_get(self._state)
+        self.done = self.dispatched
         return [summarize(self.program, self._initial, state, self._curve)]
