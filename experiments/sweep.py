@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -53,6 +54,12 @@ _RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by netwo
 _EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations", None, "steps, in place of --epochs; default the recipe's"
+)
+_EVALUATE_STEPS = flags.DEFINE_integer(
+    "evaluate_steps", None, "stream: steps between evaluations; default the recipe's"
+)
 _EVALUATE_EVERY = flags.DEFINE_integer(
     "evaluate_every", None, "epochs between evaluations; default 1"
 )
@@ -77,6 +84,36 @@ _FEATURE_CACHE = flags.DEFINE_string(
     "auto",
     "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device",
 )
+_INPUT = flags.DEFINE_enum(
+    "input",
+    "auto",
+    ["auto", "resident", "stream"],
+    "resident: all images on the devices; stream: read while training, one network at a time; "
+    "auto: resident if they fit a quarter of the memory",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "stream: resize images to so many pixels a side; default 256 if sizes vary",
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "stream: processes that read and decode; default the cores, 0 for threads"
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "stream: leave images out that cannot be read, instead of stopping"
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "several hosts, each with this same command: auto looks at the flags below and at the cluster's "
+    "environment",
+)
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where the cluster does not say it itself"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, one a host")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
 _COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache",
     "auto",
@@ -93,12 +130,17 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 def main() -> None:
     """Parses, plans, trains, reports."""
     _use_all_cores()
+    _join()
     # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
     from experiments.display import Display, describe
+    from yosinski_jax import distributed
     from yosinski_jax import sweep as library
 
     began = time.monotonic()
     with Display(every_few_minutes=_page_on_the_way) as display:
+        if not distributed.leader():  # process 0 alone writes and speaks
+            _follow(_sweep(None))
+            return
         sweep = _sweep(display)
         if _PLAN.value:
             sweep.read_records()
@@ -118,6 +160,26 @@ def main() -> None:
     )
     for path in paths:
         print(f"  {path}")
+
+
+def _join() -> None:
+    from yosinski_jax import distributed
+
+    distributed.initialize(
+        _DISTRIBUTED.value, _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+
+
+def _follow(sweep) -> None:
+    """Trains along with process 0."""
+    from yosinski_jax import sweep as library
+
+    if _PLAN.value:
+        return
+    try:
+        sweep.run()
+    except library.Interrupted as e:
+        sys.exit(128 + e.signum)
 
 
 def _page_on_the_way(folder: Path) -> None:
@@ -165,20 +227,21 @@ def _sweep(display):
     given = {
         "epochs": _EPOCHS.value,
         "batch_size": _BATCH_SIZE.value,
+        "iterations": _ITERATIONS.value,
+        "evaluate_steps": _EVALUATE_STEPS.value,
         "learning_rate": _LEARNING_RATE.value,
         "evaluate_every": _EVALUATE_EVERY.value,
         "precision": _PRECISION.value,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if "epochs" in given:
-        given["iterations"] = None
+    if "epochs" in given and "iterations" in given:
+        raise UserError(f"--epochs={given['epochs']}: give either --epochs or --iterations")
+    if "epochs" in given or "iterations" in given:
+        given = {"epochs": None, "iterations": None} | given
+    if "evaluate_every" in given:
+        given = {"evaluate_steps": None} | given
     recipe = dataclasses.replace(recipe, **given).resolved()
-    if dataset.image_shape is None:
-        raise UserError(
-            f"--dataset={_DATASET.value}: its images vary in size; prepare them at one size with "
-            "python -m experiments.prepare"
-        )
-    height, width, channels = dataset.image_shape
+    trainer, (height, width, channels) = _trainer(dataset)
     shape = (recipe.crop or height, recipe.crop or width, channels)
     split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
@@ -219,12 +282,50 @@ def _sweep(display):
         model,
         folder,
         replicas=_replicas(),
-        feature_bytes=_feature_bytes(),
+        trainer=trainer,
         checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
         display=display,
         command=shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
         extend=_EXTEND.value,
     )
+
+
+def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
+    """What trains, as `Sweep` takes it, and the shape of the images that it gets."""
+    import functools
+
+    from yosinski_jax import distributed
+    from yosinski_jax.errors import UserError
+    from yosinski_jax.train import Trainer
+    from yosinski_jax.train_stream import StreamTrainer, fits_in_memory
+
+    streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
+    if _INPUT.value == "auto":
+        streams = distributed.several() or bool(size) or not fits_in_memory(dataset)
+    if not streams:
+        if distributed.several():
+            raise UserError(
+                "--input=resident: several processes train from a stream only; leave it out"
+            )
+        if size or dataset.image_shape is None:
+            raise UserError(
+                f"--dataset={_DATASET.value}: images of one size are needed with --input=resident; "
+                "prepare them with python -m experiments.prepare, or use --input=stream"
+            )
+        trainer = functools.partial(Trainer, feature_bytes=_feature_bytes())
+        return trainer, dataset.image_shape
+    if dataset.image_shape is None:
+        size = size or 256  # pixels, the paper's
+    if size is not None and size < 1:
+        raise UserError(f"--image_size={size}: must be at least 1")
+    workers = len(os.sched_getaffinity(0)) if _WORKERS.value is None else _WORKERS.value
+    if workers < 0:
+        raise UserError(f"--workers={workers}: must be at least 0")
+    trainer = functools.partial(
+        StreamTrainer, workers=workers, skip_corrupt=_SKIP_CORRUPT.value, size=size
+    )
+    height, width, channels = dataset.image_shape or dataset.train.image(0).shape
+    return trainer, (size or height, size or width, channels)
 
 
 def _use_all_cores() -> None:
@@ -251,6 +352,7 @@ def _replicas() -> int | None:
 def _feature_bytes() -> int:
     import jax
 
+    from yosinski_jax import environment
     from yosinski_jax.errors import UserError
 
     value = _FEATURE_CACHE.value
@@ -258,11 +360,8 @@ def _feature_bytes() -> int:
         return 0
     if value == "auto":
         device = jax.local_devices()[0]
-        stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-        memory = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf(
-            "SC_PHYS_PAGES"
-        ) // max(1, jax.local_device_count())
-        return memory // 4
+        shared = jax.local_device_count() if device.platform == "cpu" else 1
+        return environment.memory() // shared // 4
     if not value.isdigit():
         raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")
     return int(value)

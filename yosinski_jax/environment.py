@@ -1,6 +1,7 @@
 """What a result was computed with: versions, devices, revision of the code."""
 
 import functools
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -27,6 +28,14 @@ def describe() -> dict[str, str | int | None]:
         "machine": platform.machine(),
         "git": _revision(),
     }
+
+
+def memory() -> int:
+    """Bytes of memory of a device; the machine's, which all its devices share, if that is a CPU."""
+    device = jax.local_devices()[0]
+    stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit") or machine
 
 
 def _revision() -> str | None:

@@ -125,8 +125,11 @@ class Training(Protocol):
     """Networks in training, in memory (`Population`) or from a stream (`train_stream.StreamRun`)."""
 
     jobs: tuple[Job, ...]
-    #: Units of work waited for.
-    done: int
+
+    @property
+    def done(self) -> int:
+        """Units of work waited for."""
+        ...
 
     @property
     def dispatched(self) -> int:
@@ -181,7 +184,10 @@ class Training(Protocol):
 class Trains(Protocol):
     """What a sweep trains its groups with: `Trainer` or `train_stream.StreamTrainer`."""
 
-    model: Callable[[int], Model]
+    @property
+    def model(self) -> Callable[[int], Model]:
+        """Gives the network for a number of classes."""
+        ...
 
     def replicas(self, task: Task, frozen: int) -> int:
         """Networks to train together, if nothing else is asked for."""

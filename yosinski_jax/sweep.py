@@ -97,8 +97,8 @@ class Sweep:
     ):
         settings = dataclasses.replace(settings, recipe=settings.recipe.resolved())
         self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
-        trainer = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
-        self.trainer = trainer(model, settings.recipe, dataset, seed=settings.seed)
+        make = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
+        self.trainer: Trains = make(model, settings.recipe, dataset, seed=settings.seed)
         self.display = display if display and distributed.leader() else Silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.command, self.extend = command, extend

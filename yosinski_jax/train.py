@@ -260,6 +260,11 @@ class Population:
         return None, {k: v for k, v in own.items() if k != "mean"} | features
 
     @property
+    def done(self) -> int:
+        """Passes waited for."""
+        return self._waited
+
+    @property
     def dispatched(self) -> int:
         """`epoch`."""
         return self.epoch

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from yosinski_jax import distributed, stream
+from yosinski_jax import distributed, environment, stream
 from yosinski_jax import layers as layer_ops
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
@@ -32,6 +32,14 @@ from yosinski_jax.recipes import Recipe
 # Steps dispatched by one `advance`. A fixed number, because all processes must agree on it; small,
 # because a sweep that is asked to stop does so between two of them.
 _STEPS = 4
+
+
+def fits_in_memory(dataset: Dataset) -> bool:
+    """Whether all images, decoded, take at most a quarter of a device's memory, so that a `Trainer` may hold them."""
+    if dataset.image_shape is None:
+        return False
+    images = len(dataset.train) + len(dataset.test)
+    return images * int(np.prod(dataset.image_shape)) <= environment.memory() // 4
 
 
 class StreamTrainer:
@@ -72,19 +80,17 @@ class StreamTrainer:
                 f"--dataset={dataset.name}: its images vary in size; give --image_size, or better "
                 "prepare them at one size with python -m experiments.prepare"
             )
-        if dataset.image_shape is None:
-            channels = dataset.train.image(0).shape[2]
-        else:
-            channels = dataset.image_shape[2]
-        side = (size, size) if size else (dataset.image_shape or ())[:2]
+        height, width, channels = dataset.image_shape or dataset.train.image(0).shape
+        if size:
+            height = width = size
         #: Shape of one image as it is streamed.
-        self.streamed_shape = (*side, channels)
+        self.streamed_shape = (height, width, channels)
         crop = self.recipe.crop
         #: Shape of one image as the network gets it.
-        self.input_shape = (crop or side[0], crop or side[1], channels)
-        if crop > min(side):
+        self.input_shape = (crop or height, crop or width, channels)
+        if crop > min(height, width):
             raise UserError(
-                f"--image_size={min(side)}: is smaller than the recipe's crop of {crop} pixels"
+                f"--image_size={min(height, width)}: is smaller than the recipe's crop of {crop} pixels"
             )
         self.options = {"workers": workers, "skip_corrupt": skip_corrupt, "size": size}
         self.hosts = stream.Hosts(jax.process_index(), jax.process_count())
