@@ -294,6 +294,7 @@ class Sweep:
           Interrupted: after a last save.
         """
         last_save = time.monotonic()
+        self.display.progress(self, group, population)
         while not population.finished:
             population.advance()
             # One dispatch ahead of the devices, so that they never wait for this loop, and it never
