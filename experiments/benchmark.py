@@ -86,6 +86,7 @@ def main() -> None:
         path, {"benchmark": _WHAT.value, "finished": False}
     )  # no place to write is told now
     result, text = BENCHMARKS[_WHAT.value]()
+    measure.use_all_cores()
     machine = measure.machine()
     measure.write(
         path,

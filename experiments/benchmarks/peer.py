@@ -1,7 +1,8 @@
 """The whole CIFAR-10 sweep against the same sweep in plain PyTorch.
 
 Both get the same images, classes, epochs, batch size, learning rate and one evaluation at the end.
-Times are those of whole processes: imports, reading the images, compilation, evaluation, records.
+Times are those of whole processes: imports, reading the images, compilation, evaluation, records,
+table and first figure; not the report page, which the peer has nothing like.
 """
 
 import dataclasses
@@ -120,7 +121,7 @@ class _Ours:
         self.command = measure.sweep_command(
             f"--dataset={directory}", "--network=cifar5", "--recipe=cifar", "--precision=float32",
             f"--epochs={epochs}", f"--evaluate_every={epochs}", f"--batch_size={task.batch_size}",
-            f"--learning_rate={task.learning_rate}", "--seeds=1", *options,
+            f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport", *options,
         )  # fmt: skip
 
     def run(self) -> float:
@@ -218,9 +219,10 @@ def show(result: Mapping[str, Any]) -> str:
 
 def _accuracies(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Mean ± standard deviation over seeds, and the difference with its standard error."""
-    both, cells = "theirs" in tables, []
-    for name, ours in tables["ours"].items():
-        theirs = tables["theirs"].get(name, ()) if both else ()
+    cells = []
+    peers = tables.get("theirs", {})
+    for name in [*peers, *(tables["ours"].keys() - peers.keys())]:
+        ours, theirs = tables["ours"].get(name, ()), peers.get(name, ())
         difference = ""
         if len(theirs) == len(ours) and all(x is not None for x in ours):
             gaps = [100 * (a - b) for a, b in zip(ours, theirs, strict=True)]

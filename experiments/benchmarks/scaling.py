@@ -99,6 +99,7 @@ def _devices(counts: Sequence[int], epochs: int, rounds: int) -> list[dict]:
             "seconds": seconds[str(n)],
             "images_per_second": measure.Spread(tuple(mine["rates"])),
             "accuracy": mine["accuracy"],
+            "norms": mine["norms"],
             # Largest difference of any parameter's norm and of any accuracy.
             "norm_difference": _distance(mine["norms"], first["norms"]),
             "accuracy_difference": _distance(mine["accuracy"], first["accuracy"]),
