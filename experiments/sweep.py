@@ -201,7 +201,8 @@ def _write(sweep) -> list[Path]:
     if records:
         paths += plots.figure2(records, sweep.folder / "figure2")
         if _REPORT.value:
-            paths.append(report.write_report(sweep.folder))
+            # Each figure as a file of its own takes as long as the rest: experiments.report makes them.
+            paths.append(report.write_report(sweep.folder, figure_files=False))
     return paths
 
 
