@@ -169,9 +169,9 @@ def how_general(records, rows, statistic, names) -> Answer:
     if not tested:
         short = "a score for each layer, without intervals"
     elif len(general) == len(drops):
-        short = "all of them as general as these seeds can tell"
+        short = "no layer is distinguishable from general with these seeds"
     elif general:
-        short = f"general up to n = {general[-1]['n']}, as far as these seeds can tell"
+        short = f"not distinguishable from general up to n = {general[-1]['n']}, specific above"
     else:
         short = "specific from the first layer on"
     if tested and general:
