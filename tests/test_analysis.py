@@ -306,7 +306,7 @@ def test_answers_name_the_first_significant_layer():
     assert "first significant at layer 2 (conv2)" in where.sentences[0]
     assert "sudden" in answers.how_sudden(simulated.study(noise=0.001), "last", ()).short
     general = found["How general is each layer?"]
-    assert general.short == "not distinguishable from general up to n = 1, specific above"
+    assert general.short == "not distinguishable from general up to n = 1, specific at n = 2"
 
 
 def test_noise_is_not_told_as_an_effect():

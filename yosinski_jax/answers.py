@@ -171,9 +171,11 @@ def how_general(records, rows, statistic, names) -> Answer:
     elif len(general) == len(drops):
         short = "no layer is distinguishable from general with these seeds"
     elif general:
-        short = f"not distinguishable from general up to n = {general[-1]['n']}, specific above"
+        first = drops[len(general)]["n"]
+        short = f"not distinguishable from general up to n = {general[-1]['n']}, "
+        short += f"specific at n = {first}"
     else:
-        short = "specific from the first layer on"
+        short = "specific at the first layer already"
     if tested and general:
         last = general[-1]["n"]
         span = "at n = 1" if last == 1 else f"up to n = {last}"
