@@ -41,7 +41,7 @@ def save(path: Path, tree: Any) -> None:
     path = Path(path).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(path, tree, force=True)
         # After orbax's rename: a crash in between leaves a checkpoint without checksums, which
         # counts as damaged.
@@ -54,6 +54,17 @@ def save(path: Path, tree: Any) -> None:
             f"{path}: the checkpoint cannot be written ({_first_line(e)}); free some space or choose a "
             "--workdir that can be written, and start the same command again: finished networks are kept"
         ) from e
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """An orbax checkpointer for this process alone: with several, orbax would wait for all of them."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"process{jax.process_index()}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def noted_checksum(path: Path) -> str | None:
@@ -127,7 +138,7 @@ def metadata(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path}: there is no checkpoint")
     _expected(path)
     try:
-        with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             found = checkpointer.metadata(path)
         tree = getattr(found, "item_metadata", found)
         tree = getattr(tree, "tree", tree)
@@ -214,7 +225,7 @@ def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
         target,
     )
     try:
-        with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             tree = checkpointer.restore(
                 path, args=ocp.args.PyTreeRestore(item=target, restore_args=arguments)
             )

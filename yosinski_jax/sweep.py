@@ -274,6 +274,7 @@ class Sweep:
             self._restore(population, saves)
             before, began = population.images, time.monotonic()
             self._advance(group, population, saves, pending)
+            saves.wait()
             results = population.results()
             seconds = time.monotonic() - began
             rate = (population.images - before) / seconds if seconds > 0 else 0.0
