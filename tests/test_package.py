@@ -15,11 +15,14 @@ PACKAGE = Path(yosinski_jax.__file__).parent
 ROOT = PACKAGE.parent
 # Imports run down this list and never up.
 ORDER = [
-    "errors", "progress", "cache", "splits", "splicing", "layers", "networks", "treatments", "models", "costs", "recipes",
-    "images", "prepared", "tfds_source", "data", "stream",
-    "archives", "tfds_writer", "prepare_cifar", "prepare_imagenet", "prepare",
-    "checkpoints", "programs", "train", "environment", "records", "workdir", "sweep", "api",
-    "published", "analysis", "intervals", "effects", "answers", "filters", "style", "plots", "figures", "report",
+    "errors", "progress", "cache", "splits",
+    "splicing", "layers", "networks", "costs", "models", "treatments", "recipes",
+    "images", "tfds_find", "tfds_source", "data", "stream",
+    "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",
+    "checkpoints", "distributed", "programs", "jobs", "train", "train_stream",
+    "environment", "records", "saves", "workdir", "plan", "sweep", "api",
+    "analysis", "page", "filters", "intervals", "effects", "compare", "published", "study", "answers",
+    "style", "plots", "plots_training", "figures", "sections", "sections_answers", "report",
 ]  # fmt: skip
 NO_JAX = [
     "errors",
@@ -74,7 +77,7 @@ def test_only_figures_import_matplotlib():
         for p in PACKAGE.glob("*.py")
         if re.search(r"^\s*(import|from) matplotlib", p.read_text(), re.M)
     }
-    assert users <= {"plots", "figures", "style", "report"}
+    assert users <= {"style", "plots", "plots_training", "figures", "report"}
 
 
 @pytest.mark.parametrize("what", [f"yosinski_jax.{name}" for name in NO_JAX] + ["yosinski_jax"])
