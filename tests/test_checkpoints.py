@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,3 +124,25 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file/base: the checkpoint cannot be written"):
         checkpoints.save(tmp_path / "file" / "base", tree())
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc/self/io counts bytes here")
+def test_bytes_read_go_by_the_layers_asked_for(tmp_path):
+    """A transfer of the first layers does not read the large ones behind them."""
+    random, size = np.random.default_rng(0), 4 << 20
+    layers = {name: {"kernel": random.bytes(size)} for name in ("conv1", "conv2", "fc6", "fc7")}
+    layers = {n: {k: np.frombuffer(v, np.uint8) for k, v in x.items()} for n, x in layers.items()}
+    checkpoints.save(tmp_path / "base", layers)
+    load_layers(tmp_path / "base", ["conv1"])  # imports and first-time reads
+
+    def read(names):
+        def so_far():
+            return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+        before = so_far()
+        load_layers(tmp_path / "base", names)
+        return so_far() - before
+
+    for count in (1, 2, 4):
+        found = read(["conv1", "conv2", "fc6", "fc7"][:count])
+        assert count * size <= found < (count + 0.5) * size

@@ -19,8 +19,8 @@ ORDER = [
     "splicing", "layers", "networks", "costs", "models", "treatments", "recipes",
     "images", "tfds_find", "tfds_source", "data", "stream",
     "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",
-    "checkpoints", "distributed", "programs", "jobs", "train", "train_stream",
-    "environment", "records", "saves", "workdir", "plan", "sweep", "api",
+    "checkpoints", "environment", "distributed", "programs", "jobs", "train", "train_stream",
+    "records", "saves", "workdir", "plan", "sweep", "api",
     "analysis", "page", "filters", "intervals", "effects", "compare", "published", "study", "answers",
     "style", "plots", "plots_training", "figures", "sections", "sections_answers", "report",
 ]  # fmt: skip

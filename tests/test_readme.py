@@ -27,10 +27,15 @@ def test_ci_runs_the_readmes_commands():
 @pytest.mark.parametrize("module", ["sweep", "prepare", "report"])
 def test_every_flag_exists(module):
     out = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", "--helpshort"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", f"experiments.{module}", "--helpshort"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     ).stdout
     known = set(re.findall(r"^\s+--(?:\[no\])?(\w+)", out, re.M))
-    commands = re.findall(rf"python -m experiments\.{module}([^`]*?)(?:\n```|`|\n(?=python))", README)
+    commands = re.findall(
+        rf"python -m experiments\.{module}([^`]*?)(?:\n```|`|\n(?=python))", README
+    )
     assert commands
     used = {flag for command in commands for flag in re.findall(r"--(\w+)", command)}
     assert used <= known

@@ -12,6 +12,7 @@ from yosinski_jax import analysis, checkpoints, data, networks, recipes, records
 from yosinski_jax.errors import UserError
 from yosinski_jax.models import Model
 from yosinski_jax.plan import Group, Settings
+from yosinski_jax.saves import Saves
 from yosinski_jax.sweep import Silent, Sweep
 from yosinski_jax.train import Trainer
 
@@ -224,6 +225,26 @@ def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch)
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     assert len(log.lines) == len(sweep.groups)
+
+
+def test_an_older_save_is_taken_where_the_newest_is_damaged(whole, tmp_path, monkeypatch):
+    write = records.write
+
+    def dying(folder, record):
+        raise Killed
+
+    monkeypatch.setattr(Saves, "busy", False)  # so every epoch is saved
+    monkeypatch.setattr(records, "write", dying)
+    with pytest.raises(Killed):
+        make(tmp_path, checkpoint_seconds=0.0).run()
+    monkeypatch.setattr(records, "write", write)
+    [group] = (tmp_path / "running").iterdir()
+    assert sorted(path.name for path in group.iterdir()) == ["1", "2"]
+    (group / "2" / "checksums.json").write_text("{")
+    log = Log()
+    assert table(make(tmp_path, display=log).run()) == table(whole[1])
+    assert "2/checksums.json: cannot be read" in log.lines[0]
+    assert "goes on after epoch 1 of 2" in log.lines[1]
 
 
 def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):
