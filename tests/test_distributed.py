@@ -42,7 +42,8 @@ settings = plan.Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), l
                          treatments=("base", "AnB"), images_per_class=20)
 made = sweep.Sweep(
     settings, data.load("digits"), lambda k: Model.of(networks.make("digits4", k, (7, 7, 1))),
-    sys.argv[1], trainer=train_stream.StreamTrainer, display=Slow(), checkpoint_seconds=0.0)
+    sys.argv[1], trainer=functools.partial(train_stream.StreamTrainer, devices=jax.devices()),
+    display=Slow(), checkpoint_seconds=0.0)
 try:
     rows = made.run()
 except sweep.Interrupted as e:

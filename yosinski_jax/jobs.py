@@ -176,6 +176,10 @@ class Training(Protocol):
         """Takes over, in every process, what process 0 restored."""
         ...
 
+    def close(self) -> None:
+        """Ends what works for it, such as processes that read."""
+        ...
+
     def results(self) -> list[Result]:
         """One result a job, in order. Waits for the devices."""
         ...

@@ -270,7 +270,8 @@ class Sweep:
         # population keeps its size, so that numbers stay equal.
         members = [m if m in pending else pending[0] for m in group.members]
         population = self.trainer.start([self._job(m) for m in members], group.replicas)
-        with Saves(self.folder / "running" / group.id) as saves:
+        saves = Saves(self.folder / "running" / group.id)
+        with contextlib.closing(population), saves:
             self._restore(population, saves)
             before, began = population.images, time.monotonic()
             self._advance(group, population, saves, pending)

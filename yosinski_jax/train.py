@@ -333,6 +333,9 @@ class Population:
     def synchronize(self) -> None:
         """Nothing to do: a population lives in one process."""
 
+    def close(self) -> None:
+        """Nothing to do: nothing works for it but the devices."""
+
     def results(self) -> list[Result]:
         """One result a job, in order. Waits for the devices."""
         self.wait()

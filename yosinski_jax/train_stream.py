@@ -34,6 +34,11 @@ from yosinski_jax.recipes import Recipe
 _STEPS = 4
 
 
+def _default_devices() -> list[Any]:
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return [d for d in jax.devices() if d.platform != "cpu" or d is first[d.process_index]]
+
+
 def fits_in_memory(dataset: Dataset) -> bool:
     """Whether all images, decoded, take at most a quarter of a device's memory, so that a `Trainer` may hold them."""
     if dataset.image_shape is None:
@@ -50,8 +55,9 @@ class StreamTrainer:
       recipe: how to train; "auto" precision is resolved here.
       dataset: where images are read from while training.
       seed: changes all random numbers of all jobs.
-      devices: each batch is cut over them; all devices of all processes by default. If their number
-        does not divide the batch, as many as do are used.
+      devices: each batch is cut over them; by default all devices of all processes, but of a CPU's
+        only the first, which uses all cores (CaffeNet: 2.7 times as fast as a device a core). If
+        their number does not divide the batch, as many as do are used.
       workers: processes on each host that read and decode; 0 for threads in this one.
       skip_corrupt: replace images that cannot be read instead of stopping.
       size: height and width that images are resized to; needed where sizes vary.
@@ -94,7 +100,7 @@ class StreamTrainer:
             )
         self.options = {"workers": workers, "skip_corrupt": skip_corrupt, "size": size}
         self.hosts = stream.Hosts(jax.process_index(), jax.process_count())
-        self.devices = self._devices(list(devices or jax.devices()))
+        self.devices = self._devices(list(devices or _default_devices()))
         mesh = jax.make_mesh(
             (len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices
         )
