@@ -15,7 +15,7 @@ from yosinski_jax import effects, intervals
 from yosinski_jax.treatments import grid
 
 _SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)
-_SEEDS = flags.DEFINE_list("seeds", ["3", "4", "8"], "numbers of split seeds to try")
+_SEEDS = flags.DEFINE_list("split_seeds", ["3", "4", "8"], "numbers of split seeds to try")
 _NOISE = flags.DEFINE_list("noise", ["normal", "skewed", "none_between"], "kinds of noise to try")
 
 #: True differences from the base by treatment at n = 1, 2, 3.

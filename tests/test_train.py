@@ -152,7 +152,7 @@ def test_evaluation_counts_every_test_image_once(monkeypatch, base, batch):
 
 
 def test_a_diverged_network_is_told_and_leaves_the_others_alone(base):
-    poisoned = jax.tree.map(lambda x: x * np.float32(np.inf), base.params)
+    poisoned = jax.tree.map(lambda x: np.full_like(x, np.inf), base.params)
     jobs = [Job("good", task(), 0, 1, base.params), Job("bad", task(), 0, 1, poisoned)]
     good, bad = train(shared(), jobs)
     assert bad.diverged_at_step is not None and good.diverged_at_step is None
