@@ -243,6 +243,11 @@ def _sweep(display):
         given = {"evaluate_steps": None} | given
     recipe = dataclasses.replace(recipe, **given).resolved()
     trainer, (height, width, channels) = _trainer(dataset)
+    if recipe.crop > min(height, width):
+        raise UserError(
+            f"--recipe={recipe.name} (for --network={network}): its crop of {recipe.crop}×{recipe.crop} does not fit "
+            f"images of {height}×{width}×{channels}; use larger images or choose another network and recipe"
+        )
     shape = (recipe.crop or height, recipe.crop or width, channels)
     split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
