@@ -89,7 +89,7 @@ def until_saved(processes, workdir):
             return
 
 
-def close(rows, expected):
+def check_close(rows, expected):
     for (name, curve, _), (other, wanted, _) in zip(rows, expected, strict=True):
         assert (name, curve["step"]) == (other, wanted["step"])
         np.testing.assert_allclose(curve["loss"], wanted["loss"], rtol=1e-4)
@@ -104,7 +104,7 @@ def alone(tmp_path_factory):
     return folder, finish(start(folder, 1))[0]
 
 
-def same_params(folder, other):
+def check_same_params(folder, other):
     for name in ("baseA", "baseB"):
         a, b = (checkpoints.load(f / "checkpoints" / "random-0" / name) for f in (folder, other))
         for layer in a:
@@ -113,8 +113,8 @@ def same_params(folder, other):
 
 def test_eight_devices_give_the_curve_of_one(alone, tmp_path):
     [rows] = finish(start(tmp_path, 8))
-    close(rows, alone[1])
-    same_params(tmp_path, alone[0])
+    check_close(rows, alone[1])
+    check_same_params(tmp_path, alone[0])
 
 
 def test_two_processes_killed_and_resumed_give_the_same(alone, tmp_path):
@@ -126,8 +126,8 @@ def test_two_processes_killed_and_resumed_give_the_same(alone, tmp_path):
     assert not list(tmp_path.glob("records/random-0/*2*")), "killed too late for this test"
     ours, theirs = finish(start(tmp_path, 1, count=2))
     assert ours == theirs, "every process knows the same results"
-    close(ours, alone[1])
-    same_params(tmp_path, alone[0])
+    check_close(ours, alone[1])
+    check_same_params(tmp_path, alone[0])
     assert len(list(tmp_path.glob("records/random-0/*.json"))) == 4
     assert not list(tmp_path.glob("running/*"))
 
@@ -141,7 +141,7 @@ def test_a_signal_to_one_stops_both_and_one_goes_on_alone(alone, tmp_path):
         _, err = process.communicate(timeout=120)
         assert process.returncode == 100 + signal.SIGTERM, err
     assert time.monotonic() - began < 120
-    close(finish(start(tmp_path, 2))[0], alone[1])
+    check_close(finish(start(tmp_path, 2))[0], alone[1])
 
 
 def test_an_error_of_process_0_ends_all(tmp_path):
