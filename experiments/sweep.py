@@ -66,6 +66,12 @@ _EVALUATE_EVERY = flags.DEFINE_integer(
 _PRECISION = flags.DEFINE_string(
     "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
 )
+_MIRROR = flags.DEFINE_bool(
+    "mirror", None, "mirror training images at random; default the recipe's"
+)
+_DROPOUT_IN_FROZEN = flags.DEFINE_bool(
+    "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
+)
 _IMAGES_PER_CLASS = flags.DEFINE_integer(
     "images_per_class",
     None,
@@ -233,6 +239,8 @@ def _sweep(display):
         "learning_rate": _LEARNING_RATE.value,
         "evaluate_every": _EVALUATE_EVERY.value,
         "precision": _PRECISION.value,
+        "mirror": _MIRROR.value,
+        "dropout_in_frozen": _DROPOUT_IN_FROZEN.value,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if "epochs" in given and "iterations" in given:

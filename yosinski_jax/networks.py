@@ -238,22 +238,22 @@ def caffenet64(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
             network for 64×64 and for 32×32.
         fc6, fc7: 2048 outputs, in place of 4096: fc6 sees a quarter of the inputs, and these
             datasets have a tenth of ImageNet's images.
-        Initial standard deviations of conv1, fc6, fc7 and fc8: CaffeNet's times the root of the
-            ratio of inputs per output (363/75, 9216/2304, 4096/2048), so that every layer scales
-            its input as CaffeNet's does.
+        Initial values: He's with biases 0 (fc8: CaffeNet's 0.01), for pixels of −1 … 1. CaffeNet's
+            shrink the signal to a quarter in every layer, and training stands at chance until the
+            upper layers have grown: a few of 450,000 iterations there, all of a short training here
+            (BUILD_NOTES.md).
 
-    Groups, pooling before normalisation, biases, dropout and the widths of conv1 … conv5 are
-    CaffeNet's. The normalisation presumes pixels on the scale 0 … 255, mean subtracted, as there.
+    Groups, pooling before normalisation, dropout and the widths of conv1 … conv5 are CaffeNet's.
     """
     stride = 2 if min(image_shape[:2]) >= 48 else 1
-    gaussian = 0.01 * math.sqrt(363 / 75), 0.005 * 2, 0.005 * math.sqrt(2), 0.01 * math.sqrt(2)
-    return (
-        Conv("conv1", 96, 5, stride, padding=2, pool=(3, 2), norm=True, std=gaussian[0]),
+    layers = (
+        Conv("conv1", 96, 5, stride, padding=2, pool=(3, 2), norm=True),
         *caffenet(classes, image_shape)[1:5],
-        Dense("fc6", 2048, dropout=0.5, std=gaussian[1], bias=1.0),
-        Dense("fc7", 2048, dropout=0.5, std=gaussian[2], bias=1.0),
-        Dense("fc8", classes, relu=False, std=gaussian[3]),
+        Dense("fc6", 2048, dropout=0.5),
+        Dense("fc7", 2048, dropout=0.5),
     )
+    last = Dense("fc8", classes, relu=False, std=0.01)
+    return (*(dataclasses.replace(layer, std=None, bias=0.0) for layer in layers), last)
 
 
 NETWORKS: dict[str, Callable[[int, Shape], tuple[Layer, ...]]] = {
