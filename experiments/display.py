@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,48 +9,13 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from experiments import planning
 from yosinski_jax.jobs import Training
 from yosinski_jax.plan import Group
 from yosinski_jax.sweep import Sweep
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CALLS = 180.0
-
-
-def describe(sweep: Sweep, done: int) -> str:
-    """The plan in a few lines: networks, programs, tasks, what is done, where it goes."""
-    s, pairs = sweep.settings, len(sweep.splits)
-    tasks = [sweep.task(planned) for planned in sweep.planned]
-    train, test = (
-        sorted({len(t.train_index) for t in tasks}),
-        sorted({len(t.test_index) for t in tasks}),
-    )
-    recipe = s.recipe
-    budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations} iterations"
-    span = lambda numbers: (
-        " or ".join(f"{n:,}" for n in numbers[:3]) + (" …" if len(numbers) > 3 else "")
-    )
-    classes = sorted({len(t.classes) for t in tasks})
-    lines = [
-        f"{s.dataset}, split {sweep.planned[0].split.name}: {len(sweep.planned)} networks, "
-        f"{len(sweep.planned) // pairs} for each of {pairs} {'pair' if pairs == 1 else 'pairs'} of tasks",
-        f"  treatments {', '.join(s.treatments)}; n = {', '.join(map(str, s.layers))}",
-        f"  network {s.network}; recipe {recipe.name}: {budget}, batch {recipe.batch_size}, "
-        f"learning rate {recipe.learning_rate:g}, {recipe.precision}",
-        f"  tasks of {span(classes)} classes, {span(train)} training and {span(test)} test images",
-    ]
-    kinds: dict[tuple[int, int], Counter] = {}
-    for group in sweep.groups:
-        count = kinds.setdefault((group.frozen, group.replicas), Counter())
-        count["networks"] += len(group.members)
-        count["populations"] += 1
-    for (frozen, replicas), count in sorted(kinds.items()):
-        lines.append(
-            f"  program with {frozen} frozen layers: {count['networks']} networks in {count['populations']} "
-            f"populations of {replicas}"
-        )
-    lines.append(f"  {done} done, {len(sweep.planned) - done} to train; workdir {sweep.folder}")
-    return "\n".join(lines)
 
 
 class Display:
@@ -85,7 +49,7 @@ class Display:
 
     def plan(self, sweep: Sweep, done: int) -> None:
         """Prints the plan and starts the bar."""
-        self._print(describe(sweep, done))
+        self._print(planning.describe(sweep, done))
         self._began = time.monotonic()
         self._work_all = sum(
             self._work(sweep, g)
@@ -106,7 +70,9 @@ class Display:
             self._bar.start()
 
     def _work(self, sweep: Sweep, group: Group) -> float:
-        images = len(sweep.task(group.members[0]).train_index) * len(group.members)
+        first = group.members[0]
+        steps, _ = sweep.trainer(first).schedule(len(sweep.task(first).train_index))
+        images = steps * sweep.recipe(first).batch_size * len(group.members)
         return images * (1 - group.frozen / sweep.settings.depth)
 
     def note(self, line: str) -> None:

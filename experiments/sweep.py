@@ -27,8 +27,9 @@ from experiments import cli
 
 _SPLIT = flags.DEFINE_string(
     "split",
-    "random",
-    "how classes are split into A and B: random, manmade_natural, or FILE.json with your own",
+    None,
+    "how classes are split into A and B: random, manmade_natural, or FILE.json with your own; all: no split, "
+    "networks on all classes; paper: all 163 networks of the paper. Default random; paper with --recipe=paper",
 )
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
@@ -40,10 +41,12 @@ _WORKDIR = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits, else 1",
+    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1",
 )
 _TREATMENTS = flags.DEFINE_list(
-    "treatments", None, "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB"
+    "treatments",
+    None,
+    "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB; base with --split=all",
 )
 _LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
 _PRESERVE = flags.DEFINE_list(
@@ -72,10 +75,18 @@ _MIRROR = flags.DEFINE_bool(
 _DROPOUT_IN_FROZEN = flags.DEFINE_bool(
     "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
 )
-_IMAGES_PER_CLASS = flags.DEFINE_integer(
+_IMAGES_PER_CLASS = flags.DEFINE_list(
     "images_per_class",
     None,
-    "train on the first so many images of each class; default 130 for digits, else all",
+    "train on the first so many images of each class; default 130 for digits, else all. With --split=all "
+    "several numbers, a network for each; with --split=paper those of the reduced data sets",
+)
+_HEAD = flags.DEFINE_enum(
+    "head",
+    None,
+    ["task", "dataset"],
+    "outputs: as many as the task has classes, or as the dataset has; default dataset with --recipe=paper, "
+    "as the published networks, else task",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "changes every random number but the splits'")
 _PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
@@ -138,7 +149,8 @@ def main() -> None:
     _use_all_cores()
     _join()
     # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
-    from experiments.display import Display, describe
+    from experiments import planning
+    from experiments.display import Display
     from yosinski_jax import distributed
     from yosinski_jax import sweep as library
 
@@ -150,7 +162,8 @@ def main() -> None:
         sweep = _sweep(display)
         if _PLAN.value:
             sweep.read_records()
-            print(describe(sweep, len(sweep.records)))
+            print(planning.describe(sweep, len(sweep.records)))
+            print(planning.priced(sweep))
             return
         try:
             sweep.run()
@@ -205,7 +218,9 @@ def _write(sweep) -> list[Path]:
     analysis.write_results(sweep.folder, records, [planned.as_json() for planned in sweep.planned])
     paths = [sweep.folder / "records", sweep.folder / "results.csv"]
     if records:
-        paths += plots.figure2(records, sweep.folder / "figure2")
+        first = sweep.planned[0].split.name
+        of = lambda split: [r for r in records if r["split"] == split]
+        paths += plots.figure2(of(first), sweep.folder / "figure2", whole=of("all"))
         if _REPORT.value:
             # Each figure as a file of its own takes as long as the rest: experiments.report makes them.
             paths.append(report.write_report(sweep.folder, figure_files=False))
@@ -215,22 +230,30 @@ def _write(sweep) -> list[Path]:
 def _print_table(sweep) -> None:
     from yosinski_jax import analysis
 
-    records = [sweep.records[planned.id] for planned in sweep.planned]
+    parts: dict[str, list[dict]] = {}
+    for planned in sweep.planned:
+        images = f", {planned.run.images} images of each class" if planned.run.images else ""
+        part = parts.setdefault(f"split {planned.split.name}{images}", [])
+        part.append(sweep.records[planned.id])
     print(
         f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}"
     )
-    print(analysis.format_table(analysis.summary_table(records)))
+    for title, records in parts.items():
+        if len(parts) > 1:
+            print(f"\n{title}")
+        print(analysis.format_table(analysis.summary_table(records)))
 
 
 def _sweep(display):
-    from yosinski_jax import data, networks, plan, recipes, splits, sweep, treatments
+    from yosinski_jax import data, networks, plan, recipes, sweep
     from yosinski_jax.errors import UserError
     from yosinski_jax.models import Model
 
     dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
     digits = dataset.name == "digits"
     network = _NETWORK.value or networks.default_network(dataset.name, dataset.image_shape)
-    recipe = recipes.get(_RECIPE.value or recipes.default_recipe(network))
+    recipe_name = _RECIPE.value or recipes.default_recipe(network)
+    split = _SPLIT.value or (plan.PAPER if _RECIPE.value == "paper" else "random")
     given = {
         "epochs": _EPOCHS.value,
         "batch_size": _BATCH_SIZE.value,
@@ -249,7 +272,10 @@ def _sweep(display):
         given = {"epochs": None, "iterations": None} | given
     if "evaluate_every" in given:
         given = {"evaluate_steps": None} | given
-    recipe = dataclasses.replace(recipe, **given).resolved()
+    recipe, reduced_recipe = (
+        dataclasses.replace(recipes.get(name), **given).resolved()
+        for name in (recipe_name, recipes.reduced(recipe_name))
+    )
     trainer, (height, width, channels) = _trainer(dataset)
     if recipe.crop > min(height, width):
         raise UserError(
@@ -257,38 +283,38 @@ def _sweep(display):
             f"images of {height}×{width}×{channels}; use larger images or choose another network and recipe"
         )
     shape = (recipe.crop or height, recipe.crop or width, channels)
-    split = splits.make_split(_SPLIT.value, dataset.label_names, 0, dataset.name)
+    head = _HEAD.value or ("dataset" if recipe_name == "paper" else "task")
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
     def model(classes: int) -> Model:
-        return Model.of(networks.make(network, classes, shape, dtype))
+        outputs = len(dataset.label_names) if head == "dataset" else classes
+        return Model.of(networks.make(network, outputs, shape, dtype))
 
-    seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits else 1)
+    paper = split == plan.PAPER
+    seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits or paper else 1)
     if seeds < 1:
         raise UserError(f"--seeds={seeds}: must be at least 1")
-    images_per_class = _IMAGES_PER_CLASS.value
-    if images_per_class is None and digits:
-        images_per_class = data.DIGITS_TRAIN_IMAGES
-    default = treatments.TREATMENTS if digits else treatments.TREATMENTS[:-1]
+    images_per_class, reduced = _images_per_class(split, digits)
     settings = plan.Settings(
         dataset=dataset.name,
-        split=_SPLIT.value,
+        split=split,
         network=network,
         recipe=recipe,
         depth=len(model(2).layer_names),
-        seeds=tuple(range(seeds)),
-        treatments=default
-        if _TREATMENTS.value is None
-        else treatments.parse_treatments(_TREATMENTS.value),
+        seeds=tuple(range(seeds)) if split != plan.ALL else (0,),
+        treatments=_treatments(split, digits),
         layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
         preserve=cli.whole_numbers("preserve", _PRESERVE.value),
         images_per_class=images_per_class,
+        reduced=reduced,
+        reduced_recipe=reduced_recipe if reduced and reduced_recipe != recipe else None,
+        head=head,
         seed=_SEED.value,
     )
     name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
-    if _IMAGES_PER_CLASS.value is not None:
-        name += f"-{_IMAGES_PER_CLASS.value}"
-    folder = Path(_WORKDIR.value or f"results/{name}-{split.name}-{recipe.name}")
+    if _IMAGES_PER_CLASS.value is not None and images_per_class:
+        name += f"-{images_per_class}"
+    folder = Path(_WORKDIR.value or f"results/{name}-{Path(split).stem}-{recipe.name}")
     _compile_cache(folder)
     return sweep.Sweep(
         settings,
@@ -302,6 +328,37 @@ def _sweep(display):
         command=shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
         extend=_EXTEND.value,
     )
+
+
+def _images_per_class(split: str, digits: bool) -> tuple[int | None, tuple[int, ...]]:
+    """Images of each class of a half, and those of reduced data sets."""
+    from yosinski_jax import data, plan, treatments
+    from yosinski_jax.errors import UserError
+
+    given = _IMAGES_PER_CLASS.value
+    numbers = cli.whole_numbers("images_per_class", given) if given else ()
+    if split == plan.PAPER:
+        return None, numbers or treatments.PAPER_REDUCED
+    if split == plan.ALL:
+        return (data.DIGITS_TRAIN_IMAGES if digits else None), numbers
+    if len(numbers) > 1:
+        raise UserError(
+            f"--images_per_class={','.join(map(str, numbers))}: several numbers go with --split=all and --split=paper; "
+            f"give one with --split={split}"
+        )
+    if numbers:
+        return numbers[0], ()
+    return (data.DIGITS_TRAIN_IMAGES if digits else None), ()
+
+
+def _treatments(split: str, digits: bool) -> tuple[str, ...]:
+    from yosinski_jax import plan, treatments
+
+    if _TREATMENTS.value is not None:
+        return treatments.parse_treatments(_TREATMENTS.value)
+    if split == plan.ALL:
+        return treatments.TREATMENTS[:1]
+    return treatments.TREATMENTS if digits and split != plan.PAPER else treatments.TREATMENTS[:-1]
 
 
 def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:

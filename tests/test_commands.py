@@ -56,6 +56,39 @@ def table(folder):
     ]
 
 
+def test_all_classes_with_reduced_data(tmp_path, capfd):
+    args = [
+        "--split=all",
+        "--images_per_class=9,20",
+        "--treatments=RnB",
+        "--layers=1",
+        "--batch_size=32",
+    ]
+    assert run(*args, "--epochs=2", workdir=tmp_path) == 0
+    out = capfd.readouterr().out
+    assert "digits, split all: 4 networks" in out
+    assert "split all, 9 images of each class\nn  " in out
+    names = {row["name"]: row for row in table(tmp_path)}
+    assert set(names) == {"baseAll-0009", "baseAll-0020", "R1all-0009", "R1all-0020"}
+    assert {row["train_images"] for row in names.values()} == {"90", "200"}
+    assert names["R1all-0009"]["images_per_class"] == "9"
+    assert "all-0/baseAll-0009" in (tmp_path / "report.html").read_text()
+
+
+def test_plan_prices_every_network(tmp_path, capfd):
+    assert run(*SMALL, "--plan", workdir=tmp_path) == 0
+    lines = capfd.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("network"))
+    rows = [line.split() for line in lines[at + 2 : at + 2 + len(NAMES)]]
+    assert {row[0] for row in rows} == {f"random-0/{name}" for name in NAMES}
+    # conv1 and conv2 have 160 + 4,640 parameters, fc3 and fc4 8,256 + 325; 200 images in batches of 64.
+    a2b = next(row for row in rows if row[0] == "random-0/A2B")
+    assert a2b[1:5] == ["random-0/baseA", "8,581", "4,800", "6"]
+    text = "\n".join(lines)
+    assert "compute: " in text and "memory: " in text and "disk: at most " in text
+    assert not (tmp_path / "records").exists()
+
+
 def test_what_is_printed_and_written(tmp_path, capfd):
     assert run(*SMALL, workdir=tmp_path) == 0
     out, err = capfd.readouterr()
@@ -122,8 +155,12 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--learning_rate=-0.1"], "--learning_rate=-0.1: must be a number above 0"),
         (["--seeds=0"], "--seeds=0: must be at least 1"),
         (["--seeds=-1"], "--seeds=-1: must be at least 1"),
-        (["--batch_size=1000"], "--batch_size=1000: is larger than a task of 200 training images; use at most 200"),
+        (["--batch_size=1000"], "--batch_size=1000: is larger than the task of random-0/baseA, 200 training images"),
         (["--images_per_class=0"], "--images_per_class=0: must be at least 1"),
+        (["--images_per_class=5,9"], "--images_per_class=5,9: several numbers go with --split=all"),
+        (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies from another task, but --split=all"),
+        (["--split=all", "--treatments=RnB", "--preserve=1"], "--preserve=1: does not go with --split=all"),
+        (["--split=paper"], "--split=paper: not known for dataset digits"),
         (["--replicas=few"], "--replicas=few: must be auto or a whole number"),
         (["--feature_cache=big"], "--feature_cache=big: must be auto, off or a number of bytes"),
         (["--workdir={tmp}/file"], "--workdir={tmp}/file: is a file; choose a folder"),

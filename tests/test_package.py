@@ -20,7 +20,7 @@ ORDER = [
     "images", "tfds_find", "tfds_source", "data", "stream",
     "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",
     "checkpoints", "environment", "distributed", "programs", "jobs", "train", "train_stream",
-    "records", "saves", "workdir", "plan", "sweep", "api",
+    "records", "saves", "workdir", "plan", "sweep", "pricing", "api",
     "analysis", "page", "filters", "intervals", "effects", "compare", "published", "study", "answers",
     "style", "plots", "plots_training", "figures", "sections", "sections_answers", "report",
 ]  # fmt: skip

@@ -16,6 +16,10 @@ from yosinski_jax.treatments import TREATMENTS, Run, grid, parse, parse_treatmen
         ("B2A", "AnB", "B", "A", 2, 2, 2),
         ("R1A", "RnB", None, "A", 1, 1, 0),
         ("A3Bp2", "AnB", "A", "B", 3, 3, 5),
+        ("baseAll", "base", None, "all", 0, 0, 0),
+        ("baseAll-0250", "base", None, "all", 0, 0, 0),
+        ("R3all", "RnB", None, "all", 3, 3, 0),
+        ("R3all-1300", "RnB", None, "all", 3, 3, 0),
     ],
 )
 def test_paper_names(name, treatment, source, target, n, frozen, copied):
@@ -25,7 +29,7 @@ def test_paper_names(name, treatment, source, target, n, frozen, copied):
     assert run.waits_for == (f"base{source}" if source else None)
 
 
-@pytest.mark.parametrize("name", ["", "base", "C3B", "A3", "A3B++", "baseC"])
+@pytest.mark.parametrize("name", ["", "base", "C3B", "A3", "A3B++", "baseC", "A3all", "R3B-0250"])
 def test_parse_refuses(name):
     with pytest.raises(UserError, match="not of the form"):
         parse(name)
@@ -60,3 +64,16 @@ def test_run_checks_itself():
         Run("base", "A", 1)
     with pytest.raises(ValueError, match="preserved layers"):
         Run("AnB+", "A", 1, preserve=1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"treatment": "AnB", "target": "all", "n": 1},
+        {"treatment": "base", "target": "B", "images": 5},
+        {"treatment": "base", "target": "all", "images": 0},
+    ],
+)
+def test_networks_on_all_classes_copy_nothing(fields):
+    with pytest.raises(ValueError, match=r"all|images"):
+        Run(**fields)

@@ -226,7 +226,7 @@ def figure_3(studies: Sequence[Study]) -> list[Item]:
         )
     for split in [*ours.splits, "all"]:
         series = plots.random_features(ours.of(split), ours.statistic)
-        title = "" if split in ("all", ours.splits[0]) else f" ({split_title(split)})"
+        title = "" if split in ("all", ours.first) else f" ({split_title(split)})"
         items += _figure_3_item(
             f"figure3_random_features_{split}",
             f"Random features{title}.",
@@ -277,7 +277,7 @@ def _drops(study: Study, other: bool) -> list[plots.Series]:
         label = f"{prefix}{split_title(split)}, transferred"
         series += plots.drop_series(mine, "AnB", study.statistic, label, color, marker, line)
         label = f"{prefix}random features" + (
-            f", {split_title(split)}" if split not in ("all", study.splits[0]) else ""
+            f", {split_title(split)}" if split not in ("all", study.first) else ""
         )
         series += plots.drop_series(mine, "RnB", study.statistic, label, "#6b7480", "s", "-.")
     if other:

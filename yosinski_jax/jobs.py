@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from yosinski_jax.costs import StepCost
 from yosinski_jax.data import Task
 from yosinski_jax.models import Model
 from yosinski_jax.programs import Program, State
@@ -193,8 +194,25 @@ class Trains(Protocol):
         """Gives the network for a number of classes."""
         ...
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one image as the network gets it."""
+        ...
+
     def replicas(self, task: Task, frozen: int) -> int:
         """Networks to train together, if nothing else is asked for."""
+        ...
+
+    def caches(self, task: Task, frozen: int) -> bool:
+        """Whether the output of a frozen prefix is computed once instead of at every step."""
+        ...
+
+    def schedule(self, images: int) -> tuple[int, int]:
+        """Steps and evaluations of a job whose task has so many training images."""
+        ...
+
+    def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
+        """Bytes that a group of so many jobs takes on a device, the images among them, and the devices it uses."""
         ...
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> Training:

@@ -3,12 +3,21 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from yosinski_jax import treatments
 from yosinski_jax.errors import UserError
 from yosinski_jax.recipes import Recipe
-from yosinski_jax.splits import Split
+from yosinski_jax.splits import AllClasses, Split, make_split
+
+#: A split of `Settings` that stands for all of the paper's at once.
+PAPER = "paper"
+#: A split of `Settings` that stands for none: networks on all classes.
+ALL = treatments.ALL
+
+
+GRID = ("seeds", "treatments", "layers", "preserve", "reduced")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +26,21 @@ class Settings:
 
     Attributes:
       dataset: name of the data.
-      split: "random", "manmade_natural", or the path of a JSON file with the classes of A and B.
+      split: "random", "manmade_natural", or the path of a JSON file with the classes of A and B;
+        "all" for networks on all classes; "paper" for the 163 networks of the paper.
       network: name of the network.
-      recipe: how every network is trained.
+      recipe: how every network is trained, but those on reduced data.
       depth: number of layers of the network.
       seeds: the split seeds; one pair of tasks each.
       treatments: among `treatments.TREATMENTS`, base among them.
       layers: the values of n, 1 … depth − 1.
       preserve: values of p (1, 2) for networks with preserved layers.
-      images_per_class: training images of each class; None for all.
+      images_per_class: training images of each class of a half; None for all.
+      reduced: training images of each class of networks on all classes, each for networks of its
+        own; where `split` is "all" and this is empty, one network on all images.
+      reduced_recipe: how networks on reduced data are trained; as the others if None.
+      head: "task" for as many outputs as a task has classes, "dataset" for as many as the dataset
+        has, as the published networks.
       seed: changes every random number of the sweep but the splits'.
       halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a
         changed file is noticed.
@@ -41,6 +56,9 @@ class Settings:
     layers: tuple[int, ...] = ()
     preserve: tuple[int, ...] = ()
     images_per_class: int | None = None
+    reduced: tuple[int, ...] = ()
+    reduced_recipe: Recipe | None = None
+    head: str = "task"
     seed: int = 0
     halves: tuple[tuple[str, ...], ...] = ()
 
@@ -57,13 +75,30 @@ class Settings:
             )
         if any(p not in (1, 2) for p in self.preserve):
             raise UserError(f"--preserve={','.join(map(str, self.preserve))}: must be 1, 2 or 1,2")
-        if self.images_per_class is not None and self.images_per_class < 1:
-            raise UserError(f"--images_per_class={self.images_per_class}: must be at least 1")
+        for count in (self.images_per_class, *self.reduced):
+            if count is not None and count < 1:
+                raise UserError(f"--images_per_class={count}: must be at least 1")
+        if self.reduced and self.split not in (ALL, PAPER):
+            raise UserError(
+                f"--images_per_class={','.join(map(str, self.reduced))}: several numbers go with --split=all "
+                f"and --split=paper; give one number with --split={self.split}"
+            )
+        copying = [t for t in self.treatments if t not in ("base", "RnB")]
+        if self.split == ALL and copying:
+            raise UserError(
+                f"--treatments={','.join(copying)}: copies from another task, but --split=all has only one; "
+                "choose from base,RnB"
+            )
+        if self.preserve and self.split in (ALL, PAPER):
+            raise UserError(
+                f"--preserve={','.join(map(str, self.preserve))}: does not go with --split={self.split}; "
+                "choose --split=random or --split=manmade_natural"
+            )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that every record shares; the grid (seeds, treatments, layers) is not among them."""
+        """The settings that every record shares; the grid (what `GRID` names) is not among them."""
         fields = dataclasses.asdict(self)
-        for name in ("seeds", "treatments", "layers", "preserve"):
+        for name in GRID:
             del fields[name]
         return fields
 
@@ -73,15 +108,12 @@ class Settings:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-GRID = ("seeds", "treatments", "layers", "preserve")
-
-
 @dataclasses.dataclass(frozen=True)
 class Planned:
     """One network of a sweep: a run on one pair of tasks."""
 
     run: treatments.Run
-    split: Split
+    split: Split | AllClasses
 
     @property
     def id(self) -> str:
@@ -100,6 +132,7 @@ class Planned:
             "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
             "source": self.run.source, "target": self.run.target,
             "split": self.split.name, "split_seed": self.split.seed,
+            "images_per_class": self.run.images,
         }  # fmt: skip
 
 
@@ -120,3 +153,44 @@ class Group:
         """A short name for files, the same whenever the same group is planned."""
         text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
         return f"k{self.frozen}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") -> list[Planned]:
+    """Every network that the settings ask for, pair of tasks by pair of tasks, bases first.
+
+    Args:
+      settings: what is asked for.
+      label_names: of all classes of the dataset.
+      dataset: its name, for errors.
+
+    Raises:
+      UserError: a split does not go with the classes.
+    """
+
+    def split(kind: str, seed: int) -> Split:
+        return make_split(kind, label_names, seed, dataset)
+
+    def on_all(images: Sequence[int | None]) -> list[Planned]:
+        whole = AllClasses(tuple(sorted(label_names)))
+        runs = treatments.all_classes(settings.treatments, settings.layers, images)
+        return [Planned(run, whole) for run in runs]
+
+    if settings.split == ALL:
+        return on_all(settings.reduced or (None,))
+    if settings.split == PAPER:
+        pairs = [split("random", seed) for seed in settings.seeds]
+        try:
+            pairs.append(split("manmade_natural", 0))
+        except UserError as e:
+            raise UserError(str(e).replace("--split=manmade_natural", "--split=paper", 1)) from e
+        halves = [
+            Planned(run, pair)
+            for pair in pairs
+            for run in treatments.paper_half(pair.name, pair.seed, settings.layers)
+            if run.treatment in settings.treatments
+        ]
+        reduced = [p for p in on_all(settings.reduced) if not p.run.n]
+        return halves + on_all((None,)) + reduced
+    grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+    pairs = [split(settings.split, seed) for seed in settings.seeds]
+    return [Planned(run, pair) for pair in pairs for run in grid]

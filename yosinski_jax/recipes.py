@@ -171,6 +171,22 @@ RECIPES = {
             subtract_mean=True,
             bgr=True,
         ),
+        # Its solver files for the reduced data sets, all twelve alike.
+        Recipe(
+            "paper_reduced",
+            learning_rate=0.0125,
+            batch_size=256,
+            iterations=200_000,
+            caffe_momentum=True,
+            weight_decay=5e-4,
+            bias_rate=2.0,
+            drop_every=64_000,
+            evaluate_steps=1_000,
+            crop=227,
+            mirror=True,
+            subtract_mean=True,
+            bgr=True,
+        ),
         # The paper's recipe at the scale of Tiny ImageNet: half its batch, no crop of images that are
         # small already, the rate dropped after two fifths and four fifths of 40 × 500 images, and
         # pixels of −1 … 1, which the network's initial values are made for.
@@ -205,3 +221,8 @@ def default_recipe(network: str) -> str:
     return {"digits4": "digits", "caffenet": "paper", "caffenet64": "caffenet64"}.get(
         network, "cifar"
     )
+
+
+def reduced(name: str) -> str:
+    """Name of the preset that goes with the preset `name` for reduced data sets."""
+    return {"paper": "paper_reduced"}.get(name, name)

@@ -98,7 +98,7 @@ def write_study(
                 stem = output / "figures" / item.name
                 style.save(item.figure, stem, ("png", "pdf"))
                 write_atomically(stem.with_name(f"{item.name}.svg"), svg)
-        first = study.splits[0]
+        first = study.first
         if study.of(first):
             plots.figure2(study.of(first), output / "figure2", study.statistic, study.of("all"))
     return path

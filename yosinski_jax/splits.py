@@ -83,6 +83,27 @@ class Split:
         return self.A if task == "A" else self.B
 
 
+@dataclasses.dataclass(frozen=True)
+class AllClasses:
+    """No split: every class in one task, "all".
+
+    Attributes:
+        classes: all label names, sorted.
+        name: "all".
+        seed: 0.
+    """
+
+    classes: tuple[str, ...]
+    name: str = "all"
+    seed: int = 0
+
+    def half(self, task: str) -> tuple[str, ...]:
+        """Returns all label names, for the task "all"."""
+        if task != self.name:
+            raise ValueError(f"the only task is 'all', not {task!r}")
+        return self.classes
+
+
 def make_split(kind: str, label_names: Sequence[str], seed: int, dataset: str = "") -> Split:
     """Divides the classes of a dataset into two tasks.
 

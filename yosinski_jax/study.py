@@ -66,6 +66,11 @@ class Study:
         names = {r["split"] for r in (*self.records, *self.plan)} - {"all"}
         return sorted(names, key=lambda s: (s != "random", s))
 
+    @property
+    def first(self) -> str:
+        """The split that stands in front; "all" where there is none into A and B."""
+        return (self.splits or ["all"])[0]
+
     def of(self, split: str) -> list[dict]:
         """The records of one split; of "all", those on all images only."""
         mine = [r for r in self.records if r["split"] == split]

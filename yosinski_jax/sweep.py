@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from yosinski_jax import checkpoints, distributed, environment, records, treatments, workdir
+from yosinski_jax import checkpoints, distributed, environment, records, workdir
 from yosinski_jax.data import Dataset, Task, make_task
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, Result, Training, Trains
 from yosinski_jax.models import Model
-from yosinski_jax.plan import GRID, Group, Planned, Settings
+from yosinski_jax.plan import GRID, Group, Planned, Settings, networks
+from yosinski_jax.recipes import Recipe
 from yosinski_jax.saves import Saves
-from yosinski_jax.splits import make_split
 from yosinski_jax.train import Trainer
 
 
@@ -95,32 +95,25 @@ class Sweep:
         command: str = "",
         extend: bool = False,
     ):
-        settings = dataclasses.replace(settings, recipe=settings.recipe.resolved())
+        recipe, reduced = settings.recipe.resolved(), settings.reduced_recipe
+        settings = dataclasses.replace(
+            settings, recipe=recipe, reduced_recipe=reduced and reduced.resolved()
+        )
         self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
         make = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
-        self.trainer: Trains = make(model, settings.recipe, dataset, seed=settings.seed)
+        self._trainer: Callable[[Recipe], Trains] = functools.cache(
+            lambda recipe: make(model, recipe, dataset, seed=settings.seed)
+        )
         self.display = display if display and distributed.leader() else Silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.command, self.extend = command, extend
-        self.splits = {
-            seed: make_split(settings.split, dataset.label_names, seed, dataset.name)
-            for seed in settings.seeds
-        }
-        first = self.splits[settings.seeds[0]]
+        self.planned = networks(settings, dataset.label_names, dataset.name)
+        first = self.planned[0].split
         if settings.split.endswith(".json"):
-            self.settings = dataclasses.replace(
-                settings, split=first.name, halves=(first.A, first.B)
-            )
-        self._tasks = {
-            (seed, half): make_task(dataset, split.half(half), settings.images_per_class)
-            for seed, split in self.splits.items()
-            for half in treatments.HALVES
-        }
+            halves = (first.half("A"), first.half("B"))
+            self.settings = dataclasses.replace(settings, split=first.name, halves=halves)
+        self._tasks: dict[tuple, Task] = {}
         self._check_batch()
-        grid = treatments.grid(
-            settings.treatments, settings.layers, settings.preserve, settings.depth
-        )
-        self.planned = [Planned(run, split) for split in self.splits.values() for run in grid]
         self.groups = self._group(replicas)
         self.records: dict[str, dict[str, Any]] = {}
         self._bases: dict[str, Any] = {}
@@ -128,16 +121,35 @@ class Sweep:
         self.trained = 0
 
     def _check_batch(self) -> None:
-        smallest = min(len(task.train_index) for task in self._tasks.values())
-        if self.settings.recipe.batch_size > smallest:
-            raise UserError(
-                f"--batch_size={self.settings.recipe.batch_size}: is larger than a task of {smallest} training images; "
-                f"use at most {smallest}"
-            )
+        for planned in self.planned:
+            batch, images = self.recipe(planned).batch_size, len(self.task(planned).train_index)
+            if batch > images:
+                raise UserError(
+                    f"--batch_size={batch}: is larger than the task of {planned.id}, {images} training images; "
+                    f"use at most {images}"
+                )
 
     def task(self, planned: Planned) -> Task:
         """The task that a network is trained on."""
-        return self._tasks[planned.split.seed, planned.run.target]
+        split, run = planned.split, planned.run
+        name = (split.name, split.seed, run.target, run.images)
+        if name not in self._tasks:
+            images = run.images or self.settings.images_per_class
+            self._tasks[name] = make_task(self.dataset, split.half(run.target), images)
+        return self._tasks[name]
+
+    def recipe(self, planned: Planned) -> Recipe:
+        """How a network is trained."""
+        reduced = self.settings.reduced_recipe if planned.run.images else None
+        return reduced or self.settings.recipe
+
+    def trainer(self, planned: Planned) -> Trains:
+        """What trains a network."""
+        return self._trainer(self.recipe(planned))
+
+    def model(self, planned: Planned) -> Model:
+        """A network with its layers."""
+        return self.trainer(planned).model(len(self.task(planned).classes))
 
     def _group(self, replicas: int | None) -> list[Group]:
         """Bases first; then by number of frozen layers, so that a program is compiled once and used up."""
@@ -146,6 +158,7 @@ class Sweep:
             task, run = self.task(planned), planned.run
             key = (
                 run.treatment != "base",
+                self.recipe(planned).name,
                 run.frozen,
                 len(task.classes),
                 len(task.train_index),
@@ -154,7 +167,8 @@ class Sweep:
             alike.setdefault(key, []).append(planned)
         groups = []
         for _, members in sorted(alike.items()):
-            size = replicas or self.trainer.replicas(self.task(members[0]), members[0].run.frozen)
+            first = members[0]
+            size = replicas or self.trainer(first).replicas(self.task(first), first.run.frozen)
             # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by
             # one program.
             count = -(-len(members) // size)
@@ -243,7 +257,7 @@ class Sweep:
 
     def _load_base(self, name: str, record: Mapping[str, Any], layers: int) -> Any:
         path = self.folder / "checkpoints" / name
-        model = self.trainer.model(len(record["classes"]))
+        model = self.model(next(p for p in self.planned if p.id == name))
         params = checkpoints.load_layers(path, model.layer_names[:layers])
         if checkpoints.noted_checksum(path) != record.get("params_sha256"):
             raise checkpoints.DamagedCheckpoint(f"{path}: is not the network of its record")
@@ -252,7 +266,8 @@ class Sweep:
     def _job(self, planned: Planned) -> Job:
         # Without epochs, rates or sizes: two sweeps that differ in those start from the same
         # values.
-        key = f"{self.settings.dataset}/{self.settings.network}/{self.settings.recipe.name}/{planned.id}"
+        recipe = self.recipe(planned).name
+        key = f"{self.settings.dataset}/{self.settings.network}/{recipe}/{planned.id}"
         # Processes that did not read the base are told its values by process 0.
         base = self._bases.get(planned.waits_for) if planned.waits_for else None
         return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
@@ -269,7 +284,9 @@ class Sweep:
         # that a save of the group fits however many of its records were written since, and the
         # population keeps its size, so that numbers stay equal.
         members = [m if m in pending else pending[0] for m in group.members]
-        population = self.trainer.start([self._job(m) for m in members], group.replicas)
+        population = self.trainer(group.members[0]).start(
+            [self._job(m) for m in members], group.replicas
+        )
         saves = Saves(self.folder / "running" / group.id)
         with contextlib.closing(population), saves:
             self._restore(population, saves)
@@ -342,7 +359,7 @@ class Sweep:
         ):
             folder = self.folder / "checkpoints" / planned.id
             checkpoints.save(folder, result.params)
-            self._save_filters(folder, result)
+            self._save_filters(folder, self.model(planned), result)
         record = self._as_record(planned, result, seconds, rate)
         if distributed.leader():
             records.write(self.folder, record)
@@ -350,9 +367,8 @@ class Sweep:
         self.trained += 1
         self.display.recorded(self, record)
 
-    def _save_filters(self, folder: Path, result: Result) -> None:
+    def _save_filters(self, folder: Path, model: Model, result: Result) -> None:
         """The first layer's kernel as a plain array, for reports, which do not import jax."""
-        model = self.trainer.model(len(self._tasks[self.settings.seeds[0], "A"].classes))
         leaves = jax.tree.leaves(model.subtree(result.params, model.layer_names[0]))
         kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
         if kernel is not None:
@@ -364,9 +380,10 @@ class Sweep:
         task, settings = self.task(planned), self.settings
         common = {
             "schema": records.SCHEMA, **planned.as_json(),
-            "dataset": settings.dataset, "network": settings.network, "recipe": settings.recipe.name,
-            "seed": settings.seed, "layers": list(self.trainer.model(len(task.classes)).layer_names),
-            "classes": list(task.classes), "images_per_class": settings.images_per_class,
+            "dataset": settings.dataset, "network": settings.network, "recipe": self.recipe(planned).name,
+            "seed": settings.seed, "layers": list(self.model(planned).layer_names),
+            "classes": list(task.classes),
+            "images_per_class": planned.run.images or settings.images_per_class,
             "train_images": len(task.train_index), "test_images": len(task.test_index),
             "settings_digest": settings.digest, "environment": environment.describe(),
             "seconds": round(seconds, 3), "images_per_second": round(rate, 1),

@@ -16,6 +16,7 @@ the layers above are trained.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yosinski_jax import layers as layer_ops
+from yosinski_jax.costs import StepCost
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_of, summarize
@@ -79,10 +81,13 @@ class Trainer:
 
     def mesh(self, replicas: int) -> Mesh:
         """The devices that a population of that size uses, along one axis `replica`."""
-        count = max(n for n in range(1, len(self.devices) + 1) if replicas % n == 0)
+        count = self._device_count(replicas)
         return jax.make_mesh(
             (count,), ("replica",), axis_types=(AxisType.Auto,), devices=self.devices[:count]
         )
+
+    def _device_count(self, replicas: int) -> int:
+        return max(n for n in range(1, len(self.devices) + 1) if replicas % n == 0)
 
     def images(self, mesh: Mesh) -> dict[str, jax.Array]:
         """All images of the dataset, on each device of the mesh."""
@@ -146,6 +151,22 @@ class Trainer:
             fit = self.feature_bytes * devices // self.feature_size(task, frozen)
             most = max(1, min(most, fit))
         return most
+
+    def schedule(self, images: int) -> tuple[int, int]:
+        """Steps and evaluations of a job whose task has so many training images."""
+        epochs = self.recipe.epochs_for(images)
+        steps = epochs * self.recipe.steps_per_epoch(images)
+        return steps, -(-epochs // self.recipe.evaluate_every)
+
+    def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
+        """Bytes that a population of so many jobs takes on a device, the images among them, and the devices it uses."""
+        count = self._device_count(replicas)
+        features = self.feature_size(task, frozen) if self.caches(task, frozen) else 0
+        assert self.dataset.image_shape is not None
+        images = len(self.dataset.train) + len(self.dataset.test)
+        held = images * math.prod(self.dataset.image_shape)
+        each = step.state_bytes + step.activation_bytes + features
+        return held + replicas // count * each, count
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "Population":
         """A population ready to train its first epoch.

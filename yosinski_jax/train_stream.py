@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 
 from yosinski_jax import distributed, environment, stream
 from yosinski_jax import layers as layer_ops
+from yosinski_jax.costs import StepCost
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_of, summarize
@@ -32,6 +34,8 @@ from yosinski_jax.recipes import Recipe
 # Steps dispatched by one `advance`. A fixed number, because all processes must agree on it; small,
 # because a sweep that is asked to stop does so between two of them.
 _STEPS = 4
+# The batch in use and those that are on their way to the devices (`stream.prefetch`).
+_BATCHES_ON_DEVICES = 3
 
 
 def _default_devices() -> list[Any]:
@@ -128,6 +132,18 @@ class StreamTrainer:
         """Networks to train together: one, on all devices."""
         del task, frozen
         return 1
+
+    def schedule(self, images: int) -> tuple[int, int]:
+        """Steps and evaluations of a job whose task has so many training images."""
+        steps = self.recipe.steps_for(images)
+        return steps, -(-steps // self.recipe.steps_to_evaluation(images))
+
+    def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
+        """Bytes that a job takes on a device (state, activations, batches on their way), and the devices it uses."""
+        del task, frozen, replicas
+        batches = _BATCHES_ON_DEVICES * self.recipe.batch_size * math.prod(self.streamed_shape)
+        count = len(self.devices)
+        return step.state_bytes + (step.activation_bytes + batches) // count, count
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "StreamRun":
         """One job, ready for its first step.

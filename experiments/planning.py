@@ -1,0 +1,129 @@
+"""What a sweep is going to do and what that costs, as text."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+
+from experiments.benchmarks import measure
+from yosinski_jax import environment, pricing
+from yosinski_jax.sweep import Sweep
+
+
+def describe(sweep: Sweep, done: int) -> str:
+    """The plan in a few lines: networks, programs, tasks, what is done, where it goes."""
+    s = sweep.settings
+    pairs = Counter(f"{p.split.name}-{p.split.seed}" for p in sweep.planned)
+    tasks = [sweep.task(planned) for planned in sweep.planned]
+    if len(set(pairs.values())) == 1 and s.split != "all":
+        count = len(pairs)
+        of = f"{len(sweep.planned) // count} for each of {count} {'pair' if count == 1 else 'pairs'} of tasks"
+    else:
+        of = ", ".join(
+            f"{count} of {name.removesuffix('all-0') or 'all classes'}"
+            for name, count in pairs.items()
+        )
+    lines = [
+        f"{s.dataset}, split {s.split}: {len(sweep.planned)} networks, {of}",
+        f"  treatments {', '.join(s.treatments)}; n = {', '.join(map(str, s.layers))}",
+    ]
+    recipes = {recipe: None for recipe in map(sweep.recipe, sweep.planned)}
+    for recipe in recipes:
+        budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations:,} iterations"
+        lines.append(
+            f"  network {s.network}; recipe {recipe.name}: {budget}, batch {recipe.batch_size}, "
+            f"learning rate {recipe.learning_rate:g}, {recipe.precision}"
+        )
+    lines.append(
+        f"  tasks of {_span([len(t.classes) for t in tasks])} classes, "
+        f"{_span([len(t.train_index) for t in tasks])} training and {_span([len(t.test_index) for t in tasks])} test images"
+    )
+    kinds: dict[tuple[int, int], Counter] = {}
+    for group in sweep.groups:
+        count = kinds.setdefault((group.frozen, group.replicas), Counter())
+        count["networks"] += len(group.members)
+        count["populations"] += 1
+    for (frozen, replicas), count in sorted(kinds.items()):
+        lines.append(
+            f"  program with {frozen} frozen layers: {count['networks']} networks in {count['populations']} "
+            f"populations of {replicas}"
+        )
+    lines.append(f"  {done} done, {len(sweep.planned) - done} to train; workdir {sweep.folder}")
+    return "\n".join(lines)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    found = sorted(set(numbers))
+    return " or ".join(f"{n:,}" for n in found[:3]) + (" …" if len(found) > 3 else "")
+
+
+def priced(sweep: Sweep) -> str:
+    """Every network with its costs, and the totals for the devices found.
+
+    Measures for about a second how fast these devices multiply matrices.
+    """
+    prices = [pricing.price(sweep, planned) for planned in sweep.planned]
+    rows = [
+        [
+            p.planned.id, p.planned.waits_for or "", f"{p.step.parameters_trained:,}",
+            f"{p.step.parameters_frozen:,}", f"{p.steps:,}", _count(p.step.flops, "FLOP"),
+            _bytes(p.step.traffic_bytes), _count(p.flops, "FLOP"),
+        ]
+        for p in prices
+    ]  # fmt: skip
+    header = [
+        "network",
+        "waits for",
+        "trained",
+        "frozen",
+        "steps",
+        "a step",
+        "moved a step",
+        "in all",
+    ]
+    return "\n".join(["", measure.table(header, rows), "", *_totals(sweep, prices)])
+
+
+def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
+    import jax
+
+    total = pricing.total(sweep, prices)
+    devices = jax.local_devices()
+    cpu = devices[0].platform == "cpu"
+    peak = measure.matmul_peak(sweep.settings.recipe.precision)()
+    # The devices of a CPU share its memory.
+    memory = total.device_bytes * (total.devices if cpu else 1)
+    free = shutil.disk_usage(
+        next(p for p in (sweep.folder.absolute(), *sweep.folder.absolute().parents) if p.exists())
+    ).free
+    found = f"{len(devices)} × {devices[0].device_kind}"
+    return [
+        f"compute: {_count(total.flops, 'FLOP')}; at least {_duration(total.flops / peak)} on {found}, which multiply "
+        f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a part of that",
+        f"memory: {_bytes(memory)} for the largest group, of {_bytes(environment.memory())} "
+        + ("on this machine" if cpu else "on each device"),
+        f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}, {_bytes(free)} free there",
+    ]
+
+
+def _count(value: float, unit: str) -> str:
+    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if abs(value) < 1000 or prefix == "Z":
+            return f"{value:.3g} {prefix}{unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def _bytes(value: float) -> str:
+    return _count(value, "B")
+
+
+def _duration(seconds: float) -> str:
+    for limit, size, unit in (
+        (120, 1, "s"),
+        (7200, 60, "min"),
+        (172_800, 3600, "h"),
+        (3e8, 86_400, "days"),
+    ):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 31_557_600:.3g} years"
