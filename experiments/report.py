@@ -8,8 +8,6 @@ python -m experiments.report --workdir=DIR --compare=published --compare=OTHER_D
 other studies laid on it
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from experiments import cli
@@ -34,20 +32,21 @@ def main() -> None:
     """Reads, computes, writes."""
     from yosinski_jax import report
     from yosinski_jax.errors import UserError
+    from yosinski_jax.paths import as_path
 
     if _PUBLISHED.value == bool(_WORKDIR.value):
         raise UserError(
             "--workdir, --published: give one of the two, the folder of a sweep or --published"
         )
     if _PUBLISHED.value:
-        folder = Path(_OUTPUT.value or "results/published")
+        folder = as_path(_OUTPUT.value or "results/published", "--output")
         path = report.write_published(
             folder, statistic=_STATISTIC.value, comparisons=_COMPARE.value
         )
     else:
         if _OUTPUT.value:
             raise UserError(f"--output={_OUTPUT.value}: only with --published; leave it out")
-        folder = Path(_WORKDIR.value or "")
+        folder = as_path(_WORKDIR.value or "")
         path = report.write_report(
             folder, statistic=_STATISTIC.value or "last", comparisons=_COMPARE.value
         )

@@ -134,7 +134,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, 
 _COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache",
     "auto",
-    "folder for compiled programs: auto (.compile_cache beside the workdir), off, or a folder",
+    "folder for compiled programs: auto (.compile_cache beside the workdir; in the user's caches if that is in "
+    "a bucket), off, or a folder",
 )
 _REPORT = flags.DEFINE_bool(
     "report", True, "write report.html at the end and every few minutes on the way"
@@ -248,6 +249,7 @@ def _sweep(display):
     from yosinski_jax import data, networks, plan, recipes, sweep
     from yosinski_jax.errors import UserError
     from yosinski_jax.models import Model
+    from yosinski_jax.paths import as_path
 
     dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
     digits = dataset.name == "digits"
@@ -314,7 +316,7 @@ def _sweep(display):
     name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
     if _IMAGES_PER_CLASS.value is not None and images_per_class:
         name += f"-{images_per_class}"
-    folder = Path(_WORKDIR.value or f"results/{name}-{Path(split).stem}-{recipe.name}")
+    folder = as_path(_WORKDIR.value or f"results/{name}-{Path(split).stem}-{recipe.name}")
     _compile_cache(folder)
     return sweep.Sweep(
         settings,
@@ -442,10 +444,18 @@ def _compile_cache(folder: Path) -> None:
     """Keeps compiled programs between starts: a resumed sweep does not compile again."""
     import jax
 
+    from yosinski_jax import cache
+    from yosinski_jax.paths import is_remote, local_path
+
     value = _COMPILE_CACHE.value
     if value == "off" or _PLAN.value:
         return
-    path = folder.parent / ".compile_cache" if value == "auto" else Path(value)
+    if value != "auto":
+        path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
+    elif is_remote(folder):
+        path = cache.folder() / "compiled"
+    else:
+        path = folder.parent / ".compile_cache"
     jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

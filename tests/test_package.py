@@ -15,7 +15,7 @@ PACKAGE = Path(yosinski_jax.__file__).parent
 ROOT = PACKAGE.parent
 # Imports run down this list and never up.
 ORDER = [
-    "errors", "progress", "cache", "splits",
+    "errors", "paths", "progress", "cache", "splits",
     "splicing", "layers", "networks", "costs", "models", "treatments", "recipes",
     "images", "tfds_find", "tfds_source", "data", "stream",
     "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",
@@ -26,6 +26,7 @@ ORDER = [
 ]  # fmt: skip
 NO_JAX = [
     "errors",
+    "paths",
     "splits",
     "treatments",
     "records",

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path
 from yosinski_jax.records import write_atomically, write_json
 from yosinski_jax.treatments import TREATMENTS
 
@@ -282,9 +283,9 @@ def write_results(
       more: further entries of results.json.
     """
     rows = networks_table(records, plan)
-    write_atomically(Path(workdir) / "results.csv", csv_text(rows, COLUMNS))
+    write_atomically(as_path(workdir) / "results.csv", csv_text(rows, COLUMNS))
     content = {"networks": rows, "summary": summaries(records, statistic)} | dict(more or {})
-    write_json(Path(workdir) / "results.json", content)
+    write_json(as_path(workdir) / "results.json", content)
 
 
 def summaries(records: Sequence[Mapping], statistic: str = "last") -> list[dict]:

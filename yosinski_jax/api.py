@@ -10,6 +10,7 @@ import numpy as np
 
 from yosinski_jax.data import from_arrays
 from yosinski_jax.models import Model
+from yosinski_jax.paths import as_path
 from yosinski_jax.plan import Settings
 from yosinski_jax.recipes import Recipe
 from yosinski_jax.sweep import Display, Sweep
@@ -120,9 +121,9 @@ def transfer_sweep(
     )
     if workdir is not None:
         return Sweep(
-            settings, dataset, model, Path(workdir), display=display, feature_bytes=2**30
+            settings, dataset, model, as_path(workdir), display=display, feature_bytes=2**30
         ).run()
     with tempfile.TemporaryDirectory() as folder:
         return Sweep(
-            settings, dataset, model, Path(folder), display=display, feature_bytes=2**30
+            settings, dataset, model, as_path(folder), display=display, feature_bytes=2**30
         ).run()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from yosinski_jax.paths import is_remote
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,9 +42,11 @@ class Entry:
     fingerprint: str
 
     def _paths(self, beside: bool) -> list[Path]:
-        place = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:8]
+        remote = is_remote(self.directory)
+        directory = self.directory if remote else self.directory.resolve()
+        place = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
         paths = [folder() / f"{self.name}-{place}-{self.fingerprint[:16]}.npy"]
-        if beside:
+        if beside and not remote:  # numpy maps and renames files on a disk alone
             paths.insert(0, self.directory / f"{self.name}-{self.fingerprint[:16]}.npy")
         return paths
 

@@ -1,15 +1,17 @@
 """All orbax calls: whole trees, and the first n layers of a base.
 
 A checkpoint is a folder that orbax writes under another name and renames, so that it is there whole
-or not at all. What a disk does to it later is caught by `checksum`: orbax itself reads a damaged
-one without a word, or fails with pages of noise.
+or not at all; in a bucket orbax writes in place and an object `commit_success.txt` last, without
+which it reads nothing. What a disk does to it later is caught by `checksum`: orbax itself reads a
+damaged one without a word, or fails with pages of noise.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, is_remote
 from yosinski_jax.splicing import Layers, TreeMismatch, labels, path_names
 
 _CHECKSUM = "checksums.json"
@@ -38,9 +41,12 @@ def save(path: Path, tree: Any) -> None:
     Raises:
       UserError: it cannot be written (disk full, read-only); names the folder and the cause.
     """
-    path = Path(path).absolute()
+    path = _absolute(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_remote(path):
+            delete(path)  # orbax would ask another of Google's libraries to, for `force`
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(path, tree, force=True)
         # After orbax's rename: a crash in between leaves a checkpoint without checksums, which
@@ -73,7 +79,7 @@ def noted_checksum(path: Path) -> str | None:
     Raises:
       DamagedCheckpoint: a file is missing or has another size.
     """
-    leaves = _expected(Path(path).absolute())["leaves"]
+    leaves = _expected(_absolute(path))["leaves"]
     return _digest(leaves) if leaves else None
 
 
@@ -101,8 +107,21 @@ def _checksums(tree: Any) -> dict[str, str]:
 
 def _sizes(path: Path) -> dict[str, int]:
     """Bytes of every file of a checkpoint."""
-    files = (f for f in path.rglob("*") if f.is_file() and f.name != _CHECKSUM)
-    return {str(f.relative_to(path)): f.stat().st_size for f in files}
+    files = _remote_files(path) if is_remote(path) else _local_files(path)
+    return {str(file.relative_to(path)): size for file, size in files if file.name != _CHECKSUM}
+
+
+def _local_files(folder: Path) -> Iterator[tuple[Path, int]]:
+    return ((file, file.stat().st_size) for file in folder.rglob("*") if file.is_file())
+
+
+def _remote_files(folder: Any) -> Iterator[tuple[Any, int]]:
+    for entry in folder.iterdir():  # etils has no rglob, and its walk forgets the gs://
+        found = entry.stat()
+        if found.is_directory:
+            yield from _remote_files(entry)
+        else:
+            yield entry, found.length
 
 
 def _expected(path: Path) -> dict[str, dict]:
@@ -133,7 +152,7 @@ def metadata(path: Path) -> dict[str, Any]:
     Raises:
       DamagedCheckpoint: there is no readable checkpoint.
     """
-    path = Path(path).absolute()
+    path = _absolute(path)
     if not path.is_dir():
         raise DamagedCheckpoint(f"{path}: there is no checkpoint")
     _expected(path)
@@ -153,7 +172,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
       DamagedCheckpoint: it is not there, truncated or altered.
     """
-    return _read(Path(path).absolute(), metadata(path), None)
+    return _read(_absolute(path), metadata(path), None)
 
 
 def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str, Any]:
@@ -178,7 +197,7 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
       TreeMismatch: the checkpoint lacks a layer, or shapes or dtypes differ from `like`; lists all.
       DamagedCheckpoint: it is not there, truncated or altered.
     """
-    path = Path(path).absolute()
+    path = _absolute(path)
     found = metadata(path)
     marked = labels(found, layers)
     if like is not None:
@@ -249,7 +268,20 @@ def _prune(tree: Any) -> Any:
 
 def delete(path: Path) -> None:
     """Removes a checkpoint, if it is there."""
-    shutil.rmtree(path, ignore_errors=True)
+    path = as_path(path)
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(Exception):  # as above; what is left is damaged and found to be
+        path.rmtree(missing_ok=True)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _absolute(path: Path | str) -> Path:
+    """The path as orbax takes it."""
+    path = as_path(path)
+    return (
+        path if is_remote(path) else path.absolute()
+    )  # etils puts the current folder before gs://
 
 
 def _first_line(error: Exception) -> str:

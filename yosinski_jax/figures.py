@@ -6,6 +6,7 @@ it. A figure that the records cannot support is left out, and the page says why.
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -454,7 +455,7 @@ def first_layers(study: Study, *, fit_new: bool = True) -> tuple[list[Item], dic
 
 def _kernel(path: Path) -> np.ndarray | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             kernel = stored["kernel"]
     except (OSError, ValueError, KeyError, EOFError):
         return None

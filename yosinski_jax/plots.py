@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from yosinski_jax import effects, style
 from yosinski_jax.analysis import accuracy, kind, order_kinds, summary_table
 from yosinski_jax.answers import Reading, readings
+from yosinski_jax.paths import as_path
 
 #: Inches of one panel on the page. On a screen of 390 pixels its 9-point text is 10 pixels high.
 PANEL = (4.5, 3.6)
@@ -271,7 +272,7 @@ def figure2(
     found = readings(records, statistic, whole)
     figure = figure2_panels(records, statistic, found)
     with style.styled():
-        return style.save(figure, Path(path_stem))
+        return style.save(figure, as_path(path_stem))
 
 
 @dataclasses.dataclass(frozen=True)

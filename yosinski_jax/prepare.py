@@ -4,6 +4,7 @@ from pathlib import Path
 
 from yosinski_jax import prepare_cifar, prepare_imagenet, tfds_write
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import local_path
 from yosinski_jax.tfds_find import PREPARABLE
 
 
@@ -41,7 +42,8 @@ def prepare(
     if processes is not None and processes < 1:
         raise UserError(f"--processes={processes}: expected 1 or more")
     version = tfds_write.registered_version(dataset)
-    final = Path(data_dir).expanduser() / dataset / version
+    advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
+    final = local_path(data_dir, "--data_dir", advice).expanduser() / dataset / version
     if (final / "dataset_info.json").exists():
         return final
     if dataset in prepare_cifar.DATASETS:

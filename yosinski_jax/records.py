@@ -4,7 +4,8 @@
     WORKDIR/plan.json                                  every network of the sweep, finished or not
     WORKDIR/records/<split>-<split_seed>/<name>.json   one finished (or diverged) network
 
-A file is written beside its final place and renamed, so that a reader never meets half of one.
+A file is written beside its final place and renamed, so that a reader never meets half of one; an
+object in a bucket becomes visible as a whole and is written in place.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 from pathlib import Path
 
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, first_line, is_remote
 
 SCHEMA = 1
 #: Fields without which a record cannot be used, and the types they must have.
@@ -23,18 +25,25 @@ REQUIRED = {
 }  # fmt: skip
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is either as before or complete, also after a crash.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it is either as before or complete, also after a crash.
 
     Raises:
       UserError: the disk is full, the folder is read-only, or the like; names the file and the
         cause.
     """
+    data = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        try:
+            path.write_bytes(data)
+        except Exception as e:  # gcsfs, Google's libraries and TensorFlow have kinds of their own
+            raise UserError(write_failure(path, e)) from e
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as f:
-            f.write(text)
+        with open(temporary, "wb") as f:
+            f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -44,7 +53,7 @@ def write_atomically(path: Path, text: str) -> None:
         raise UserError(write_failure(path, e)) from e
 
 
-def write_failure(path: Path, error: OSError) -> str:
+def write_failure(path: Path, error: Exception) -> str:
     """One line about a file that could not be written, and what to do about it."""
     advice = {
         errno.ENOSPC: "free some space",
@@ -54,8 +63,8 @@ def write_failure(path: Path, error: OSError) -> str:
         errno.EPERM: "choose a --workdir that you may write",
         errno.ENOTDIR: "choose a --workdir that is a folder",
         errno.EEXIST: "choose a --workdir that is a folder",
-    }.get(error.errno or 0, "repair that")
-    cause = error.strerror or str(error)
+    }.get(getattr(error, "errno", None) or 0, "repair that")
+    cause = getattr(error, "strerror", None) or first_line(error)
     return f"{path}: cannot be written ({cause}); {advice} and start the same command again, finished networks are kept"
 
 
@@ -76,7 +85,7 @@ def _finite(value):
 
 def path_of(workdir: Path, split: str, split_seed: int, name: str) -> Path:
     """Where the record of a network stands."""
-    return Path(workdir) / "records" / f"{split}-{split_seed}" / f"{name}.json"
+    return as_path(workdir) / "records" / f"{split}-{split_seed}" / f"{name}.json"
 
 
 def write(workdir: Path, record: dict) -> Path:
@@ -118,7 +127,7 @@ def read_all(workdir: Path) -> tuple[list[dict], list[str]]:
       The records, ordered by split, seed and name, and one line for each damaged file.
     """
     records, damaged = [], []
-    for path in sorted(Path(workdir).glob("records/*/*.json")):
+    for path in sorted(as_path(workdir).glob("records/*/*.json")):
         if path.name.startswith("."):
             continue
         try:

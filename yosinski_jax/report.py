@@ -21,6 +21,7 @@ from yosinski_jax.analysis import (
 )
 from yosinski_jax.errors import UserError
 from yosinski_jax.page import Markup, element, join
+from yosinski_jax.paths import as_path
 from yosinski_jax.records import write_atomically
 from yosinski_jax.study import Study, check_comparable, read, read_published, split_title
 
@@ -56,10 +57,10 @@ def write_report(
     Raises:
       UserError: there is nothing to report, settings are mixed, or a comparison is impossible.
     """
-    study = read(Path(workdir), statistic)
+    study = read(workdir, statistic)
     return write_study(
         study,
-        Path(workdir),
+        as_path(workdir),
         running=running,
         figure_files=figure_files,
         comparisons=comparisons,
@@ -71,7 +72,7 @@ def write_published(
 ) -> Path:
     """Writes the same page and exports from the published networks into a folder."""
     study = read_published(statistic) if statistic else read_published()
-    return write_study(study, Path(output), comparisons=comparisons)
+    return write_study(study, as_path(output, "--output"), comparisons=comparisons)
 
 
 def write_study(
@@ -108,7 +109,9 @@ def _other(study: Study, name: str) -> Study:
     flag = f"--compare={name}"
     # Each study with its own habit: the published one reports the mean of its ten best.
     other = (
-        read_published() if name == "published" else read(Path(name), study.statistic, "--compare")
+        read_published()
+        if name == "published"
+        else read(as_path(name, "--compare"), study.statistic, "--compare")
     )
     check_comparable(study, other, flag)
     return other

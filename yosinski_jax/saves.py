@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from yosinski_jax import checkpoints
+from yosinski_jax.paths import as_path
 
 #: Saves kept of each group, so that a damaged one costs no more than the time since the one before.
 KEPT = 2
@@ -20,7 +21,7 @@ class Saves:
     """
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "saves")
         self._writing: concurrent.futures.Future[None] | None = None
 

@@ -15,6 +15,7 @@ from yosinski_jax.analysis import (
     where,
 )
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, reading
 from yosinski_jax.records import read_all
 from yosinski_jax.treatments import HALVES, TREATMENTS, parse
 
@@ -154,9 +155,11 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
     Raises:
       UserError: it is missing, is no folder, holds nothing of a sweep, or mixes settings.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir, flag)
     check_statistic(statistic)
-    if not workdir.is_dir():
+    with reading(workdir, flag):
+        there = workdir.is_dir()
+    if not there:
         state = "is a file" if workdir.exists() else "does not exist"
         raise UserError(
             f"{flag}={workdir}: {state}; expected the folder of a sweep: give the one that "

@@ -6,9 +6,8 @@ sweep can draw from any thread and on a machine without a display.
 
 import dataclasses
 import io
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from yosinski_jax.errors import UserError
-from yosinski_jax.records import write_failure
+from yosinski_jax.records import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,16 +223,10 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
     paths = []
     for fmt in formats:
         path = stem.with_name(f"{stem.name}.{fmt}")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}.get(fmt)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format=fmt, dpi=200, metadata=metadata)
-            os.replace(temporary, path)
-        except OSError as e:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise UserError(write_failure(path, e)) from e
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=fmt, dpi=200, metadata=metadata)
+        write_atomically(path, drawn.getvalue())
         paths.append(path)
     return paths
 

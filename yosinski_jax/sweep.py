@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from yosinski_jax.data import Dataset, Task, make_task
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, Result, Training, Trains
 from yosinski_jax.models import Model
+from yosinski_jax.paths import as_path
 from yosinski_jax.plan import GRID, Group, Planned, Settings, networks
 from yosinski_jax.recipes import Recipe
 from yosinski_jax.saves import Saves
@@ -99,7 +101,7 @@ class Sweep:
         settings = dataclasses.replace(
             settings, recipe=recipe, reduced_recipe=reduced and reduced.resolved()
         )
-        self.settings, self.dataset, self.folder = settings, dataset, Path(folder)
+        self.settings, self.dataset, self.folder = settings, dataset, as_path(folder)
         make = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
         self._trainer: Callable[[Recipe], Trains] = functools.cache(
             lambda recipe: make(model, recipe, dataset, seed=settings.seed)
@@ -372,7 +374,9 @@ class Sweep:
         leaves = jax.tree.leaves(model.subtree(result.params, model.layer_names[0]))
         kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
         if kernel is not None:
-            np.savez(folder / "first_layer.npz", kernel=kernel.astype(np.float32))
+            content = io.BytesIO()
+            np.savez(content, kernel=kernel.astype(np.float32))
+            records.write_atomically(folder / "first_layer.npz", content.getvalue())
 
     def _as_record(
         self, planned: Planned, result: Result | None, seconds: float, rate: float

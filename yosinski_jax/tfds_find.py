@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, is_remote, reading
 
 # Datasets that `experiments.prepare` can write.
 PREPARABLE = ("cifar10", "cifar100", "imagenet2012")
@@ -20,7 +21,7 @@ def find(name: str, data_dir: str | None) -> Path:
     Args:
         name: name under `data_dir` as in TFDS ("cifar10", "cifar10:3.0.2",
             "imagenet_resized/64x64"), or the path of a prepared directory, with or without its
-            version.
+            version; gs://BUCKET/FOLDER is one.
         data_dir: folder of prepared datasets; TFDS_DATA_DIR or ~/tensorflow_datasets if None.
 
     Returns:
@@ -29,14 +30,22 @@ def find(name: str, data_dir: str | None) -> Path:
     Raises:
         UserError: unknown dataset, dataset not prepared, missing folder.
     """
-    path = Path(name).expanduser()
+    place = name if is_remote(name) else data_dir or os.environ.get("TFDS_DATA_DIR") or ""
+    with reading(place, "--dataset" if is_remote(name) else "--data_dir"):
+        return _find(name, data_dir)
+
+
+def _find(name: str, data_dir: str | None) -> Path:
+    path = as_path(name, "--dataset").expanduser()
     if path.is_absolute() or name.startswith((".", "~")):
         if not path.is_dir():
             raise UserError(
                 f"--dataset={name}: no such directory; expected a prepared TFDS directory or a name"
             )
         return _newest(path, f"--dataset={name}")
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = as_path(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "--data_dir"
+    ).expanduser()
     if data_dir and not root.is_dir():
         state = "is not a directory" if root.exists() else "does not exist"
         raise UserError(f"--data_dir={data_dir}: {state}; {_how_to_prepare(name, data_dir, root)}")
@@ -79,7 +88,8 @@ def _newest(folder: Path, flag: str) -> Path:
     """Returns the newest prepared version in a folder, or the folder itself if it is one."""
     if (folder / "dataset_info.json").exists():
         return folder
-    inside = [p for p in folder.iterdir() if p.is_dir()] if os.access(folder, os.R_OK) else []
+    readable = is_remote(folder) or os.access(folder, os.R_OK)
+    inside = [p for p in folder.iterdir() if p.is_dir()] if readable else []
     versions = [
         p for p in inside if _VERSION.fullmatch(p.name) and (p / "dataset_info.json").exists()
     ]

@@ -21,6 +21,7 @@ import numpy as np
 
 from yosinski_jax import cache, images
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, is_remote
 from yosinski_jax.progress import Progress
 
 _RECORDS_PER_READ = 1024
@@ -168,8 +169,14 @@ class PreparedSplit:
         """Digest of the files' names, sizes and times of change, and of what the labels mean."""
         digest = hashlib.sha256()
         for shard in self.shards:
-            stat = os.stat(shard.path)
-            line = [Path(shard.path).name, shard.records, stat.st_size, stat.st_mtime_ns]
+            path: Any = as_path(shard.path)
+            stat = path.stat()
+            size_and_time = (
+                [stat.length, stat.mtime]
+                if is_remote(shard.path)
+                else [stat.st_size, stat.st_mtime_ns]
+            )
+            line = [path.name, shard.records, *size_and_time]
             digest.update(repr(line).encode())
         for path in sorted(self.directory.glob("*.labels.txt")) + [
             self.directory / "features.json"
@@ -180,7 +187,7 @@ class PreparedSplit:
     @property
     def directory(self) -> Path:
         """The folder of the files."""
-        return Path(self.shards[0].path).parent
+        return as_path(self.shards[0].path).parent
 
     @property
     def labels(self) -> np.ndarray:
@@ -410,7 +417,7 @@ def open_directory(directory: Path) -> Opened:
         # A split may span more than it reads (skip, take) only in derived splits, not in these.
         files = split_info.file_instructions
         shards = tuple(Shard(os.fspath(f.filename), f.examples_in_shard) for f in files)
-        absent = [shard.path for shard in shards if not os.path.exists(shard.path)]
+        absent = [shard.path for shard in shards if not as_path(shard.path).exists()]
         if absent:
             raise UserError(
                 f"{absent[0]}: file is missing ({len(absent)} in all); prepare it again"

@@ -1,29 +1,44 @@
 """A sweep's folder: who works in it, what it was asked for, and what of it is done."""
 
+import _thread
 import contextlib
 import fcntl
 import json
 import os
 import socket
+import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yosinski_jax import records
 from yosinski_jax.errors import UserError
+from yosinski_jax.paths import as_path, is_remote, reading
+
+#: In a bucket: seconds between two signs of life of a lock, after which a lock without one counts
+#: for nothing, and that two starts at the same moment wait to see which of them has it.
+RENEW, STALE, SETTLE = 60.0, 300.0, 2.0
 
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
     """Holds the workdir while the body runs, so that no two sweeps write into it.
 
-    The kernel gives the lock back when its holder dies, however it dies.
+    On a disk the kernel gives the lock back when its holder dies, however it dies. A bucket has no
+    such thing: there the lock is an object that its holder renews every minute and removes at the end.
+    One that was not renewed for five minutes, or whose process on this machine is gone, is taken over;
+    a holder that finds its lock taken over (its machine slept, say) stops as by Ctrl-C.
 
     Raises:
       UserError: another process holds it (says which), or the folder cannot be made or written.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
+    if is_remote(workdir):
+        with _remote_lock(workdir):
+            yield
+        return
     path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -46,13 +61,104 @@ def lock(workdir: Path) -> Iterator[None]:
                 f"--workdir={workdir}: in use by {holder}; wait for it, stop it, or choose another --workdir"
             ) from e
         file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+            file.write(f"{_myself()}\n")
             file.flush()
         except OSError as e:
             raise UserError(records.write_failure(path, e)) from e
         yield
+
+
+def _myself() -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+
+
+@contextlib.contextmanager
+def _remote_lock(workdir: Path) -> Iterator[None]:
+    path, token, ended = workdir / "lock", uuid.uuid4().hex, threading.Event()
+    mine = {
+        "holder": _myself(),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "token": token,
+    }
+
+    def renew() -> None:
+        records.write_json(path, mine | {"renewed": time.time()})
+
+    def keep() -> None:
+        while not ended.wait(RENEW):
+            with contextlib.suppress(UserError):  # the next minute may bring the network back
+                held = _read_lock(workdir)
+                if held and held["token"] != token:
+                    print(f"{path}: taken over by {held['holder']}; stopping", flush=True)
+                    _thread.interrupt_main()
+                    return
+                renew()
+
+    held = _read_lock(workdir)
+    if held and not _stale(held):
+        raise UserError(_in_use(workdir, held))
+    renew()
+    time.sleep(SETTLE)
+    held = _read_lock(workdir)
+    if held and held["token"] != token:
+        raise UserError(_in_use(workdir, held))
+    keeper = threading.Thread(target=keep, name="lock", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        with contextlib.suppress(Exception):  # one that stays is stale in five minutes
+            if (_read_lock(workdir) or {}).get("token") == token:
+                path.unlink()
+
+
+def _read_lock(workdir: Path) -> dict[str, Any] | None:
+    """The lock of a workdir in a bucket; None if there is none.
+
+    Raises:
+      UserError: the bucket cannot be read.
+    """
+    path = workdir / "lock"
+    with reading(workdir, "--workdir"):
+        if not path.exists():
+            return None
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:  # removed in between
+            return None
+    with contextlib.suppress(ValueError):
+        lock = json.loads(text)
+        if isinstance(lock, dict) and isinstance(lock.get("renewed"), (int, float)):
+            return {"holder": "another process", "token": ""} | lock
+    return None
+
+
+def _stale(lock: Mapping[str, Any]) -> bool:
+    if time.time() - lock["renewed"] > STALE:
+        return True
+    if lock.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(lock["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, KeyError, ValueError):
+        return False
+    return False
+
+
+def _in_use(workdir: Path, lock: Mapping[str, Any]) -> str:
+    seen = max(time.time() - lock["renewed"], 0)
+    return (
+        f"--workdir={workdir}: in use by {lock['holder']}, last sign of life {seen:.0f} s ago; wait for it, stop it, or "
+        f"choose another --workdir (if it was killed: its lock counts no more {STALE / 60:.0f} minutes after the last sign, "
+        f"or remove {workdir / 'lock'}; finished networks are kept)"
+    )
 
 
 def check_settings(
@@ -68,7 +174,7 @@ def check_settings(
     Raises:
       UserError: they differ; shows each difference.
     """
-    path = Path(workdir) / "settings.json"
+    path = as_path(workdir) / "settings.json"
     now = json.loads(json.dumps(settings))
     if not path.exists():
         records.write_json(path, now)

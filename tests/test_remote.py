@@ -1,0 +1,369 @@
+"""Workdirs in a bucket: a whole sweep in a stand-in for Google Cloud Storage; no network."""
+
+import csv
+import io
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_gcs
+import numpy as np
+import pytest
+import tiny_datasets
+from absl.testing import flagsaver
+
+from experiments import cli
+from experiments import sweep as command
+from yosinski_jax import checkpoints, data, paths, prepare, records, workdir
+from yosinski_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
+RECORD = {
+    "schema": 1, "name": "A3B+", "treatment": "AnB+", "n": 3, "target": "B", "split": "random", "split_seed": 0,
+    "status": "finished", "curve": {}, "settings_digest": "x", "accuracy": 0.5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server():
+    with pytest.MonkeyPatch.context() as m:
+        for name in ("TENSORSTORE_GCS_HTTP_URL", "STORAGE_EMULATOR_HOST"):
+            m.delenv(name, raising=False)  # so that what `install` sets does not stay
+        found = fake_gcs.Server()
+        fake_gcs.install(found.url)
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    """An empty bucket, and locks that settle at once."""
+    monkeypatch.setattr(workdir, "SETTLE", 0.0)
+    server.objects.clear()
+    return server
+
+
+def run(main, *args):
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as e:
+        cli.run(main, ["program", *args])
+    return e.value.code or 0
+
+
+def sweep(folder, *args):
+    cache = f"--compile_cache={os.environ['TEST_COMPILE_CACHE']}"
+    return run(command.main, *SMALL, *args, cache, f"--workdir={folder}")
+
+
+def start(folder, *args):
+    """The sweep as a process of its own."""
+    cache = f"--compile_cache={os.environ['TEST_COMPILE_CACHE']}"
+    return process("experiments.sweep", *SMALL, *args, cache, f"--workdir={folder}")
+
+
+def process(*args):
+    """A command as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "tests/fake_gcs.py", *args],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )  # fmt: skip
+
+
+def wait_for(child, ready):
+    until = time.monotonic() + 120
+    while time.monotonic() < until and child.poll() is None:
+        if ready():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"never came so far: {child.communicate()}")
+
+
+def table(text):
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in rows]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """results.csv of the same sweep on a disk."""
+    folder = tmp_path_factory.mktemp("local")
+    assert sweep(folder, "--noreport") == 0
+    return table((folder / "results.csv").read_text())
+
+
+def test_kill_9_and_again(bucket, local, tmp_path, monkeypatch, capfd):
+    """The lock that is left counts for nothing, since its process is gone."""
+    monkeypatch.chdir(tmp_path)
+    folder = "gs://bucket/deep/x"
+    child = start(folder, "--noreport", "--checkpoint_minutes=0")
+    wait_for(child, lambda: bucket.names("bucket/deep/x/records/"))
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    before = bucket.names("bucket/deep/x/records/")
+    assert before and "lock" in bucket.names("bucket/deep/x/")
+    assert sweep(folder) == 0
+    out, err = capfd.readouterr()
+    assert (
+        "Traceback" not in err
+        and f"{len(before)} done" in out
+        and "gs://bucket/deep/x/results.csv" in out
+    )
+    assert table(bucket.read("bucket/deep/x/results.csv").decode()) == local
+    names = bucket.names("bucket/deep/x/")
+    for name in ("figure2.png", "figure2.pdf", "figure2.svg", "report.html", "results.json"):
+        assert len(bucket.read(f"bucket/deep/x/{name}")) > 0, name
+    for name in ("settings.json", "plan.json", "records/random-0/baseA.json"):
+        assert json.loads(bucket.read(f"bucket/deep/x/{name}")), name
+    assert "checkpoints/random-0/baseA/checksums.json" in names
+    assert "checkpoints/random-0/baseA/first_layer.npz" in names
+    assert not [n for n in names if n.startswith("running/") or n == "lock"]
+    assert not list(tmp_path.iterdir()), "something went to a local folder named gs:"
+    assert not Path("/gs/bucket/deep/x").exists()
+
+
+def test_stopped_and_again(bucket, local, capfd):
+    child = start("gs://bucket/y", "--noreport", "--checkpoint_minutes=0", "--epochs=400")
+    wait_for(child, lambda: bucket.names("bucket/y/running/"))
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 128 + signal.SIGTERM, err
+    assert "saved, start the same command again" in err and "lock" not in bucket.names("bucket/y/")
+    saves = {n.split("/")[1] for n in bucket.names("bucket/y/running/")}
+    assert 1 <= len(saves) <= 2
+    child = start("gs://bucket/y", "--noreport", "--checkpoint_minutes=0", "--epochs=400")
+    out, err = child.communicate(timeout=240)
+    assert child.returncode == 0 and "goes on after epoch" in out, err
+
+
+def test_a_report_of_a_bucket(bucket):
+    assert sweep("gs://bucket/z", "--noreport") == 0
+    child = process("experiments.report", "--workdir=gs://bucket/z", "--compare=gs://bucket/z")
+    out, err = child.communicate(timeout=240)
+    assert err == "" and "gs://bucket/z/table.md" in out
+    assert b"</html>" in bucket.read("bucket/z/report.html")
+    for ending in ("png", "pdf", "svg"):
+        assert [n for n in bucket.names("bucket/z/figures/") if n.endswith(ending)], ending
+
+
+def test_plan_writes_nothing(bucket, capfd):
+    assert sweep("gs://bucket/new", "--plan") == 0
+    assert "4 to train; workdir gs://bucket/new" in capfd.readouterr().out
+    assert bucket.names("bucket/") == []
+
+
+def test_records(bucket):
+    folder = paths.as_path("gs://bucket/w")
+    path = records.write(folder, RECORD)
+    assert str(path) == "gs://bucket/w/records/random-0/A3B+.json"
+    records.write(folder, RECORD | {"accuracy": 0.6})
+    (folder / "records" / "random-0" / "A2B+.json").write_text("{")
+    found, damaged = records.read_all(folder)
+    assert found == [RECORD | {"accuracy": 0.6}]
+    assert len(damaged) == 1 and "gs://bucket/w/records/random-0/A2B+.json" in damaged[0]
+
+
+TREE = {"conv1": {"kernel": np.arange(12.0).reshape(3, 4)}, "fc": {"bias": np.ones(5)}}
+
+
+def test_checkpoints(bucket):
+    path = paths.as_path("gs://bucket/c/base")
+    for scale in (1, 2):  # the second replaces the first
+        checkpoints.save(path, {k: {n: scale * x for n, x in v.items()} for k, v in TREE.items()})
+    assert (
+        checkpoints.load(path)["conv1"]["kernel"].tolist() == (2 * TREE["conv1"]["kernel"]).tolist()
+    )
+    part = checkpoints.load_layers("gs://bucket/c/base", ["fc"])
+    assert list(part) == ["fc"] and part["fc"]["bias"].tolist() == [2] * 5
+    assert checkpoints.noted_checksum(path) == checkpoints.checksum(checkpoints.load(path))
+    checkpoints.delete(path)
+    assert bucket.names("bucket/c/") == []
+    checkpoints.delete(path)  # nothing there is no error
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="gs://bucket/c/base: there is no"):
+        checkpoints.load(path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a file is missing", "killed while writing"])
+def test_damaged_checkpoints(bucket, damage):
+    path = paths.as_path("gs://bucket/c/base")
+    checkpoints.save(path, TREE)
+    largest = max(
+        (n for n in bucket.names("bucket/c/base/") if "/d/" in n or n.startswith("d/")),
+        key=lambda n: len(bucket.read(f"bucket/c/base/{n}")),
+    )
+    key = "bucket", f"c/base/{largest}"
+    if damage == "truncated":
+        bucket.objects[key] = (bucket.objects[key][0], bucket.objects[key][1][:-1])
+    elif damage == "a file is missing":
+        del bucket.objects[key]
+    else:
+        for name in ("checksums.json", "commit_success.txt"):
+            del bucket.objects["bucket", f"c/base/{name}"]
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="gs://bucket/c/base"):
+        checkpoints.load(path)
+
+
+def test_the_lock_is_held_renewed_and_removed(bucket, monkeypatch):
+    monkeypatch.setattr(workdir, "RENEW", 0.05)
+    folder = paths.as_path("gs://bucket/l")
+    read = lambda: json.loads(bucket.read("bucket/l/lock"))
+    with workdir.lock(folder):
+        first = read()
+        with (
+            pytest.raises(UserError, match=r"in use by process .* last sign of life") as e,
+            workdir.lock(folder),
+        ):
+            pass
+        assert "\n" not in str(e.value) and "remove gs://bucket/l/lock" in str(e.value)
+        time.sleep(0.5)
+        assert read()["token"] == first["token"] and read()["renewed"] > first["renewed"]
+    assert bucket.names("bucket/l/") == []
+
+
+@pytest.mark.parametrize(
+    "change, held",
+    [
+        ({}, True),
+        ({"age": 240}, True),
+        ({"age": 301}, False),
+        ({"host": socket.gethostname(), "process": os.getpid()}, True),
+        ({"host": socket.gethostname(), "process": 2**22 + 1}, False),
+    ],
+    ids=["fresh", "not quite stale", "stale", "alive here", "dead here"],
+)
+def test_a_lock_that_another_left(bucket, change, held):
+    folder = paths.as_path("gs://bucket/l")
+    lock = {"holder": "process 7 on far since today", "host": "far", "process": 7, "token": "t"}
+    renewed = time.time() - change.get("age", 0)
+    records.write_json(folder / "lock", lock | {"renewed": renewed} | change)
+    if held:
+        with pytest.raises(UserError, match="process 7 on far since today"), workdir.lock(folder):
+            pass
+        assert json.loads(bucket.read("bucket/l/lock"))["token"] == "t"
+    else:
+        with workdir.lock(folder):
+            assert json.loads(bucket.read("bucket/l/lock"))["token"] != "t"
+        assert bucket.names("bucket/l/") == []
+
+
+def test_two_starts_at_the_same_moment(bucket, monkeypatch):
+    folder = paths.as_path("gs://bucket/l")
+    other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
+    monkeypatch.setattr(workdir.time, "sleep", lambda _: records.write_json(folder / "lock", other))
+    with pytest.raises(UserError, match="process 7 on far"), workdir.lock(folder):
+        pass
+    assert json.loads(bucket.read("bucket/l/lock"))["token"] == "t", "the other's lock is removed"
+
+
+def test_a_holder_whose_lock_was_taken_over_stops(bucket, monkeypatch, capfd):
+    monkeypatch.setattr(workdir, "RENEW", 0.05)
+    folder = paths.as_path("gs://bucket/l")
+    other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
+    with pytest.raises(KeyboardInterrupt), workdir.lock(folder):
+        records.write_json(folder / "lock", other)
+        for _ in range(100):
+            time.sleep(0.1)
+    assert "taken over by process 7 on far since today; stopping" in capfd.readouterr().out
+    assert json.loads(bucket.read("bucket/l/lock"))["token"] == "t"
+
+
+@pytest.mark.parametrize(
+    "args, line",
+    [
+        (["--workdir=s3://bucket/x"], "--workdir=s3://bucket/x: must be a local path or gs://BUCKET/FOLDER"),
+        (["--workdir=gs://"], "--workdir=gs://: must be a local path or gs://BUCKET/FOLDER"),
+        (["--workdir=gs://missing/x"], "gs://missing/x"),
+        (["--workdir=gs://bucket/x", "--compile_cache=gs://bucket/c"], "--compile_cache=gs://bucket/c: must be a local"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else " ".join(x),
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(bucket, capfd, args, line):
+    assert run(command.main, *SMALL, *args) == 2
+    out, err = capfd.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1 and line in err, err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    "name, data_dir",
+    [("tiny", "gs://bucket/data"), ("gs://bucket/data/tiny", None), ("gs://bucket/data/tiny/1.0.0", None)],
+)  # fmt: skip
+def test_a_dataset_in_a_bucket(bucket, tmp_path, monkeypatch, name, data_dir):
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
+    train, test = tiny_datasets.pictures(7), tiny_datasets.pictures(4, seed=1)
+    parts = {"train": (train, [0, 1, 2, 0, 1, 2, 0]), "test": (test, [0, 1, 2, 0])}
+    tiny_datasets.write(tmp_path, parts)
+    for file in (tmp_path / "tiny").rglob("*"):
+        if file.is_file():
+            bucket.objects["bucket", f"data/{file.relative_to(tmp_path)}"] = (1, file.read_bytes())
+    before = bucket.names("bucket/")
+    found = data.load(name, data_dir)
+    assert found.name == "tiny" and found.label_names == ("cat", "dog", "ant")
+    assert found.train.labels.tolist() == parts["train"][1]
+    assert np.array_equal(found.train.images(), train)
+    assert np.array_equal(found.test.image(3), test[3])
+    assert np.array_equal(pickle.loads(pickle.dumps(found.test)).image(0), test[0])
+    assert np.allclose(found.train.mean_image(np.arange(7)), train.mean(0))
+    assert bucket.names("bucket/") == before, "the cache of labels belongs on this machine"
+    assert list((tmp_path / "cache").glob("tiny-train-labels-*.npy"))
+
+
+@pytest.mark.parametrize(
+    "args, line",
+    [
+        (["--dataset=cifar10", "--data_dir=gs://bucket/none"], "--data_dir=gs://bucket/none: does not exist"),
+        (["--dataset=gs://bucket/none"], "--dataset=gs://bucket/none: no such directory"),
+        (["--dataset=s3://bucket/none"], "--dataset=s3://bucket/none: must be a local path or gs://BUCKET/FOLDER"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else " ".join(x),
+)  # fmt: skip
+def test_no_such_dataset(bucket, tmp_path, capfd, args, line):
+    assert run(command.main, *args, f"--workdir={tmp_path}") == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and line in err, err
+
+
+def test_datasets_are_prepared_on_a_disk():
+    with pytest.raises(UserError, match=r"--data_dir=gs://b/x: must be a local folder; copy"):
+        prepare.prepare("cifar10", "gs://b/x")
+
+
+def test_without_gcsfs(bucket, monkeypatch, capfd):
+    import fsspec
+
+    def missing(name):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    assert sweep("gs://bucket/x") == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and 'pip install -e ".[gcs]"' in err and "Traceback" not in out
+
+
+def test_local_paths_import_nothing():
+    code = (
+        "from yosinski_jax import records; import sys; records.read_all('/nonesuch');"
+        "print([m for m in ('etils', 'fsspec', 'jax', 'numpy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_compile_cache_stays_here(bucket, monkeypatch, tmp_path):
+    import jax
+
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        with flagsaver.flagsaver():
+            command.flags.FLAGS(["program"])
+            command._compile_cache(paths.as_path("gs://bucket/x"))
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
