@@ -421,7 +421,7 @@ def test_precisions_have_the_same_seeds_and_differ_by_rounding():
         relative = max(gap / a for gap, a in zip(gaps, exact, strict=True))
         assert row["largest_relative_difference"] == pytest.approx(relative)
         # Between seeds the losses differ by far more than between precisions.
-        assert 0 < relative < 0.02 < (max(exact) - min(exact)) / min(exact)
+        assert 0 < relative < 0.05 < (max(exact) - min(exact)) / min(exact)
     assert f"{100 * relative:.2f}" in precisions.show(result)
     as_json(result)
 
