@@ -10,10 +10,15 @@ r"""Measures how fast the study runs.
       images/s by number of networks trained together
   python -m experiments.benchmark scaling
       time and memory by number of networks, images and devices
+  python -m experiments.benchmark input --data_dir=DIR --peer=torch_input.py --torch_python=PYTHON
+      images/s of the whole input path on ImageNet's JPEGs against PyTorch's, in turns
+  python -m experiments.benchmark precision
+      loss curves of float32 and bfloat16 side by side
 
 Prints tables, writes JSON with the machine, the versions and the command.
 """
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -29,13 +34,24 @@ from experiments.benchmarks import measure
 from yosinski_jax.errors import UserError
 
 _WHAT = flags.DEFINE_string(
-    "what", None, "digits, sweep, step, population or scaling; also as first word"
+    "what",
+    None,
+    "digits, sweep, step, population, scaling, input or precision; also as first word",
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default results/benchmark-WHAT.json")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "values taken of each measure, in turns", 1)
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "step, population: time for one value", 0.0)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 3, "values taken of each measure, in turns; precision: number of seeds", 1
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds",
+    None,
+    "step, population: time for one value (default 2); input: least time for one of ours (4)",
+    0.0,
+)
 _NETWORKS = flags.DEFINE_list(
-    "networks", None, "step, population: networks; default all, digits4,cifar5"
+    "networks",
+    None,
+    "step, population: networks; default all, digits4,cifar5; precision: one; default by image size",
 )
 _PRECISION = flags.DEFINE_string(
     "precision", "auto", "step, population: float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
@@ -47,19 +63,38 @@ _MOST_REPLICAS = flags.DEFINE_integer("most_replicas", 64, "population: largest 
 _FROZEN = flags.DEFINE_integer(
     "frozen", 0, "population: number of frozen layers, their outputs cached", 0
 )
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "sweep: a prepared dataset of ten classes")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "sweep: folder of prepared datasets")
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "sweep: a prepared dataset of ten classes (default cifar10); input: one with WordNet ids "
+    "(default imagenet2012); precision: any (default digits)",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "sweep, input, precision: folder of prepared datasets"
+)
 _PEER = flags.DEFINE_string(
-    "peer", None, "sweep: path of torch_sweep.py; without it ours runs alone"
+    "peer",
+    None,
+    "sweep: path of torch_sweep.py; input: of torch_input.py; without it ours runs alone",
 )
 _TORCH_PYTHON = flags.DEFINE_string(
-    "torch_python", sys.executable, "sweep: interpreter that has torch"
+    "torch_python", sys.executable, "sweep, input: interpreter that has torch"
 )
 _EPOCHS = flags.DEFINE_list(
-    "epochs", None, "sweep: budgets, with commas (default 20); scaling: one (default 10)"
+    "epochs",
+    None,
+    "sweep: budgets, with commas (default 20); scaling: one (default 10); precision: one (default "
+    "the recipe's)",
 )
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "step, population, precision: images a step; input: of a batch (256)", 1
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "input: processes that decode, on both sides; default the cores", 1
+)
+_BATCHES = flags.DEFINE_integer("batches", 12, "input: batches of one value", 1)
 _TRAIN = flags.DEFINE_integer(
-    "images_per_class", None, "sweep: training images of a class; default all", 1
+    "images_per_class", None, "sweep, precision: training images of a class; default all", 1
 )
 _TEST = flags.DEFINE_integer(
     "test_images_per_class", None, "sweep: test images of a class; default all", 1
@@ -68,7 +103,7 @@ _SWEEP_OPTIONS = flags.DEFINE_string(
     "sweep_options", "", "digits, sweep, scaling: more flags of our sweep"
 )
 _PEER_OPTIONS = flags.DEFINE_string(
-    "peer_options", "", 'sweep: more flags of the peer: "--compile --bf16"'
+    "peer_options", "", 'sweep, input: more flags of the peer: "--compile --bf16"'
 )
 _ENV = flags.DEFINE_list("env", [], "sweep: NAME=VALUE with commas, environment variables of both")
 _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "scaling: numbers of split seeds")
@@ -119,19 +154,11 @@ def _sweep() -> tuple[Any, str]:
     from yosinski_jax import data
 
     env = dict(_pair(text) for text in _ENV.value)
-    dataset = data.load(_DATASET.value, _DATA_DIR.value)
+    name = _DATASET.value or "cifar10"
+    dataset = data.load(name, _DATA_DIR.value)
     if len(dataset.label_names) != 10:
-        raise UserError(f"--dataset={_DATASET.value}: the peer takes ten classes; use cifar10")
-    theirs = None
-    if _PEER.value:
-        script = str(Path(_PEER.value).absolute())
-        theirs = peer.Peer(script, _TORCH_PYTHON.value, tuple(shlex.split(_PEER_OPTIONS.value)))
-        missing = theirs.missing()
-        if missing:
-            print(f"{missing}; ours runs alone", flush=True)
-            theirs = None
-    else:
-        print("--peer is not given; ours runs alone", flush=True)
+        raise UserError(f"--dataset={name}: the peer takes ten classes; use cifar10")
+    theirs = _peer("torch, numpy")
     task = peer.Task(
         cli.whole_numbers("epochs", _EPOCHS.value or ["20"]),
         train_per_class=_TRAIN.value,
@@ -146,6 +173,23 @@ def _sweep() -> tuple[Any, str]:
         env=env,
     )
     return result, peer.show(result)
+
+
+def _peer(needs: str) -> Any:
+    """The peer, if it can run; else a line says why not."""
+    from experiments.benchmarks import peer
+
+    if not _PEER.value:
+        print("--peer is not given; ours runs alone", flush=True)
+        return None
+    script = str(Path(_PEER.value).absolute())
+    options = tuple(shlex.split(_PEER_OPTIONS.value))
+    theirs = peer.Peer(script, _TORCH_PYTHON.value, options, needs)
+    missing = theirs.missing()
+    if missing:
+        print(f"{missing}; ours runs alone", flush=True)
+        return None
+    return theirs
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -165,7 +209,7 @@ def _step() -> tuple[Any, str]:
             precision,
             replicas=_REPLICAS.value or (1 if work.network == "caffenet" else devices),
             rounds=_ROUNDS.value,
-            seconds=_SECONDS.value,
+            seconds=_seconds(2.0),
         )
     return rows, steps.show(rows)
 
@@ -182,7 +226,7 @@ def _population() -> tuple[Any, str]:
             sizes=sizes,
             frozen=_FROZEN.value,
             rounds=_ROUNDS.value,
-            seconds=_SECONDS.value,
+            seconds=_seconds(2.0),
         )
     return rows, populations.show(rows)
 
@@ -206,24 +250,81 @@ def _works(default: list[str] | None) -> list[tuple[Any, str, int]]:
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if precision not in ("float32", "bfloat16"):
         raise UserError(f"--precision={precision}: choose from auto, float32, bfloat16")
-    return [(known[name], precision, jax.local_device_count()) for name in names]
+    works = [known[name] for name in names]
+    if _BATCH_SIZE.value is not None:
+        works = [dataclasses.replace(work, batch_size=_BATCH_SIZE.value) for work in works]
+    return [(work, precision, jax.local_device_count()) for work in works]
+
+
+def _seconds(default: float) -> float:
+    return default if _SECONDS.value is None else _SECONDS.value
 
 
 def _scaling() -> tuple[Any, str]:
     from experiments.benchmarks import scaling
 
-    epochs = cli.whole_numbers("epochs", _EPOCHS.value or ["10"])
-    if len(epochs) != 1:
-        raise UserError(f"--epochs={','.join(map(str, epochs))}: scaling takes one number")
     result = scaling.run(
         seeds=cli.whole_numbers("seeds", _SEEDS.value),
         images=cli.whole_numbers("images", _IMAGES.value),
         devices=cli.whole_numbers("devices", _DEVICES.value),
-        epochs=epochs[0],
+        epochs=_one_number_of_epochs("scaling", "10"),
         rounds=_ROUNDS.value,
         options=shlex.split(_SWEEP_OPTIONS.value),
     )
     return result, scaling.show(result)
+
+
+def _input() -> tuple[Any, str]:
+    from experiments.benchmarks import inputs
+    from yosinski_jax import data, recipes
+
+    dataset = data.load(_DATASET.value or "imagenet2012", _DATA_DIR.value)
+    recipe = recipes.get("paper")
+    rows = inputs.run(
+        dataset,
+        inputs.Reading(
+            workers=_WORKERS.value or len(os.sched_getaffinity(0)),
+            batches=_BATCHES.value,
+            seconds=_seconds(4.0),
+            recipe=dataclasses.replace(recipe, batch_size=_BATCH_SIZE.value or recipe.batch_size),
+        ),
+        _peer("torch, numpy, PIL"),
+        rounds=_ROUNDS.value,
+    )
+    return rows, inputs.show(rows)
+
+
+def _precision() -> tuple[Any, str]:
+    measure.use_all_cores()
+    from experiments.benchmarks import precisions
+    from yosinski_jax import data, networks, recipes
+
+    dataset = data.load(_DATASET.value or data.DIGITS, _DATA_DIR.value)
+    names = _NETWORKS.value or [networks.default_network(dataset.name, dataset.image_shape)]
+    if len(names) != 1:
+        raise UserError(f"--networks={','.join(names)}: precision takes one")
+    recipe = recipes.get(recipes.default_recipe(names[0]))
+    if _EPOCHS.value:
+        epochs = _one_number_of_epochs("precision")
+        recipe = dataclasses.replace(recipe, epochs=epochs, iterations=None)
+    if _BATCH_SIZE.value is not None:
+        recipe = dataclasses.replace(recipe, batch_size=_BATCH_SIZE.value)
+    digits = dataset.name == data.DIGITS
+    result = precisions.run(
+        dataset,
+        names[0],
+        recipe,
+        seeds=_ROUNDS.value,
+        images_per_class=_TRAIN.value or (data.DIGITS_TRAIN_IMAGES if digits else None),
+    )
+    return result, precisions.show(result)
+
+
+def _one_number_of_epochs(what: str, default: str = "") -> int:
+    epochs = cli.whole_numbers("epochs", _EPOCHS.value or [default])
+    if len(epochs) != 1:
+        raise UserError(f"--epochs={','.join(map(str, epochs))}: {what} takes one number")
+    return epochs[0]
 
 
 BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
@@ -232,6 +333,8 @@ BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
     "step": _step,
     "population": _population,
     "scaling": _scaling,
+    "input": _input,
+    "precision": _precision,
 }
 
 

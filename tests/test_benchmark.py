@@ -1,6 +1,8 @@
 """Benchmarks on tiny work: what they write and how they compare, never how fast anything is."""
 
+import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,20 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+import tiny_datasets
 
 from experiments.benchmarks import (
     digits,
+    inputs,
     measure,
     on_devices,
     peer,
     populations,
+    precisions,
     scaling,
     steps,
     subset,
 )
 from experiments.benchmarks.measure import Finished, Spread
 from experiments.benchmarks.synthetic import Work
-from yosinski_jax import costs, data, networks, splits
+from yosinski_jax import costs, data, imagenet_source, networks, recipes, splits, stream
 from yosinski_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +107,25 @@ def test_steps_have_every_k_and_way(monkeypatch):
         share = [r * row["flops_per_image"] / p for r, p in zip(rate, peak, strict=True)]
         np.testing.assert_allclose(row["share_of_peak"]["values"], share)
     assert steps.show(rows).count("\n") == 1 + 1 + len(rows)
+
+
+def test_steps_train_by_the_networks_own_recipe(monkeypatch):
+    """A crop and a dropout: the network sees the crop, and the reason for no cache is told."""
+    layers = lambda classes, shape: (
+        networks.Dense("fc1", 4, dropout=0.5),
+        networks.Dense("fc2", classes, False),
+    )
+    monkeypatch.setitem(networks.NETWORKS, "tiny", layers)
+    monkeypatch.setattr(measure, "matmul_peak", lambda precision: lambda: 1e9)
+    dropped = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0)
+    assert [(row["frozen"], row["way"]) for row in dropped] == [(0, "each step"), (1, "each step")]
+    assert "tiny, k = 1: not cached, because dropout in frozen layers" in steps.show(dropped)
+    recipe = dataclasses.replace(recipes.get("cifar"), crop=1, mirror=True)
+    monkeypatch.setitem(recipes.RECIPES, "cifar", recipe)
+    cropped = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0)
+    assert "tiny, k = 1: not cached, because its recipe crops" in steps.show(cropped)
+    cost = costs.step_cost(networks.make("tiny", 3, (1, 1, 1)), (1, 1, 1), batch_size=4)
+    assert cropped[0]["flops_per_image"] == cost.flops / 4
 
 
 def test_populations_stacked_and_spread():
@@ -211,7 +236,9 @@ def test_a_missing_peer_is_a_line(tmp_path):
     assert peer.Peer(str(script), sys.executable).missing() == f"--peer={script}: does not exist"
     script.write_text("")
     missing = peer.Peer(str(script), "/none/python").missing()
-    assert missing is not None and "--torch_python=/none/python: has no torch" in missing
+    assert (
+        missing is not None and "--torch_python=/none/python: lacks one of torch, numpy" in missing
+    )
 
 
 def test_the_whole_study_is_extrapolated_by_a_line():
@@ -257,6 +284,153 @@ def test_scaling_on_devices(monkeypatch, capsys):
     as_json(result)
 
 
+READER = """
+import argparse, json, pathlib, io
+import numpy as np
+from PIL import Image
+p = argparse.ArgumentParser()
+p.add_argument("folder")
+for name in ("workers", "batch", "batches"): p.add_argument("--" + name, type=int)
+a = p.parse_args()
+files = sorted(f for f in pathlib.Path(a.folder).rglob("*") if f.suffix == ".JPEG")
+sizes = {Image.open(f).size for f in files}
+assert (a.workers, a.batch, a.batches, len(files)) == (1, 4, 2, 6), (a, len(files))
+full = a.folder.endswith("train")
+assert sizes == ({(24, 20)} if full else {(16, 16)}), sizes
+print("a line of no account")
+print(json.dumps({"images_per_second": 10.0 if full else 20.0}))
+"""
+
+
+def as_they_came(folder, images=6, varying=True):
+    """A dataset of JPEGs as TFDS prepares ImageNet's: of no one size, labels WordNet ids."""
+    names = imagenet_source.class_names()
+    random = np.random.default_rng(0)
+    parts = {
+        split: (random.integers(0, 256, (n, 20, 24, 3), np.uint8), 500 + np.arange(n) % 2)
+        for split, n in (("train", images), ("validation", 2))
+    }
+    shape = (None, None, 3) if varying else (20, 24, 3)
+    features = {
+        "image": tfds.features.Image(shape=shape),
+        "label": tfds.features.ClassLabel(names=names),
+    }
+    return tiny_datasets.write(folder, parts, "imagenet2012", names=names, features=features)
+
+
+def test_both_read_the_same_files(tmp_path, monkeypatch):
+    """Ours streams for real, in one worker; the peer checks what it is given."""
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
+    dataset = data.load(str(as_they_came(tmp_path)))
+    script = tmp_path / "reader.py"
+    script.write_text(READER)
+    folders, streams, real_folder, real_stream = [], [], inputs._measure, stream.train
+
+    def watched(dataset, reading, theirs, rounds, folder):
+        folders.append(folder)
+        return real_folder(dataset, reading, theirs, rounds, folder)
+
+    def counted(source, task, **options):
+        streams.append((real_stream(source, task, **options), options))
+        return streams[-1][0]
+
+    monkeypatch.setattr(inputs, "_measure", watched)
+    monkeypatch.setattr(stream, "train", counted)
+    recipe = dataclasses.replace(recipes.get("paper"), batch_size=4, crop=12)
+    reading = inputs.Reading(1, recipe, batches=2, seconds=0.0, size=16)
+    theirs = peer.Peer(str(script), sys.executable)
+    rows = inputs.run(dataset, reading, theirs, rounds=2)
+    assert [row["case"] for row in rows] == ["full", "jpeg", "raw"]
+    full, jpeg, raw = rows
+    assert full["theirs"].values == (10, 10) and jpeg["theirs"].values == (20, 20)
+    assert raw["theirs"] is None and raw["ratio_same_files"] is None
+    for row in rows:
+        assert min(row["ours"].values) > 0
+        assert row["ratio_full_size"].values == (row["ours"] / full["theirs"]).values
+        assert row["ours_per_core"].median == pytest.approx(row["ours"].median / row["cores"])
+    assert jpeg["ratio_same_files"].values == (jpeg["ours"] / jpeg["theirs"]).values
+    assert len(inputs.show(rows).splitlines()) == 1 + 2 + 3 + 1
+    as_json(rows)
+    # Full-size images are resized, prepared ones are not; one worker each; all are closed.
+    assert [options["size"] for _, options in streams] == [16, None, None, None, None, 16]
+    assert {options["workers"] for _, options in streams} == {1}
+    assert all(next(one._iterator, None) is None for one, _ in streams)
+    assert not multiprocessing.active_children(), "workers are left"
+    assert len(folders) == 1 and not folders[0].exists(), "the temporary folder is left"
+
+
+def test_the_input_without_a_peer(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
+    values = {("ours", case): Spread((3.0,)) for case in inputs.CASES}
+    monkeypatch.setattr(inputs, "_measure", lambda *args: values)
+    reading = inputs.Reading(1, recipes.get("paper"))
+    rows = inputs.run(data.load(str(as_they_came(tmp_path / "a"))), reading, None, rounds=1)
+    assert all(row["theirs"] is row["ratio_full_size"] is None for row in rows)
+    assert "Targets" not in inputs.show(rows)
+    one_size = data.load(str(as_they_came(tmp_path / "b", varying=False)))
+    with pytest.raises(UserError, match="its images are of one size"):
+        inputs.run(one_size, reading, None, rounds=1)
+
+
+def test_the_files_of_the_full_size_case_are_the_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
+    dataset = data.load(str(as_they_came(tmp_path)))
+    inputs.write_folders(dataset, tmp_path / "full")
+    found = sorted((tmp_path / "full").rglob("*.JPEG"))
+    assert len(found) == 8
+    for path in found:
+        source = dataset.train if path.parts[-3] == "train" else dataset.test
+        wnid, index = path.stem.split("_")
+        assert path.parent.name == wnid == dataset.label_names[source.labels[int(index)]]
+        assert inputs._encoded(source, int(index)) == path.read_bytes()
+
+
+SHARED = ROOT.parent / "shared"
+
+
+def test_the_input_against_pytorch(tmp_path, monkeypatch):
+    """The real peer on the first real images."""
+    script, images = SHARED / "peer" / "torch_input.py", SHARED / "tfds"
+    if not script.exists() or not images.exists():
+        pytest.skip(f"{script} or {images} is absent")
+    theirs = peer.Peer(
+        str(script), os.environ.get("TORCH_PYTHON", sys.executable), needs="torch, numpy, PIL"
+    )
+    missing = theirs.missing()
+    if missing:
+        pytest.skip(f"{missing}; TORCH_PYTHON names an interpreter that has them")
+    monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
+    recipe = dataclasses.replace(recipes.get("paper"), batch_size=8)
+    reading = inputs.Reading(1, recipe, batches=1, seconds=0.0)
+    dataset = data.load("imagenet2012", str(images))
+    rows = inputs.run(dataset, reading, theirs, rounds=1)
+    assert all(row["ratio_full_size"].median > 0 for row in rows)
+
+
+def test_precisions_have_the_same_seeds_and_differ_by_rounding():
+    recipe = recipes.Recipe("short", learning_rate=0.05, batch_size=16, epochs=2)
+    digits8 = data.load(data.DIGITS)
+    result = precisions.run(digits8, "digits4", recipe, seeds=3, images_per_class=8)
+    assert result["train_images"] == [40, 40, 40] and len(result["evaluations"]) == 2
+    assert [(row["epoch"], row["step"]) for row in result["evaluations"]] == [(1, 2), (2, 4)]
+    for row in result["evaluations"]:
+        exact, rounded = (row["loss"][p].values for p in ("float32", "bfloat16"))
+        gaps = [abs(b - a) for a, b in zip(exact, rounded, strict=True)]
+        assert len(set(exact)) == 3, "three networks"
+        assert row["largest_difference"] == max(gaps)
+        relative = max(gap / a for gap, a in zip(gaps, exact, strict=True))
+        assert row["largest_relative_difference"] == pytest.approx(relative)
+        # Between seeds the losses differ by far more than between precisions.
+        assert 0 < relative < 0.05 < (max(exact) - min(exact)) / min(exact)
+    assert f"{100 * relative:.2f}" in precisions.show(result)
+    as_json(result)
+
+
+def test_a_crop_that_does_not_fit_is_a_line():
+    with pytest.raises(UserError, match="--networks=caffenet: its recipe's crop of 227 pixels"):
+        precisions.run(images(), "caffenet", recipes.get("paper"), seeds=1, images_per_class=None)
+
+
 def command(*args):
     return subprocess.run(
         [sys.executable, "-m", "experiments.benchmark", *args],
@@ -279,11 +453,17 @@ def test_the_command_writes_machine_versions_and_itself(tmp_path):
 @pytest.mark.parametrize(
     "args, line",
     [
-        (["nonsense"], "--what=nonsense: choose from digits, sweep, step, population, scaling"),
+        (
+            ["nonsense"],
+            "--what=nonsense: choose from digits, sweep, step, population, scaling, input, precision",
+        ),
         (["step", "--networks=resnet", "--out={tmp}/x"], "resnet is not one of digits4, cifar5"),
         (["step", "--out={tmp}/file/x"], "--out={tmp}/file/x: cannot be written"),
+        (["precision", "--networks=a,b", "--out={tmp}/x"], "--networks=a,b: precision takes one"),
+        (["precision", "--epochs=1,2", "--out={tmp}/x"], "--epochs=1,2: precision takes one"),
+        (["input", "--dataset=digits", "--out={tmp}/x"], "--dataset=digits: its images are of one"),
     ],
-    ids=["what", "network", "out"],
+    ids=["what", "network", "out", "networks", "epochs", "input"],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, args, line):
     (tmp_path / "file").write_text("")

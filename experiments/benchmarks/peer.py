@@ -25,26 +25,28 @@ FULL = (20, 25_000)
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """How to start the PyTorch sweep.
+    """How to start a PyTorch script.
 
     Attributes:
-        script: path of torch_sweep.py.
+        script: its path.
         python: an interpreter that has torch.
         options: further flags of the script.
+        needs: modules that it imports, with commas between.
     """
 
     script: str
     python: str
     options: tuple[str, ...] = ()
+    needs: str = "torch, numpy"
 
     def missing(self) -> str | None:
         """Why it cannot run, in a line; None if it can."""
         if not Path(self.script).is_file():
             return f"--peer={self.script}: does not exist"
         try:
-            measure.process([self.python, "-c", "import torch, numpy"])
+            measure.process([self.python, "-c", f"import {self.needs}"])
         except UserError as e:
-            return f"--torch_python={self.python}: has no torch ({e})"
+            return f"--torch_python={self.python}: lacks one of {self.needs} ({e})"
         return None
 
 

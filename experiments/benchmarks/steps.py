@@ -5,6 +5,7 @@ from typing import Any
 from experiments.benchmarks import measure, synthetic
 from experiments.benchmarks.synthetic import Work
 from yosinski_jax import costs
+from yosinski_jax.train import Trainer
 
 WAYS = ("each step", "cached")
 
@@ -21,49 +22,73 @@ def run(work: Work, precision: str, *, replicas: int, rounds: int, seconds: floa
 
     Returns:
         Rows with images/s, the share of the matrix product's peak (counted in the operations that
-        the way needs) and the gain of the cache, all pairwise.
+        the way needs) and the gain of the cache, all pairwise; where nothing can be cached, the row
+        of the other way says why.
     """
-    network = synthetic.network(work, precision)
+    trainers = {way: synthetic.trainer(work, precision, cache=way == "cached") for way in WAYS}
     rows = []
-    for frozen in range(len(network.layers)):
+    for frozen in range(len(synthetic.network(work, precision).layers)):
         # Not all k at once: CaffeNet's populations would not fit into memory together.
-        populations = {}
-        for way in WAYS:
-            found = synthetic.population(
-                synthetic.trainer(work, precision, cache=way == "cached"), replicas, frozen
-            )
-            if found.program.cached == (way == "cached"):
-                found.advance()
-                populations[way] = found
-        measures: dict[str, Any] = {"peak": measure.matmul_peak(precision)}
-        for way, found in populations.items():
-            measures[way] = lambda found=found: synthetic.rate(found, seconds)
-        values = measure.in_turns(measures, rounds)
-        for way in populations:
-            cost = costs.step_cost(
-                network,
-                work.image_shape,
-                batch_size=work.batch_size,
-                frozen=frozen,
-                prefix_cached=way == "cached",
-            )
-            flops = cost.flops / work.batch_size
-            rows.append(
-                {
-                    "network": work.network,
-                    "precision": precision,
-                    "replicas": replicas,
-                    "batch_size": work.batch_size,
-                    "frozen": frozen,
-                    "way": way,
-                    "images_per_second": values[way],
-                    "flops_per_image": flops,
-                    "peak_flops": values["peak"],
-                    "share_of_peak": values[way] / values["peak"] * flops,
-                    "gain": values[way] / values["each step"],
-                }
-            )
+        rows += _one(work, precision, trainers, frozen, replicas, rounds, seconds)
     return rows
+
+
+def _one(
+    work: Work,
+    precision: str,
+    trainers: dict[str, Trainer],
+    frozen: int,
+    replicas: int,
+    rounds: int,
+    seconds: float,
+) -> list[dict]:
+    why_not = _why_not_cached(trainers["cached"], frozen)
+    ways = WAYS if frozen and why_not is None else WAYS[:1]
+    populations = {}
+    for way in ways:
+        populations[way] = synthetic.population(trainers[way], replicas, frozen)
+        populations[way].advance()
+    measures: dict[str, Any] = {"peak": measure.matmul_peak(precision)}
+    for way, found in populations.items():
+        measures[way] = lambda found=found: synthetic.rate(found, seconds)
+    values = measure.in_turns(measures, rounds)
+    rows = []
+    for way in ways:
+        cost = costs.step_cost(
+            synthetic.network(work, precision),
+            work.input_shape,
+            batch_size=work.batch_size,
+            frozen=frozen,
+            prefix_cached=way == "cached",
+        )
+        flops = cost.flops / work.batch_size
+        rows.append(
+            {
+                "network": work.network,
+                "precision": precision,
+                "replicas": replicas,
+                "batch_size": work.batch_size,
+                "frozen": frozen,
+                "way": way,
+                "not_cached_because": why_not,
+                "images_per_second": values[way],
+                "flops_per_image": flops,
+                "peak_flops": values["peak"],
+                "share_of_peak": values[way] / values["peak"] * flops,
+                "gain": values[way] / values["each step"],
+            }
+        )
+    return rows
+
+
+def _why_not_cached(trainer: Trainer, frozen: int) -> str | None:
+    """Why a trainer with memory enough does not cache the first layers; None if it does."""
+    task = synthetic.task(trainer)
+    if not frozen or trainer.caches(task, frozen):
+        return None
+    if trainer.recipe.augments:
+        return "its recipe crops or mirrors at random, so no two passes over an image are equal"
+    return "dropout in frozen layers stays active, so no two passes over an image are equal"
 
 
 def show(rows: list[dict]) -> str:
@@ -83,4 +108,15 @@ def show(rows: list[dict]) -> str:
     ]
     peaks = {row["precision"]: row["peak_flops"] for row in rows}
     lines = [f"peak of {name} products: {(p * 1e-9).text()} GFLOP/s" for name, p in peaks.items()]
-    return "\n".join([*lines, measure.table(header, cells)])
+    lines.append(measure.table(header, cells))
+    reasons: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        if row["not_cached_because"]:
+            reasons.setdefault((row["network"], row["not_cached_because"]), []).append(
+                row["frozen"]
+            )
+    lines += [
+        f"{network}, k = {', '.join(map(str, ks))}: not cached, because {why}"
+        for (network, why), ks in reasons.items()
+    ]
+    return "\n".join(lines)

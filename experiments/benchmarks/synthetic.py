@@ -8,19 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from yosinski_jax import data, networks
+from yosinski_jax import data, networks, recipes
 from yosinski_jax.models import Model
-from yosinski_jax.recipes import Recipe
 from yosinski_jax.train import Job, Population, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What is trained in a benchmark.
+    """What is trained in a benchmark, by the network's own recipe: its crop, mirror, mean, dropout.
 
     Attributes:
         network: name of the network.
-        image_shape: (H, W, C) of its images.
+        image_shape: (H, W, C) of the images, before the recipe's crop.
         classes: number of outputs.
         batch_size: images a step.
         steps: steps between two evaluations (of one image), all in one dispatch.
@@ -32,19 +31,26 @@ class Work:
     batch_size: int
     steps: int
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image as the network gets it."""
+        height, width, channels = self.image_shape
+        crop = recipes.get(recipes.default_recipe(self.network)).crop
+        return crop or height, crop or width, channels
+
 
 #: Networks with the task sizes of their studies; for CPU and for accelerators.
 CPU = {
     "digits4": Work("digits4", (8, 8, 1), 5, 64, 10),
     "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 8),
     "caffenet64": Work("caffenet64", (64, 64, 3), 40, 64, 2),
-    "caffenet": Work("caffenet", (227, 227, 3), 500, 16, 2),
+    "caffenet": Work("caffenet", (256, 256, 3), 500, 16, 2),
 }
 ACCELERATOR = {
     "digits4": Work("digits4", (8, 8, 1), 5, 64, 60),
     "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 195),
     "caffenet64": Work("caffenet64", (64, 64, 3), 40, 128, 32),
-    "caffenet": Work("caffenet", (227, 227, 3), 500, 256, 8),
+    "caffenet": Work("caffenet", (256, 256, 3), 500, 256, 8),
 }
 
 
@@ -55,7 +61,7 @@ def defaults() -> dict[str, Work]:
 
 def network(work: Work, precision: str) -> networks.Network:
     """The network, computing in `precision`."""
-    return networks.make(work.network, work.classes, work.image_shape, precision)
+    return networks.make(work.network, work.classes, work.input_shape, precision)
 
 
 def trainer(
@@ -68,11 +74,13 @@ def trainer(
     labels = random.integers(0, work.classes, count)
     names = [str(i) for i in range(work.classes)]
     dataset = data.from_arrays("random", images, labels, images[:1], labels[:1], names)
-    recipe = Recipe(
-        "benchmark",
+    recipe = dataclasses.replace(
+        recipes.get(recipes.default_recipe(work.network)),
         learning_rate=1e-3,
         batch_size=work.batch_size,
         epochs=10**6,
+        iterations=None,
+        evaluate_steps=None,
         precision=precision,
     )
     return Trainer(
@@ -84,17 +92,22 @@ def trainer(
     )
 
 
-def population(trainer: Trainer, replicas: int, frozen: int = 0) -> Population:
-    """Networks with `frozen` random frozen layers, ready to train without end."""
+def task(trainer: Trainer) -> data.Task:
+    """All images of a trainer of this module."""
     train, test = trainer.dataset.train.labels, trainer.dataset.test.labels
-    task = data.Task(
+    return data.Task(
         trainer.dataset.label_names,
         np.arange(len(train), dtype=np.int32),
         train,
         np.arange(len(test), dtype=np.int32),
         test,
     )
-    return trainer.start([Job(str(i), task, frozen) for i in range(replicas)])
+
+
+def population(trainer: Trainer, replicas: int, frozen: int = 0) -> Population:
+    """Networks with `frozen` random frozen layers, ready to train without end."""
+    whole = task(trainer)
+    return trainer.start([Job(str(i), whole, frozen) for i in range(replicas)])
 
 
 def rate(population: Population, seconds: float) -> float:
