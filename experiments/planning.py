@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from experiments.benchmarks import measure
 from yosinski_jax import environment, pricing
+from yosinski_jax.paths import is_remote
 from yosinski_jax.sweep import Sweep
 
 
@@ -92,16 +93,18 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
     peak = measure.matmul_peak(sweep.settings.recipe.precision)()
     # The devices of a CPU share its memory.
     memory = total.device_bytes * (total.devices if cpu else 1)
-    free = shutil.disk_usage(
-        next(p for p in (sweep.folder.absolute(), *sweep.folder.absolute().parents) if p.exists())
-    ).free
+    there = ""
+    if not is_remote(sweep.folder):
+        folder = sweep.folder.absolute()
+        on_disk = next(p for p in (folder, *folder.parents) if p.exists())
+        there = f", {_bytes(shutil.disk_usage(on_disk).free)} free there"
     found = f"{len(devices)} × {devices[0].device_kind}"
     return [
         f"compute: {_count(total.flops, 'FLOP')}; at least {_duration(total.flops / peak)} on {found}, which multiply "
         f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a part of that",
         f"memory: {_bytes(memory)} for the largest group, of {_bytes(environment.memory())} "
         + ("on this machine" if cpu else "on each device"),
-        f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}, {_bytes(free)} free there",
+        f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}{there}",
     ]
 
 

@@ -214,6 +214,19 @@ def test_caffenet64_passes_its_signal_on():
         assert 0.3 < float(jnp.sqrt(jnp.square(features).mean())) < 3, n
 
 
+def test_initial_values_of_pytorch():
+    network = networks.make("cifar5_torch", 5, (32, 32, 3))
+    tree = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    inputs = {"conv1": 27, "conv2": 288, "conv3": 576, "fc4": 2048, "fc5": 384}
+    for name, count in inputs.items():
+        bound = count**-0.5
+        assert all(float(jnp.abs(leaf).max()) <= bound for leaf in tree["params"][name].values())
+        # A uniform variable's standard deviation is its bound divided by √3.
+        kernel = tree["params"][name]["kernel"]
+        assert float(kernel.std()) == pytest.approx(bound / math.sqrt(3), rel=0.06)
+        assert float(jnp.abs(tree["params"][name]["bias"]).max()) > 0
+
+
 def test_unknown_network():
     with pytest.raises(UserError, match="--network=alexnet: unknown; choose one of caffenet, caf"):
         networks.make("alexnet", 5, (8, 8, 1))

@@ -20,8 +20,23 @@ from yosinski_jax.errors import UserError
 Shape = tuple[int, ...]
 
 
-def _kernel_init(std: float | None) -> Callable[..., jax.Array]:
-    return nn.initializers.he_normal() if std is None else nn.initializers.normal(std)
+#: For `std` of a layer: kernel and bias uniform in ±1/√(inputs of an output), PyTorch's default.
+TORCH = "torch"
+
+
+def _initializers(layer: "Conv | Dense", kernel_shape: Shape) -> tuple[Callable, Callable]:
+    """What makes the kernel and the bias, each called with key, shape and dtype."""
+    constant = nn.initializers.constant(layer.bias)
+    if layer.std is None:
+        return nn.initializers.he_normal(), constant
+    if isinstance(layer.std, float):
+        return nn.initializers.normal(layer.std), constant
+    bound = math.prod(kernel_shape[:-1]) ** -0.5
+
+    def uniform(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform, uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +52,8 @@ class Conv:
         groups: independent groups into which input and output channels are cut.
         pool: (window, stride) of the max pooling, in pixels; None for no pooling.
         norm: whether local response normalisation follows the pooling.
-        std: standard deviation of the gaussian initial kernel; None for He's.
+        std: standard deviation of the gaussian initial kernel; None for He's, `TORCH` for PyTorch's
+            default of kernel and bias.
         bias: the initial bias.
     """
 
@@ -49,7 +65,7 @@ class Conv:
     groups: int = 1
     pool: tuple[int, int] | None = None
     norm: bool = False
-    std: float | None = None
+    std: float | str | None = None
     bias: float = 0.0
 
     def kernel_shape(self, shape: Shape) -> Shape:
@@ -90,7 +106,8 @@ class Dense:
         features: number of outputs.
         relu: whether a ReLU follows.
         dropout: share of the outputs set to zero in training; the others are scaled up.
-        std: standard deviation of the gaussian initial kernel; None for He's.
+        std: standard deviation of the gaussian initial kernel; None for He's, `TORCH` for PyTorch's
+            default of kernel and bias.
         bias: the initial bias.
     """
 
@@ -98,7 +115,7 @@ class Dense:
     features: int
     relu: bool = True
     dropout: float = 0.0
-    std: float | None = None
+    std: float | str | None = None
     bias: float = 0.0
 
     def kernel_shape(self, shape: Shape) -> Shape:
@@ -128,8 +145,9 @@ class _Bound(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         layer = self.layer
-        init, bias_init = _kernel_init(layer.std), nn.initializers.constant(layer.bias)
-        kernel = self.param("kernel", init, layer.kernel_shape(x.shape[1:]), jnp.float32)
+        shape = layer.kernel_shape(x.shape[1:])
+        init, bias_init = _initializers(layer, shape)
+        kernel = self.param("kernel", init, shape, jnp.float32)
         bias = self.param("bias", bias_init, (layer.features,), jnp.float32)
         x = layer(x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype))
         if isinstance(layer, Dense) and layer.dropout:
@@ -205,6 +223,12 @@ def cifar5(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
     )
 
 
+def cifar5_torch(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
+    """`cifar5` with PyTorch's default initial values, to be compared with programs in PyTorch."""
+    layers = cifar5(classes, image_shape)
+    return tuple(dataclasses.replace(layer, std=TORCH) for layer in layers)
+
+
 def caffenet(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
     """CaffeNet as in the 2014 study, for 227×227 crops; 60,965,224 parameters with 1000 classes.
 
@@ -259,6 +283,7 @@ def caffenet64(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
 NETWORKS: dict[str, Callable[[int, Shape], tuple[Layer, ...]]] = {
     "digits4": digits4,
     "cifar5": cifar5,
+    "cifar5_torch": cifar5_torch,
     "caffenet": caffenet,
     "caffenet64": caffenet64,
 }

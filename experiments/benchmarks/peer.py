@@ -121,7 +121,7 @@ class _Ours:
         self.env, self._folder, self._names = env, folder, dataset.label_names
         self._epochs = epochs
         self.command = measure.sweep_command(
-            f"--dataset={directory}", "--network=cifar5", "--recipe=cifar", "--precision=float32",
+            f"--dataset={directory}", "--network=cifar5_torch", "--recipe=cifar", "--precision=float32",
             f"--epochs={epochs}", f"--evaluate_every={epochs}", f"--batch_size={task.batch_size}",
             f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport", *options,
         )  # fmt: skip
