@@ -114,7 +114,9 @@ class Trainer:
                 local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
             )
             self._programs[name] = jax.jit(
-                sharded, donate_argnums=2, compiler_options=layer_ops.compiler_options()
+                sharded,
+                donate_argnums=2,
+                compiler_options=layer_ops.compiler_options(what == "init"),
             )
         return self._programs[name]
 

@@ -166,7 +166,9 @@ class StreamTrainer:
             if what == "init":
                 # On one device of each process: all of them draw the same numbers.
                 one = functools.partial(program.init, None)
-                self._programs[name] = jax.jit(lambda key: one(key, None))
+                self._programs[name] = jax.jit(
+                    lambda key: one(key, None), compiler_options=layer_ops.compiler_options(True)
+                )
             else:
                 function, donated = {"step": (_step, (0, 1)), "evaluate": (_evaluate, ()),
                                      "check": (_check, (0,))}[what]  # fmt: skip
