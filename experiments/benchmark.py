@@ -99,6 +99,7 @@ _TRAIN = flags.DEFINE_integer(
 _TEST = flags.DEFINE_integer(
     "test_images_per_class", None, "sweep: test images of a class; default all", 1
 )
+_BASES = flags.DEFINE_bool("bases", False, "sweep: the two bases alone, to compare accuracies")
 _SWEEP_OPTIONS = flags.DEFINE_string(
     "sweep_options", "", "digits, sweep, scaling: more flags of our sweep"
 )
@@ -163,6 +164,7 @@ def _sweep() -> tuple[Any, str]:
         cli.whole_numbers("epochs", _EPOCHS.value or ["20"]),
         train_per_class=_TRAIN.value,
         test_per_class=_TEST.value,
+        bases=_BASES.value,
     )
     result = peer.run(
         dataset,

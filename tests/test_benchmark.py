@@ -231,6 +231,30 @@ def test_the_sweep_against_a_peer(tmp_path, monkeypatch):
     assert as_json(result)["whole_study"] is None
 
 
+def test_the_bases_alone_against_a_peer(tmp_path, monkeypatch):
+    def process(command, env=None):
+        assert "--treatments=base" in command
+        return Finished(2.0, 10**6, "")
+
+    monkeypatch.setattr(measure, "process", process)
+    script = tmp_path / "peer.py"
+    # It would go on for an hour, and must be stopped after its bases.
+    script.write_text(
+        PEER.replace(
+            "    print(", "    name == 'B1B' and __import__('time').sleep(3600)\n    print(", 1
+        )
+    )
+    theirs = peer.Peer(str(script), sys.executable, ("--compile",))
+    result = peer.run(images(), peer.Task((3,), batch_size=8, bases=True), theirs, rounds=2)
+    assert result["runs"][1]["accuracy"] == {"baseA": [0.25, 0.26], "baseB": [0.25, 0.26]}
+    assert result["whole_study"] is None
+
+
+def test_a_peer_that_ends_early_is_a_line(tmp_path):
+    with pytest.raises(UserError, match=r"ended after 1 lines instead of 2"):
+        measure.first_lines([sys.executable, "-c", "print(1)"], 2)
+
+
 def test_a_missing_peer_is_a_line(tmp_path):
     script = tmp_path / "peer.py"
     assert peer.Peer(str(script), sys.executable).missing() == f"--peer={script}: does not exist"

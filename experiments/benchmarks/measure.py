@@ -6,6 +6,7 @@ in turns, first forwards, then backwards, and ratios are taken within a turn.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -163,6 +164,32 @@ def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Fin
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return Finished(seconds, usage.ru_maxrss * unit, texts[0])
+
+
+def first_lines(
+    command: Sequence[str], count: int, env: Mapping[str, str] | None = None
+) -> Finished:
+    """Runs a command until it has printed so many lines, then stops it; its memory is not measured.
+
+    Raises:
+        UserError: it cannot be started or ends before.
+    """
+    began = time.perf_counter()
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=environment)
+    except OSError as e:
+        raise UserError(f"{command[0]}: cannot be started ({e.strerror})") from e
+    with child:
+        try:
+            assert child.stdout is not None
+            lines = list(itertools.islice(child.stdout, count))
+            seconds = time.perf_counter() - began
+        finally:
+            child.terminate()
+    if len(lines) < count:
+        raise UserError(f"{' '.join(command)}: ended after {len(lines)} lines instead of {count}")
+    return Finished(seconds, 0, b"".join(lines).decode())
 
 
 def machine() -> dict[str, Any]:

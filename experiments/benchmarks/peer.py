@@ -60,6 +60,7 @@ class Task:
         learning_rate: of the kernels and biases.
         train_per_class: training images of each class; None for all.
         test_per_class: test images of each class; None for all.
+        bases: train the two bases alone.
     """
 
     epochs: tuple[int, ...]
@@ -67,6 +68,7 @@ class Task:
     learning_rate: float = 0.01
     train_per_class: int | None = None
     test_per_class: int | None = None
+    bases: bool = False
 
 
 def run(
@@ -111,7 +113,8 @@ def run(
                     }
                 )
     images = len(subset.first_of_each(dataset.train.labels, task.train_per_class)) // 2
-    return {"train_images": images, "runs": runs, "whole_study": _whole_study(runs, images)}
+    whole = None if task.bases else _whole_study(runs, images)
+    return {"train_images": images, "runs": runs, "whole_study": whole}
 
 
 class _Ours:
@@ -123,7 +126,8 @@ class _Ours:
         self.command = measure.sweep_command(
             f"--dataset={directory}", "--network=cifar5_torch", "--recipe=cifar", "--precision=float32",
             f"--epochs={epochs}", f"--evaluate_every={epochs}", f"--batch_size={task.batch_size}",
-            f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport", *options,
+            f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport",
+            *(["--treatments=base"] if task.bases else []), *options,
         )  # fmt: skip
 
     def run(self) -> float:
@@ -150,14 +154,20 @@ class _Theirs:
     def __init__(self, archive, task, epochs, peer, env):
         self.accuracy: dict[str, list[float]] = {}
         self.peaks: list[int] = []
-        self.env = env
+        self.env, self._bases = env, task.bases
         self.command = [
             peer.python, peer.script, f"--npz={archive}", f"--epochs={epochs}",
             f"--batch={task.batch_size}", f"--lr={task.learning_rate}", *peer.options,
         ]  # fmt: skip
 
     def run(self) -> float:
-        done = measure.process([*self.command, f"--seed={len(self.peaks)}"], self.env)
+        command = [*self.command, f"--seed={len(self.peaks)}"]
+        # Its bases come first and it has no flag for them alone.
+        done = (
+            measure.first_lines(command, 2, self.env)
+            if self._bases
+            else measure.process(command, self.env)
+        )
         for line in done.out.splitlines():
             row = json.loads(line)
             if "network" in row:
