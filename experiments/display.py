@@ -96,6 +96,8 @@ class Display:
         now = time.monotonic()
         if group.id != self._group:
             self._group, self._start = group.id, (now, population.done, population.images)
+            # What a save of the group brought along is not left to do.
+            self._work_all -= self._work(sweep, group) * population.done / population.total
         began, epoch, images = self._start
         work = self._work(sweep, group) * (population.done - epoch) / population.total
         names = group.members[0].id + (

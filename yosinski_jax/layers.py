@@ -6,6 +6,7 @@ derivatives, ties of the pooling included. `compiler_options` is what to tell th
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def _on_cpu() -> bool:
 
 
 @functools.cache
-def compiler_options(run_once: bool = False) -> dict[str, str | bool | int]:
+def compiler_options(run_once: bool = False) -> dict[str, Any]:
     """Returns options for compiling a program: `jax.jit(f, compiler_options=…)`.
 
     XLA's CPU backend gives convolutions to the YNN library, which uses little more than one core.
@@ -40,9 +41,7 @@ def compiler_options(run_once: bool = False) -> dict[str, str | bool | int]:
         return {}
     if run_once:
         return {"xla_backend_optimization_level": 1}
-    options: dict[str, str | bool | int] = {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"
-    }
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(lambda x: x + 1).lower(0.0).compile(compiler_options=options)
     except jax.errors.JaxRuntimeError:
