@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 
 from experiments import cli
 from experiments import sweep as command
+from yosinski_jax import train_stream
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--seeds=1", "--layers=2", "--treatments=BnB,AnB", "--epochs=2", "--images_per_class=40"]
@@ -73,6 +75,24 @@ def test_all_classes_with_reduced_data(tmp_path, capfd):
     assert {row["train_images"] for row in names.values()} == {"90", "200"}
     assert names["R1all-0009"]["images_per_class"] == "9"
     assert "all-0/baseAll-0009" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("choice", "fits", "expected"),
+    [
+        ("auto", True, "Trainer"),
+        ("auto", False, "StreamTrainer"),
+        ("resident", False, "Trainer"),
+        ("stream", True, "StreamTrainer"),
+    ],
+)
+def test_where_images_are_held(tmp_path, monkeypatch, choice, fits, expected):
+    monkeypatch.setattr(train_stream, "fits_in_memory", lambda dataset: fits)
+    argv = ["sweep", *SMALL, f"--input={choice}", "--compile_cache=off", f"--workdir={tmp_path}"]
+    with flagsaver.flagsaver():
+        flags.FLAGS(argv)
+        sweep = command._sweep(None)
+        assert type(sweep.trainer(sweep.planned[0])).__name__ == expected
 
 
 def test_plan_prices_every_network(tmp_path, capfd):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from yosinski_jax import data, networks, recipes, stream
+from yosinski_jax import data, networks, recipes, stream, train_stream
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, seed_of
 from yosinski_jax.models import Model
@@ -210,3 +210,13 @@ def test_errors():
         shared().start([Job("x", task()), Job("y", task())])
     with pytest.raises(UserError, match="--batch_size=32: is larger than a task of 25"):
         shared().start([Job("x", task(images=5))])
+
+
+def test_what_fits_in_memory(monkeypatch):
+    pixels, labels = np.zeros((60, 8, 8, 3), np.uint8), np.arange(60, dtype=np.int32) % 2
+    dataset = data.from_arrays("tiny", pixels, labels, pixels[:40], labels[:40], ["a", "b"])
+    # A hundred images of 192 bytes may take a quarter of the memory.
+    for memory, fits in ((4 * 19_200, True), (4 * 19_200 - 4, False)):
+        monkeypatch.setattr(train_stream.environment, "memory", lambda memory=memory: memory)
+        assert train_stream.fits_in_memory(dataset) == fits
+    assert not train_stream.fits_in_memory(dataclasses.replace(dataset, image_shape=None))
