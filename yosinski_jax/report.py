@@ -189,12 +189,12 @@ def _lead(study: Study) -> str:
     settings = study.settings
     recipe = settings.get("recipe")
     recipe = recipe.get("name") if isinstance(recipe, Mapping) else recipe
-    seeds = len({(r["split"], r["split_seed"]) for r in study.records})
+    seeds = len({(r["split"], r["split_seed"]) for r in study.records if r["split"] != "all"})
     parts = [
         f"{len(study.records)} {f'of {len(study.plan)} ' if study.plan else ''}networks",
         f"network {settings['network']}" if settings.get("network") else "",
         f"recipe {recipe}" if recipe else "",
-        f"{seeds} pair{'s' * (seeds != 1)} of tasks" if study.folder else "",
+        f"{seeds} pair{'s' * (seeds != 1)} of tasks" if study.folder and seeds else "",
         f"treatments {', '.join(study.kinds)}",
     ]
     return ", ".join(p for p in parts if p) + "."

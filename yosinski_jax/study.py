@@ -23,6 +23,7 @@ SPLITS = {
     "random": "random halves",
     "manmade_natural": "man-made / natural",
     "all": "all classes",
+    "paper": "the paper's splits",
 }
 
 
@@ -187,7 +188,8 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
     if not isinstance(settings, dict):
         raise UserError(f"{workdir / 'settings.json'}: not a JSON object; restore it")
     dataset = str(settings.get("dataset") or next((r.get("dataset") for r in sound), "") or workdir)
-    split = next((r["split"] for r in (*sound, *plan)), "")
+    names = {r["split"] for r in (*sound, *plan)}
+    split = next(iter(names), "") if len(names) < 2 else str(settings.get("split") or "")
     return Study(
         label=Path(dataset).name,
         title=f"{Path(dataset).name}, {split_title(split)}",
