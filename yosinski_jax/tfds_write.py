@@ -66,8 +66,10 @@ class ShardWriter:
         self.records = 0
         self.bytes = 0
         with _as_os_error(path):
-            # One record a group, as grain and TFDS want it for random access.
-            writer: Any = array_record_module.ArrayRecordWriter(str(self._partial), "group_size:1")
+            # One record a group, as grain and TFDS want it for random access; encoded images do not
+            # get smaller by compression, and raw ones are asked for to be read fast.
+            options = "group_size:1,uncompressed"
+            writer: Any = array_record_module.ArrayRecordWriter(str(self._partial), options)
         self._writer = writer
 
     def write(self, record: bytes) -> None:
