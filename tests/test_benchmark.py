@@ -373,10 +373,12 @@ def test_both_read_the_same_files(tmp_path, monkeypatch):
         assert row["ratio_full_size"].values == (row["ours"] / full["theirs"]).values
         assert row["ours_per_core"].median == pytest.approx(row["ours"].median / row["cores"])
     assert jpeg["ratio_same_files"].values == (jpeg["ours"] / jpeg["theirs"]).values
-    assert len(inputs.show(rows).splitlines()) == 1 + 2 + 3 + 1
+    for row in rows:
+        assert row["host_ratio_full_size"].values == (row["host"] / full["theirs"]).values
+    assert len(inputs.show(rows).splitlines()) == 1 + 2 + 2 * 3 + 1
     as_json(rows)
     # Full-size images are resized, prepared ones are not; one worker each; all are closed.
-    assert [options["size"] for _, options in streams] == [16, None, None, None, None, 16]
+    assert [options["size"] for _, options in streams] == [16] * 2 + [None] * 8 + [16] * 2
     assert {options["workers"] for _, options in streams} == {1}
     assert all(next(one._iterator, None) is None for one, _ in streams)
     assert not multiprocessing.active_children(), "workers are left"
@@ -385,7 +387,7 @@ def test_both_read_the_same_files(tmp_path, monkeypatch):
 
 def test_the_input_without_a_peer(tmp_path, monkeypatch):
     monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path / "cache"))
-    values = {("ours", case): Spread((3.0,)) for case in inputs.CASES}
+    values = {(who, case): Spread((3.0,)) for who in ("ours", "host") for case in inputs.CASES}
     monkeypatch.setattr(inputs, "_measure", lambda *args: values)
     reading = inputs.Reading(1, recipes.get("paper"))
     rows = inputs.run(data.load(str(as_they_came(tmp_path / "a"))), reading, None, rounds=1)

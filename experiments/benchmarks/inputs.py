@@ -1,10 +1,11 @@
 """Images/s through the whole input path on real JPEGs, against PyTorch's on the same images.
 
 Ours is what training from a stream does before its step: read, decode, resize, shuffle and batch in
-worker processes, then transfer, crop, mirror and subtract the mean on the device. The peer's workers
-do all of it but the mean on the host. Both sides get equally many workers and the same images; both
-leave out the first batches, in which the workers start, and both read from files that earlier turns
-left in memory.
+worker processes, transfer to the device, and there crop, mirror and subtract the mean. The peer's
+workers do all of it but the mean on the host. So ours is measured twice: up to the batch on the
+device, which is all that the host's cores do where the device is another, and to the end. Both
+sides get equally many workers and the same images; both leave out the first batches, in which the
+workers start, and both read from files that earlier turns left in memory.
 """
 
 import dataclasses
@@ -95,6 +96,7 @@ def run(dataset: Dataset, reading: Reading, peer: Peer | None, *, rounds: int) -
     rows = []
     for case, label in CASES.items():
         ours, same = values["ours", case], values.get(("theirs", case))
+        host = values["host", case]
         rows.append(
             {
                 "case": case,
@@ -103,9 +105,13 @@ def run(dataset: Dataset, reading: Reading, peer: Peer | None, *, rounds: int) -
                 "cores": _cores(),
                 "batch_size": reading.recipe.batch_size,
                 "ours": ours,
+                "host": host,
+                "host_per_core": host * (1 / _cores()),
                 "ours_per_core": ours * (1 / _cores()),
                 "theirs": same,
                 "theirs_per_core": same * (1 / _cores()) if same else None,
+                "host_ratio_same_files": host / same if same else None,
+                "host_ratio_full_size": host / whole if whole else None,
                 "ratio_same_files": ours / same if same else None,
                 "ratio_full_size": ours / whole if whole else None,
                 "target_full_size": _TARGETS[case],
@@ -133,7 +139,9 @@ def _measure(
     _write(datasets["jpeg"].train, folders["jpeg"])
     measures: dict[Any, Any] = {}
     for case, found in datasets.items():
-        measures["ours", case] = _Ours(found, reading).rate
+        ours = _Ours(found, reading)
+        measures["ours", case] = ours.rate
+        measures["host", case] = ours.rate_to_device
         if peer and case in folders:
             measures["theirs", case] = _Theirs(peer, folders[case], reading).rate
     return measure.in_turns(measures, rounds)
@@ -190,7 +198,14 @@ class _Ours:
         self._runs = 0
 
     def rate(self) -> float:
-        """Images/s of one stream, from its start-up on."""
+        """Images/s of one stream to the end."""
+        return self._rate(self._program)
+
+    def rate_to_device(self) -> float:
+        """Images/s of one stream up to the batch on the device."""
+        return self._rate(lambda images, mean, key: images)
+
+    def _rate(self, program: Any) -> float:
         reading, trainer = self._reading, self._trainer
         batch = reading.recipe.batch_size
         self._runs += 1
@@ -201,13 +216,13 @@ class _Ours:
             np.zeros(batch, bool),
         )
         # Compiled before the workers start: while the device is busy they would fill their buffers.
-        jax.block_until_ready(self._program(trainer.put(empty)[0], self._mean, keys[0]))
+        jax.block_until_ready(program(trainer.put(empty)[0], self._mean, keys[0]))
         with stream.train(
             self._dataset.train, self._task, batch_size=batch, seed=self._runs, **trainer.options
         ) as batches:
             previous, began, count = None, 0.0, -_SKIPPED
             for images, _, _ in stream.prefetch(batches, trainer.put):
-                current = self._program(images, self._mean, keys[count % len(keys)])
+                current = program(images, self._mean, keys[count % len(keys)])
                 jax.block_until_ready(previous)
                 previous, count = current, count + 1
                 if count == 0:
@@ -235,22 +250,27 @@ def show(rows: list[dict]) -> str:
     """Rates, rates per core and ratios."""
     first = rows[0]
     header = (
-        "ours reads", "ours, images/s", "per core", "peer, same files", "per core",
+        "ours reads", "up to", "ours, images/s", "per core", "peer, same files", "per core",
         "ours / peer, same files", "ours / peer, full-size", "target",
     )  # fmt: skip
     text = lambda value, form=",.0f": value.text(form) if value else ""
     cells = [
         (
             row["images"],
-            text(row["ours"]),
-            text(row["ours_per_core"]),
+            up_to,
+            text(row[ours]),
+            text(row[f"{ours}_per_core"]),
             text(row["theirs"]),
             text(row["theirs_per_core"]),
-            text(row["ratio_same_files"], ".2f"),
-            text(row["ratio_full_size"], ".2f"),
+            text(row[f"{prefix}ratio_same_files"], ".2f"),
+            text(row[f"{prefix}ratio_full_size"], ".2f"),
             f"{row['target_full_size']:.1f}",
         )
         for row in rows
+        for ours, prefix, up_to in (
+            ("host", "host_", "the device"),
+            ("ours", "", "crop, mirror, mean"),
+        )
     ]
     lines = [
         f"{first['workers']} workers on both sides, batches of {first['batch_size']}, "
