@@ -41,7 +41,7 @@ def compiler_options(run_once: bool = False) -> dict[str, Any]:
         return {}
     if run_once:
         return {"xla_backend_optimization_level": 1}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(lambda x: x + 1).lower(0.0).compile(compiler_options=options)
     except jax.errors.JaxRuntimeError:
