@@ -55,6 +55,16 @@ def test_bases_stand_before_what_waits_for_them():
         seen.add(planned.id)
 
 
+def test_the_recipe_of_reduced_data():
+    """As the solver files of the reduced data sets differ from the others."""
+    name = recipes.reduced("paper")
+    one, other = (dataclasses.asdict(recipes.get(n)) for n in (name, "paper"))
+    assert {k: v for k, v in one.items() if v != other[k]} == {
+        "name": "paper_reduced", "learning_rate": 0.0125, "drop_every": 64_000, "iterations": 200_000,
+    }  # fmt: skip
+    assert recipes.reduced("digits") == "digits"
+
+
 def test_the_paper_needs_wordnet_ids():
     with pytest.raises(UserError, match="--split=paper: not known for dataset letters"):
         planned_networks(PAPER, ["a", "b", "c"], "letters")

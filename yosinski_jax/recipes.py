@@ -147,6 +147,23 @@ class Recipe:
         return optax.partition({"kernel": kernel, "bias": bias}, kind)
 
 
+# The solver and network files of https://github.com/yosinski/convnet_transfer.
+_PAPER = Recipe(
+    "paper",
+    learning_rate=0.01,
+    batch_size=256,
+    iterations=450_000,
+    caffe_momentum=True,
+    weight_decay=5e-4,
+    bias_rate=2.0,
+    drop_every=100_000,
+    evaluate_steps=1_000,
+    crop=227,
+    mirror=True,
+    subtract_mean=True,
+    bgr=True,
+)
+
 #: Presets by name.
 RECIPES = {
     recipe.name: recipe
@@ -155,37 +172,14 @@ RECIPES = {
         # The classroom replication's budget, 20 epochs; rate and batch as the PyTorch
         # peer's.
         Recipe("cifar", learning_rate=0.01, batch_size=128, epochs=20),
-        # The solver and network files of https://github.com/yosinski/convnet_transfer.
-        Recipe(
-            "paper",
-            learning_rate=0.01,
-            batch_size=256,
-            iterations=450_000,
-            caffe_momentum=True,
-            weight_decay=5e-4,
-            bias_rate=2.0,
-            drop_every=100_000,
-            evaluate_steps=1_000,
-            crop=227,
-            mirror=True,
-            subtract_mean=True,
-            bgr=True,
-        ),
+        _PAPER,
         # Its solver files for the reduced data sets, all twelve alike.
-        Recipe(
-            "paper_reduced",
+        dataclasses.replace(
+            _PAPER,
+            name="paper_reduced",
             learning_rate=0.0125,
-            batch_size=256,
             iterations=200_000,
-            caffe_momentum=True,
-            weight_decay=5e-4,
-            bias_rate=2.0,
             drop_every=64_000,
-            evaluate_steps=1_000,
-            crop=227,
-            mirror=True,
-            subtract_mean=True,
-            bgr=True,
         ),
         # The paper's recipe at the scale of Tiny ImageNet: half its batch, no crop of images that are
         # small already, the rate dropped after two fifths and four fifths of 40 × 500 images, and
