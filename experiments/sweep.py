@@ -256,28 +256,7 @@ def _sweep(display):
     network = _NETWORK.value or networks.default_network(dataset.name, dataset.image_shape)
     recipe_name = _RECIPE.value or recipes.default_recipe(network)
     split = _SPLIT.value or (plan.PAPER if _RECIPE.value == "paper" else "random")
-    given = {
-        "epochs": _EPOCHS.value,
-        "batch_size": _BATCH_SIZE.value,
-        "iterations": _ITERATIONS.value,
-        "evaluate_steps": _EVALUATE_STEPS.value,
-        "learning_rate": _LEARNING_RATE.value,
-        "evaluate_every": _EVALUATE_EVERY.value,
-        "precision": _PRECISION.value,
-        "mirror": _MIRROR.value,
-        "dropout_in_frozen": _DROPOUT_IN_FROZEN.value,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if "epochs" in given and "iterations" in given:
-        raise UserError(f"--epochs={given['epochs']}: give either --epochs or --iterations")
-    if "epochs" in given or "iterations" in given:
-        given = {"epochs": None, "iterations": None} | given
-    if "evaluate_every" in given:
-        given = {"evaluate_steps": None} | given
-    recipe, reduced_recipe = (
-        dataclasses.replace(recipes.get(name), **given).resolved()
-        for name in (recipe_name, recipes.reduced(recipe_name))
-    )
+    recipe, reduced_recipe = (_recipe(name) for name in (recipe_name, recipes.reduced(recipe_name)))
     trainer, (height, width, channels) = _trainer(dataset)
     if recipe.crop > min(height, width):
         raise UserError(
@@ -330,6 +309,32 @@ def _sweep(display):
         command=shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
         extend=_EXTEND.value,
     )
+
+
+def _recipe(name: str):
+    """The preset with what the flags change of it."""
+    from yosinski_jax import recipes
+    from yosinski_jax.errors import UserError
+
+    given = {
+        "epochs": _EPOCHS.value,
+        "batch_size": _BATCH_SIZE.value,
+        "iterations": _ITERATIONS.value,
+        "evaluate_steps": _EVALUATE_STEPS.value,
+        "learning_rate": _LEARNING_RATE.value,
+        "evaluate_every": _EVALUATE_EVERY.value,
+        "precision": _PRECISION.value,
+        "mirror": _MIRROR.value,
+        "dropout_in_frozen": _DROPOUT_IN_FROZEN.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if "epochs" in given and "iterations" in given:
+        raise UserError(f"--epochs={given['epochs']}: give either --epochs or --iterations")
+    if "epochs" in given or "iterations" in given:
+        given = {"epochs": None, "iterations": None} | given
+    if "evaluate_every" in given:
+        given = {"evaluate_steps": None} | given
+    return dataclasses.replace(recipes.get(name), **given).resolved()
 
 
 def _images_per_class(split: str, digits: bool) -> tuple[int | None, tuple[int, ...]]:

@@ -77,6 +77,23 @@ def test_all_classes_with_reduced_data(tmp_path, capfd):
     assert "all-0/baseAll-0009" in (tmp_path / "report.html").read_text()
 
 
+def planned_by(*args):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["sweep", *SMALL, *args, "--compile_cache=off"])
+        return command._sweep(None)
+
+
+def test_flags_of_recipe_and_head(tmp_path):
+    place = f"--workdir={tmp_path}"
+    plain = planned_by(place)
+    first = plain.planned[0]
+    assert not plain.settings.recipe.mirror and plain.settings.recipe.dropout_in_frozen
+    assert plain.model(first).output((8, 8, 1), 4).shape == (5,)
+    changed = planned_by(place, "--head=dataset", "--mirror", "--nodropout_in_frozen")
+    assert changed.settings.recipe.mirror and not changed.settings.recipe.dropout_in_frozen
+    assert changed.model(first).output((8, 8, 1), 4).shape == (10,)
+
+
 @pytest.mark.parametrize(
     ("choice", "fits", "expected"),
     [

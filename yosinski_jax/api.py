@@ -1,5 +1,6 @@
 """The study on a network and arrays of one's own, by one function call."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,11 +120,8 @@ def transfer_sweep(
         images_per_class=images_per_class,
         seed=seed,
     )
-    if workdir is not None:
-        return Sweep(
-            settings, dataset, model, as_path(workdir), display=display, feature_bytes=2**30
-        ).run()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
         return Sweep(
             settings, dataset, model, as_path(folder), display=display, feature_bytes=2**30
         ).run()
