@@ -118,9 +118,7 @@ def main() -> None:
         raise UserError(f"--what={_WHAT.value}: choose from {', '.join(BENCHMARKS)}")
     path = Path(_OUT.value or f"results/benchmark-{_WHAT.value}.json")
     began, load = time.time(), os.getloadavg()
-    measure.write(
-        path, {"benchmark": _WHAT.value, "finished": False}
-    )  # no place to write is told now
+    measure.check_writable(path)  # no place to write is told now
     result, text = BENCHMARKS[_WHAT.value]()
     measure.use_all_cores()
     machine = measure.machine()
@@ -278,14 +276,14 @@ def _scaling() -> tuple[Any, str]:
 
 def _input() -> tuple[Any, str]:
     from experiments.benchmarks import inputs
-    from yosinski_jax import data, recipes
+    from yosinski_jax import data, environment, recipes
 
     dataset = data.load(_DATASET.value or "imagenet2012", _DATA_DIR.value)
     recipe = recipes.get("paper")
     rows = inputs.run(
         dataset,
         inputs.Reading(
-            workers=_WORKERS.value or len(os.sched_getaffinity(0)),
+            workers=_WORKERS.value or environment.cores(),
             batches=_BATCHES.value,
             seconds=_seconds(4.0),
             recipe=dataclasses.replace(recipe, batch_size=_BATCH_SIZE.value or recipe.batch_size),

@@ -9,14 +9,17 @@ truth; it should be 92 to 98 %.
 """
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from yosinski_jax import effects, intervals
+from yosinski_jax.errors import UserError
 from yosinski_jax.treatments import grid
 
 _SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)
 _SEEDS = flags.DEFINE_list("split_seeds", ["3", "4", "8"], "numbers of split seeds to try")
-_NOISE = flags.DEFINE_list("noise", ["normal", "skewed", "none_between"], "kinds of noise to try")
+NOISES = ("normal", "skewed", "none_between")
+_NOISE = flags.DEFINE_list("noise", list(NOISES), "kinds of noise to try")
 
 #: True differences from the base by treatment at n = 1, 2, 3.
 TRUTH = {
@@ -140,10 +143,16 @@ def variants(simulations: int, seeds: int, noise: str) -> dict[str, float]:
     return {name: float(np.mean(h)) for name, h in hits.items()}
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints the coverage for every design asked for."""
+    numbers = cli.whole_numbers("split_seeds", _SEEDS.value)
+    if not numbers or min(numbers) < 2:
+        raise UserError(f"--split_seeds={','.join(_SEEDS.value)}: an interval needs at least 2")
+    wrong = [noise for noise in _NOISE.value if noise not in NOISES]
+    if wrong:
+        raise UserError(f"--noise={wrong[0]}: choose from {', '.join(NOISES)}")
     for noise in _NOISE.value:
-        for seeds in map(int, _SEEDS.value):
+        for seeds in numbers:
             print(f"\n{seeds} split seeds, {noise} noise, {_SIMULATIONS.value} studies")
             for name, (share, count) in coverage(_SIMULATIONS.value, seeds, noise).items():
                 print(f"  {name:32s} {100 * share:5.1f} %  of {count}")
@@ -152,4 +161,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -11,6 +11,7 @@ import rich.progress
 
 from experiments import planning
 from yosinski_jax.jobs import Training
+from yosinski_jax.paths import first_line
 from yosinski_jax.plan import Group
 from yosinski_jax.sweep import Sweep
 
@@ -88,7 +89,10 @@ class Display:
         if self._bar is not None:
             self._bar.update(self._task, completed=len(sweep.records))
         if self._every_few_minutes and time.monotonic() - self._last_call > _SECONDS_BETWEEN_CALLS:
-            self._every_few_minutes(sweep.folder)
+            try:
+                self._every_few_minutes(sweep.folder)
+            except Exception as e:  # training goes on, whatever keeps the page from being written
+                self._print(f"the page on the way was not written: {first_line(e)}")
             self._last_call = time.monotonic()
 
     def progress(self, sweep: Sweep, group: Group, population: Training) -> None:

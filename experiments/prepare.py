@@ -49,6 +49,9 @@ def _run() -> None:
         if not flag.value:
             raise UserError(f"--{flag.name}: missing; see --help")
     settings = prepare_imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
+    there = prepare.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
+    if _DATASET.value in tfds_find.PREPARABLE and there.exists():
+        print("prepared already, left as it is")
     directory = prepare.prepare(
         str(_DATASET.value),
         str(_DATA_DIR.value),

@@ -14,7 +14,6 @@ Stop it at any time; the same command goes on where it was. --plan shows what wo
 
 import contextlib
 import dataclasses
-import os
 import shlex
 import sys
 import time
@@ -88,7 +87,9 @@ _HEAD = flags.DEFINE_enum(
     "outputs: as many as the task has classes, or as the dataset has; default dataset with --recipe=paper, "
     "as the published networks, else task",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "changes every random number but the splits'")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "changes every random number but the splits'", lower_bound=0, upper_bound=2**32 - 1
+)
 _PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
 _EXTEND = flags.DEFINE_bool(
     "extend", False, "let --seeds, --treatments, --layers add to what the workdir has"
@@ -162,7 +163,7 @@ def main() -> None:
             return
         sweep = _sweep(display)
         if _PLAN.value:
-            sweep.read_records()
+            sweep.look()
             print(planning.describe(sweep, len(sweep.records)))
             print(planning.priced(sweep))
             return
@@ -211,7 +212,7 @@ def _page_on_the_way(folder: Path) -> None:
 
 def _write(sweep) -> list[Path]:
     """Writes the results, figures and page of what is recorded; returns their paths."""
-    from yosinski_jax import analysis, plots, report
+    from yosinski_jax import analysis, plots, report, study
 
     records = [
         sweep.records[planned.id] for planned in sweep.planned if planned.id in sweep.records
@@ -220,7 +221,7 @@ def _write(sweep) -> list[Path]:
     paths = [sweep.folder / "records", sweep.folder / "results.csv"]
     if records:
         first = sweep.planned[0].split.name
-        of = lambda split: [r for r in records if r["split"] == split]
+        of = lambda split: study.most_images([r for r in records if r["split"] == split])
         paths += plots.figure2(of(first), sweep.folder / "figure2", whole=of("all"))
         if _REPORT.value:
             # Each figure as a file of its own takes as long as the rest: experiments.report makes them.
@@ -372,7 +373,7 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     """What trains, as `Sweep` takes it, and the shape of the images that it gets."""
     import functools
 
-    from yosinski_jax import distributed
+    from yosinski_jax import distributed, environment
     from yosinski_jax.errors import UserError
     from yosinski_jax.train import Trainer
     from yosinski_jax.train_stream import StreamTrainer, fits_in_memory
@@ -396,7 +397,7 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
         size = size or 256  # pixels, the paper's
     if size is not None and size < 1:
         raise UserError(f"--image_size={size}: must be at least 1")
-    workers = len(os.sched_getaffinity(0)) if _WORKERS.value is None else _WORKERS.value
+    workers = environment.cores() if _WORKERS.value is None else _WORKERS.value
     if workers < 0:
         raise UserError(f"--workers={workers}: must be at least 0")
     trainer = functools.partial(
@@ -410,10 +411,12 @@ def _use_all_cores() -> None:
     """Makes each core a device of its own: stacked convolutions are slow on a CPU, whole networks side by side are not."""
     import jax
 
+    from yosinski_jax import environment
+
     with contextlib.suppress(
         RuntimeError
     ):  # a program that runs this in itself has started jax already
-        jax.config.update("jax_num_cpu_devices", min(8, len(os.sched_getaffinity(0))))
+        jax.config.update("jax_num_cpu_devices", min(8, environment.cores()))
 
 
 def _replicas() -> int | None:

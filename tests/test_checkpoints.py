@@ -99,6 +99,30 @@ def test_truncated_and_altered(saved):
         checkpoints.load(saved)
 
 
+@pytest.mark.parametrize("method", ["restore", "metadata"])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ValueError("UNAVAILABLE: connection reset"), UserError),
+        (PermissionError(13, "Permission denied"), UserError),
+        (TimeoutError("timed out"), UserError),
+        (ValueError("DATA_LOSS: truncated"), DamagedCheckpoint),
+        (FileNotFoundError("gone"), DamagedCheckpoint),
+    ],
+)
+def test_storage_that_refuses_is_not_a_damaged_checkpoint(
+    saved, monkeypatch, method, error, raised
+):
+    path = saved
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.Checkpointer, method, fail)
+    with pytest.raises(raised, match=str(path)):
+        checkpoints.load(path)
+
+
 def test_other_values_than_were_written(saved):
     sums = saved / "checksums.json"
     other = checkpoints._checksums(tree(2.0))["head/bias"]

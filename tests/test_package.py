@@ -15,7 +15,7 @@ PACKAGE = Path(yosinski_jax.__file__).parent
 ROOT = PACKAGE.parent
 # Imports run down this list and never up.
 ORDER = [
-    "errors", "paths", "progress", "cache", "splits",
+    "errors", "paths", "progress", "workers", "cache", "splits",
     "splicing", "layers", "networks", "costs", "models", "treatments", "recipes",
     "images", "tfds_find", "tfds_source", "data", "stream",
     "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",

@@ -55,6 +55,13 @@ def test_damaged_records_are_named_and_left_out(tmp_path, text, why):
     assert len(damaged) == 1 and str(bad) in damaged[0] and why in damaged[0]
 
 
+def test_a_record_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path):
+    path = records.path_of(tmp_path, "random", 0, "A3B+")
+    path.mkdir(parents=True)  # reading fails, for root too
+    with pytest.raises(UserError, match=r"A3B\+.json: cannot be read \(.*irectory.*move the file"):
+        records.read_all(tmp_path)
+
+
 @pytest.mark.parametrize("step", ["open", "fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step):
     path = records.write(tmp_path, RECORD)

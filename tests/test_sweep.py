@@ -221,10 +221,29 @@ def test_a_checkpoint_with_other_numbers_is_not_taken(whole, copy):
 def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch):
     sweep = make(tmp_path)
     for group in sweep.groups:
-        checkpoints.save(tmp_path / "running" / group.id / "1", {"x": np.zeros(3)})
+        checkpoints.save(sweep.saves_folder(group) / "1", {"x": np.zeros(3)})
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     assert len(log.lines) == len(sweep.groups)
+
+
+def test_saves_that_do_not_fit_the_plan_are_named_and_not_taken(whole, tmp_path):
+    settings = dataclasses.replace(SETTINGS, recipe=dataclasses.replace(RECIPE, learning_rate=0.1))
+    for other in (make(tmp_path, replicas=1), make(tmp_path, settings)):
+        group = other.groups[0]
+        population = other.trainer(group.members[0]).start(
+            [other._job(m) for m in group.members], group.replicas
+        )
+        population.advance()
+        checkpoints.save(
+            other.saves_folder(group) / "1",
+            {k: np.asarray(v) for k, v in population.snapshot().items()},
+        )
+    log = Log()
+    assert table(make(tmp_path, display=log).run()) == table(whole[1])
+    [line] = log.lines
+    assert "2 groups in training were saved" in line and "k0-x1-" in line and "k0-x2-" in line
+    assert not (tmp_path / "running").exists()
 
 
 def test_an_older_save_is_taken_where_the_newest_is_damaged(whole, tmp_path, monkeypatch):
@@ -351,6 +370,17 @@ def test_groups_are_planned_from_the_whole_sweep(tmp_path):
         )
         assert all(g.members[0].run.treatment != "base" for g in groups[first_transfer:])
     assert Group(groups[0].members, 2).id != Group(groups[0].members, 3).id
+
+
+def test_networks_that_can_share_features_follow_each_other(tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, treatments=("base", "BnB", "AnB", "RnB"), layers=(1,), preserve=(1, 2)
+    )
+    members = [m for g in make(tmp_path, settings).groups for m in g.members if m.run.frozen]
+    assert [m.run.name for m in members] == [
+        *("B1B", "B1Bp1", "B1Bp2", "A1B", "A1Bp1", "A1Bp2", "R1B"),
+        *("A1A", "A1Ap1", "A1Ap2", "B1A", "B1Ap1", "B1Ap2", "R1A"),
+    ]
 
 
 @pytest.mark.parametrize(

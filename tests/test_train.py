@@ -99,6 +99,31 @@ def test_cached_features_change_nothing(base):
     )
 
 
+def test_networks_with_the_same_prefix_share_its_features(base, monkeypatch):
+    trainer = make()
+    compiled, ran = trainer.compiled, []
+    monkeypatch.setattr(trainer, "compiled", lambda *what: ran.append(what[2]) or compiled(*what))
+    tasks = [task("01234"), task("56789")]
+
+    def jobs(name, copied, base):
+        return [Job(f"{name}{i}", t, 2, copied, base) for i, t in enumerate(tasks)]
+
+    train(trainer, jobs("p", 2, base.params))
+    preserved = jobs("q", 3, base.params)[::-1]  # the other way round: on the other device
+    shares = train(trainer, preserved)
+    assert ran.count("features") == 1
+    for mine, own in zip(shares, train(shared(), preserved), strict=True):
+        assert equal(mine.params, own.params) and mine.loss == own.loss
+
+    other = jobs("q", 3, jax.tree.map(lambda x: x * 1.01, base.params))[::-1]
+    computes = train(trainer, other)
+    assert ran.count("features") == 2
+    for mine, own in zip(computes, train(shared(), other), strict=True):
+        assert equal(mine.params, own.params) and mine.loss == own.loss
+    train(trainer, [Job("r", task("02468"), 0), Job("s", task("13579"), 0)])
+    assert not trainer.features  # given back, where no network needs them
+
+
 def test_a_result_depends_on_the_key_alone(base):
     jobs = [Job(name, task(), 1, 1, base.params) for name in ("p", "q", "r")]
     alone = train(shared(), jobs[:1], replicas=2)[0]

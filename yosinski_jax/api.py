@@ -15,7 +15,7 @@ from yosinski_jax.paths import as_path
 from yosinski_jax.plan import Settings
 from yosinski_jax.recipes import Recipe
 from yosinski_jax.sweep import Display, Sweep
-from yosinski_jax.treatments import TREATMENTS
+from yosinski_jax.treatments import TREATMENTS, parse_treatments
 
 
 def transfer_sweep(
@@ -107,7 +107,8 @@ def transfer_sweep(
         module = network if isinstance(network, nn.Module) else network(classes)
         return Model.of(module, layers)
 
-    wanted = tuple(t for t in TREATMENTS if t == "base" or t in treatments)
+    given = [treatments] if isinstance(treatments, str) else treatments
+    wanted = parse_treatments(",".join(given))
     settings = Settings(
         dataset=name,
         split=split,

@@ -25,6 +25,14 @@ from yosinski_jax.paths import as_path, is_remote
 from yosinski_jax.splicing import Layers, TreeMismatch, labels, path_names
 
 _CHECKSUM = "checksums.json"
+_STORAGE_TROUBLE = (
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "ABORTED",
+)
 
 
 class DamagedCheckpoint(Exception):
@@ -139,6 +147,8 @@ def _expected(path: Path) -> dict[str, dict]:
         files, _ = expected["files"], expected["leaves"]
     except (ValueError, KeyError, TypeError) as e:
         raise DamagedCheckpoint(f"{sums}: cannot be read ({_first_line(e)})") from e
+    except Exception as e:
+        raise _unreadable(sums, "the note of its sizes", e) from e
     now = _sizes(path)
     wrong = [name for name, size in files.items() if now.get(name) != size]
     if wrong:
@@ -146,11 +156,27 @@ def _expected(path: Path) -> dict[str, dict]:
     return expected
 
 
+def _unreadable(path: Path, what: str, error: Exception) -> Exception:
+    """What to raise over a failed read.
+
+    Where the storage gave nothing away that is no sign of damage, and training a base again would
+    cost days.
+    """
+    refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    # tensorstore raises ValueError for all of them, with the name of the status.
+    if refused or any(status in str(error) for status in _STORAGE_TROUBLE):
+        return UserError(
+            f"{path}: {what} cannot be read ({_first_line(error)}); repair that and start again, nothing was changed"
+        )
+    return DamagedCheckpoint(f"{path}: {what} cannot be read ({_first_line(error)})")
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """Shapes and dtypes of a checkpoint's leaves, as `jax.ShapeDtypeStruct`, without reading an array.
 
     Raises:
       DamagedCheckpoint: there is no readable checkpoint.
+      UserError: the storage cannot be reached or refuses.
     """
     path = _absolute(path)
     if not path.is_dir():
@@ -163,7 +189,7 @@ def metadata(path: Path) -> dict[str, Any]:
         tree = getattr(tree, "tree", tree)
         return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), dict(tree))
     except Exception as e:
-        raise DamagedCheckpoint(f"{path}: its metadata cannot be read ({_first_line(e)})") from e
+        raise _unreadable(path, "its metadata", e) from e
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -171,6 +197,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
       DamagedCheckpoint: it is not there, truncated or altered.
+      UserError: the storage cannot be reached or refuses.
     """
     return _read(_absolute(path), metadata(path), None)
 
@@ -196,6 +223,7 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
     Raises:
       TreeMismatch: the checkpoint lacks a layer, or shapes or dtypes differ from `like`; lists all.
       DamagedCheckpoint: it is not there, truncated or altered.
+      UserError: the storage cannot be reached or refuses.
     """
     path = _absolute(path)
     found = metadata(path)
@@ -249,7 +277,7 @@ def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
                 path, args=ocp.args.PyTreeRestore(item=target, restore_args=arguments)
             )
     except Exception as e:
-        raise DamagedCheckpoint(f"{path}: the checkpoint cannot be read ({_first_line(e)})") from e
+        raise _unreadable(path, "the checkpoint", e) from e
     tree = _prune(tree)
     expected = _expected(path)["leaves"]
     wrong = [name for name, value in _checksums(tree).items() if expected.get(name, value) != value]

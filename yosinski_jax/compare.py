@@ -41,7 +41,7 @@ def rows(
       seeds otherwise; none with one split seed.
     """
     paired = same_tasks(ours, theirs)
-    a, b = (effects.cells(r, s) for r, s in zip((ours, theirs), statistic, strict=True))
+    a, b = (_cells(r, s) for r, s in zip((ours, theirs), statistic, strict=True))
     keys = {k for cell in a.values() for k in cell} & {k for cell in b.values() for k in cell}
     step = max(effects.resolution(ours), effects.resolution(theirs))
     kinds = order_kinds(k for k, _ in keys)
@@ -70,6 +70,14 @@ def rows(
             row |= _welch(here, there)
         found.append(row)
     return found
+
+
+def _cells(records: Sequence[Mapping], statistic: str) -> effects.Cells:
+    """Accuracies by pair of split seed and target; by amount of data too where there are several."""
+    table = effects.cells(records, statistic)
+    if len({amount for *_, amount in table}) > 1:
+        return table
+    return {(seed, target, None): cell for (seed, target, _), cell in table.items()}
 
 
 def _values(table: effects.Cells, treatment: str, n: int) -> list[tuple[int, float]]:

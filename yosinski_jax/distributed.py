@@ -9,7 +9,7 @@ No file system needs to be shared but the dataset's.
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -60,8 +60,12 @@ def initialize(
             f"--{missing[0]} is missing: give --coordinator_address=HOST:PORT, --num_processes and "
             "--process_id together, or none of them where the cluster says so itself"
         )
+    if num_processes is not None and num_processes < 1:
+        raise UserError(f"--num_processes={num_processes}: must be at least 1")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
         raise UserError(f"--process_id={process_id}: must be 0 … {num_processes - 1}")
+    if coordinator_address is not None and not coordinator_address.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator_address={coordinator_address}: must be HOST:PORT")
     try:
         jax.distributed.initialize(**{k: v for k, v in given.items() if v is not None})
     except (ValueError, RuntimeError) as e:
@@ -130,6 +134,17 @@ def from_leader(find: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer["found"]
+
+
+def gather(lines: Iterable[str]) -> list[str]:
+    """The lines of all processes, on each of them, sorted; each line once. All must call it."""
+    found = set(lines)
+    if several():
+        data = np.frombuffer(json.dumps(sorted(found)).encode(), np.uint8)
+        size = int(multihost_utils.process_allgather(np.asarray(len(data), np.int32)).max())
+        rows = multihost_utils.process_allgather(np.pad(data, (0, size - len(data))))
+        found = {line for row in rows for line in json.loads(row.tobytes().rstrip(b"\0"))}
+    return sorted(found)
 
 
 def to_devices(sharding: NamedSharding, tree: Any) -> Any:

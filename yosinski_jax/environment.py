@@ -30,6 +30,13 @@ def describe() -> dict[str, str | int | None]:
     }
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def memory() -> int:
     """Bytes of memory of a device; the machine's, which all its devices share, if that is a CPU."""
     device = jax.local_devices()[0]

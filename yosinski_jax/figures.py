@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -457,7 +458,7 @@ def _kernel(path: Path) -> np.ndarray | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             kernel = stored["kernel"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return kernel if kernel.ndim == 4 and np.isfinite(kernel).all() else None
 

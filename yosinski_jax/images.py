@@ -10,7 +10,7 @@ from PIL import Image
 
 @functools.cache
 def opencv() -> ModuleType | None:
-    """Returns the cv2 module or None; the optional extra `fast-jpeg` installs it."""
+    """Returns the cv2 module, or None where it does not load; Pillow then decodes, more slowly."""
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError:

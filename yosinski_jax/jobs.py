@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -148,6 +148,11 @@ class Training(Protocol):
         ...
 
     @property
+    def skipped(self) -> Collection[str]:
+        """File and record of each image that was left out in this process."""
+        ...
+
+    @property
     def finished(self) -> bool:
         """Whether everything is dispatched."""
         ...
@@ -197,6 +202,10 @@ class Trains(Protocol):
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape of one image as the network gets it."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """What settings.json says of how images come: "input" and "image_shape"."""
         ...
 
     def replicas(self, task: Task, frozen: int) -> int:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 
+from yosinski_jax.networks import Network
 from yosinski_jax.splicing import labels
 
 
@@ -112,10 +113,9 @@ class Model:
 
     def draws(self, stop: int) -> bool:
         """Whether the first `stop` layers draw random numbers in training, as dropout does."""
-        layers = getattr(self.module, "layers", None)
-        if layers is None:
+        if not isinstance(self.module, Network):  # it does not say where
             return self._takes("train")
-        return any(getattr(layer, "dropout", 0) for layer in layers[:stop])
+        return any(getattr(layer, "dropout", 0) for layer in self.module.layers[:stop])
 
     def subtree(self, params: Mapping[str, Any], name: str) -> Any:
         """The parameters of one layer."""

@@ -152,7 +152,7 @@ class Group:
     def id(self) -> str:
         """A short name for files, the same whenever the same group is planned."""
         text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
-        return f"k{self.frozen}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        return f"k{self.frozen}-x{self.replicas}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") -> list[Planned]:

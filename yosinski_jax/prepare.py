@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from yosinski_jax import prepare_cifar, prepare_imagenet, tfds_write
+from yosinski_jax import prepare_cifar, prepare_imagenet, tfds_source, tfds_write
 from yosinski_jax.errors import UserError
 from yosinski_jax.paths import local_path
 from yosinski_jax.tfds_find import PREPARABLE
@@ -41,10 +41,10 @@ def prepare(
         raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
     if processes is not None and processes < 1:
         raise UserError(f"--processes={processes}: expected 1 or more")
-    version = tfds_write.registered_version(dataset)
-    advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
-    final = local_path(data_dir, "--data_dir", advice).expanduser() / dataset / version
+    final = directory(dataset, data_dir)
     if (final / "dataset_info.json").exists():
+        if settings is not None and dataset not in prepare_cifar.DATASETS:
+            _check_prepared(final, settings)
         return final
     if dataset in prepare_cifar.DATASETS:
         return prepare_cifar.prepare(dataset, data_dir, source, checksum=checksum is not False)
@@ -61,3 +61,26 @@ def prepare(
         checksum=checksum is True,
         processes=processes,
     )
+
+
+def directory(dataset: str, data_dir: str) -> Path:
+    """Where a prepared dataset stands, or will.
+
+    Raises:
+        UserError: the folder is in a bucket.
+    """
+    advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
+    folder = local_path(data_dir, "--data_dir", advice).expanduser()
+    return folder / dataset / tfds_write.registered_version(dataset)
+
+
+def _check_prepared(final: Path, settings: prepare_imagenet.Settings) -> None:
+    """Raises UserError if the images are not stored as the settings say; the quality cannot be told."""
+    train = tfds_source.open_directory(final).train
+    raw, size = settings.quality is None, settings.size
+    if train.shape[0] != size or train.raw != raw:
+        kind = "raw" if train.raw else "JPEG"
+        raise UserError(
+            f"--size={size}{' --raw' if raw else ''}: {final} holds {kind} images of {train.shape[0]} pixels a side; "
+            "choose another --data_dir, or remove that folder to prepare anew"
+        )

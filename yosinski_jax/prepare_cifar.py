@@ -197,11 +197,14 @@ def download(archive: Archive, folder: Path) -> Path:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     progress.advance(len(chunk) >> 20)
+            if rest and partial.stat().st_size < have + rest:
+                raise ConnectionError("the connection was closed before the end")
+    except urllib.error.HTTPError as e:
+        # Of a file that is there as a whole no more can be had.
+        if not have or e.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise UserError(_failed(archive, e)) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
-        raise UserError(
-            f"{archive.url}: download failed ({getattr(e, 'reason', e)}); run the same command "
-            "again, or fetch the file by other means and give it with --source=FILE"
-        ) from None
+        raise UserError(_failed(archive, e)) from None
     found = md5(partial)
     if found != archive.md5:
         partial.unlink()
@@ -211,6 +214,13 @@ def download(archive: Archive, folder: Path) -> Path:
         )
     os.replace(partial, path)
     return path
+
+
+def _failed(archive: Archive, error: Exception) -> str:
+    return (
+        f"{archive.url}: download failed ({getattr(error, 'reason', error)}); run the same command "
+        "again, or fetch the file by other means and give it with --source=FILE"
+    )
 
 
 def md5(path: Path) -> str:

@@ -12,8 +12,6 @@ import io
 import json
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from yosinski_jax import imagenet_source, images, prepare_cifar, tfds_source, tfds_write
+from yosinski_jax import imagenet_source, images, prepare_cifar, tfds_source, tfds_write, workers
 from yosinski_jax.errors import UserError
 from yosinski_jax.imagenet_source import Item
 from yosinski_jax.progress import Progress
@@ -147,10 +145,10 @@ def prepare(
         _finish(directory, version, names, settings, notes)
         labels = {s: np.concatenate([note["labels"] for note in notes[s]]) for s in notes}
         sums = _add_sums(works["train"], labels["train"], settings)
-        for path in [*directory.glob("*.note.json"), *directory.glob("*.sums.npz")]:
-            path.unlink()
-        (directory / "plan.json").unlink()
     final = Path(data_dir).expanduser() / DATASET / version
+    # Now that the folder has its name: a kill in between would have lost what was finished.
+    for path in [*final.glob("*.note.json"), *final.glob("*.sums.npz"), final / "plan.json"]:
+        path.unlink(missing_ok=True)
     _keep_derived(final, labels, sums)
     return final
 
@@ -161,26 +159,13 @@ def _workers(processes: int | None) -> Iterator[ProcessPoolExecutor]:
     # Fork would copy the locks of threads that other libraries have started.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=workers.start) as pool:
         try:
             yield pool
         except BaseException:
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
             raise
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends an orphaned worker, which would write beside those of a second start."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _check_tars(source: str) -> None:
@@ -221,7 +206,9 @@ def _check_plan(directory: Path, found: dict[str, list[Item]], settings: Setting
     path = directory / "plan.json"
     if not path.exists():
         tfds_write.discard(directory)
-        path.write_text(json.dumps(plan))
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(plan))
+        os.replace(partial, path)
     elif json.loads(path.read_text()) != plan:
         raise UserError(
             f"--data_dir: {directory} holds an interrupted preparation with other settings or "

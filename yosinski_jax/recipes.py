@@ -123,7 +123,7 @@ class Recipe:
     def optimizer(self) -> optax.GradientTransformation:
         """The whole chain for trainable leaves: decay on kernels, momentum, rate, biases at their own rate.
 
-        Wrap it with `splice.freeze`, chain nothing around it.
+        Wrap it with `splicing.freeze`, chain nothing around it.
         """
 
         def chain(rate: float, decay: float) -> optax.GradientTransformation:

@@ -100,11 +100,17 @@ def read(path: Path) -> dict:
 
     Raises:
       ValueError: not a whole record; says what is wrong.
+      UserError: it cannot be read, which says nothing of what it holds.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as e:
+    except ValueError as e:
         raise ValueError(f"{path}: not a readable record ({e})") from e
+    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
+        raise UserError(
+            f"{path}: cannot be read ({first_line(e)}); repair that and start again, or move the file away to have "
+            "its network trained again"
+        ) from e
     if not isinstance(record, dict):
         raise ValueError(f"{path}: not a record (a JSON {type(record).__name__})")
     wrong = [k for k, t in REQUIRED.items() if not isinstance(record.get(k), t)]
@@ -125,6 +131,9 @@ def read_all(workdir: Path) -> tuple[list[dict], list[str]]:
 
     Returns:
       The records, ordered by split, seed and name, and one line for each damaged file.
+
+    Raises:
+      UserError: a file cannot be read.
     """
     records, damaged = [], []
     for path in sorted(as_path(workdir).glob("records/*/*.json")):

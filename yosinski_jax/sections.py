@@ -321,7 +321,12 @@ def reproduce(study: Study) -> Markup:
             [
                 ("split seeds", ", ".join(map(str, seeds))),
                 ("networks", f"{len(records)}" + (f" of {len(study.plan)}" if study.plan else "")),
-                ("wall time", f"{sum(seconds):,.1f} s in all groups" if seconds else None),
+                (
+                    "wall time",
+                    f"{sum(seconds):,.1f} s in all groups, each since its last start"
+                    if seconds
+                    else None,
+                ),
                 ("images/s", middle),
                 ("settings digest", ", ".join(digests)),
                 *(

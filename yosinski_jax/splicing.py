@@ -27,7 +27,7 @@ three ways:
     0.0
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -121,6 +121,22 @@ def _absent(layers: Layers, paths: Sequence[Path], where: str) -> list[str]:
     return lines
 
 
+def _in_absent_layer(
+    layers: Layers, of_base: Mapping[Path, Any], of_fresh: Mapping[Path, Any]
+) -> Callable[[Path], bool]:
+    """Tells of a leaf whether it lies in a layer that one of the trees has no leaf of."""
+    if callable(layers):
+        return lambda path: False
+    trees = [(tree, _has_collections(tree)) for tree in (of_base, of_fresh)]
+    absent = [
+        layer
+        for layer in _as_paths(layers)
+        if not all(any(map(_matcher([layer], c), tree)) for tree, c in trees)
+    ]
+    matchers = [_matcher(absent, collections) for _, collections in trees]
+    return lambda path: any(matches(path) for matches in matchers)
+
+
 def _kind(leaf) -> str:
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
@@ -158,20 +174,17 @@ def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
     fresh_matches = _matcher(layers, _has_collections(of_fresh))
     taken = [path for path in of_fresh if fresh_matches(path)]
     given = [path for path in of_base if base_matches(path)]
-    if (
-        not mismatches
-    ):  # a layer that is absent as a whole has been reported once; not again leaf by leaf
-        for path in given:
-            if path not in of_fresh:
-                mismatches.append(
-                    f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer"
-                )
+    # A layer that is absent as a whole has been reported; not again leaf by leaf.
+    in_absent = _in_absent_layer(layers, of_base, of_fresh)
+    for path in given:
+        if path not in of_fresh and not in_absent(path):
+            mismatches.append(
+                f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer"
+            )
     for path in taken:
         name, new = "/".join(path), of_fresh[path]
         if path not in of_base:
-            if not any(
-                line.startswith(f"{path[-2] if len(path) > 1 else name}:") for line in mismatches
-            ):
+            if not in_absent(path):
                 mismatches.append(
                     f"{name}: only in the fresh tree: build the base with the same layer"
                 )

@@ -177,7 +177,7 @@ def _natural(names: Sequence[str], dataset: str) -> frozenset[str]:
 def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Split:
     """Reads a split from the user's JSON file and checks it against the label names."""
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
-    if path.stem in KINDS:
+    if path.stem in (*KINDS, AllClasses.name, "paper"):
         raise UserError(
             f"--split={path}: {path.stem} is the name of a built-in split; rename the file"
         )

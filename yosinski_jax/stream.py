@@ -21,13 +21,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from yosinski_jax import images
+from yosinski_jax import images, workers
 from yosinski_jax.data import Source, Task
 from yosinski_jax.errors import UserError
 from yosinski_jax.tfds_source import CorruptRecord
 
 # Batches that each worker has ready. At 256 images of 256x256 a batch takes 50 MB.
 _BATCHES_AHEAD = 2
+# How long a worker outlives SIGTERM; Slurm kills after as long.
+_SECONDS_TO_SAVE = 30
 # Threads read ahead from the disk within one process; more only take memory.
 _THREADS = 4
 
@@ -228,8 +230,15 @@ def _ahead(batches: Any, workers: int) -> Any:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     return dataset.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BATCHES_AHEAD)
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BATCHES_AHEAD),
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Sees to it that a worker process ends with its parent, neither before nor after."""
+    del index, count
+    workers.start(_SECONDS_TO_SAVE)
 
 
 def _shape(source: Source, index: np.ndarray, size: int | None) -> tuple[int, int, int]:

@@ -74,14 +74,19 @@ class Study:
         return (self.splits or ["all"])[0]
 
     def of(self, split: str) -> list[dict]:
-        """The records of one split; of "all", those on all images only."""
-        mine = [r for r in self.records if r["split"] == split]
-        return [r for r in mine if not (split == "all" and r.get("images_per_class"))]
+        """The records of one split; of "all", only those with the most training images."""
+        return most_images([r for r in self.records if r["split"] == split])
 
     @property
     def kinds(self) -> list[str]:
         """The treatments of the records and the plan."""
         return order_kinds(r["treatment"] for r in (*self.records, *self.plan))
+
+
+def most_images(records: Sequence[dict]) -> list[dict]:
+    """Of networks on different amounts of data (of "all" classes) those on most of it."""
+    amounts = [r.get("images_per_class") or math.inf for r in records]
+    return [r for r, n in zip(records, amounts, strict=True) if n == max(amounts)]
 
 
 def split_title(split: str) -> str:

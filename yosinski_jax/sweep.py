@@ -170,6 +170,8 @@ class Sweep:
         groups = []
         for _, members in sorted(alike.items()):
             first = members[0]
+            if first.run.frozen:
+                _side_by_side(members)
             size = replicas or self.trainer(first).replicas(self.task(first), first.run.frozen)
             # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by
             # one program.
@@ -199,7 +201,21 @@ class Sweep:
             for group in self.groups:
                 if any(member.id not in self.records for member in group.members):
                     self._train(group)
+                    self._drop_bases()
+            if distributed.leader():
+                checkpoints.delete(self.folder / "running")
             return [self.records[planned.id] for planned in self.planned]
+
+    def look(self) -> None:
+        """Reads what is recorded; neither takes the workdir nor writes to it.
+
+        Raises:
+          UserError: the workdir was begun with other settings, or cannot be read.
+        """
+        workdir.check_settings(
+            self.folder, self._described(), GRID if self.extend else (), write=False
+        )
+        self.read_records()
 
     def _open(self, stack: contextlib.ExitStack) -> dict[str, dict[str, Any]]:
         """Takes the workdir until the stack is closed; returns the records found in it."""
@@ -209,14 +225,33 @@ class Sweep:
             self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
         )
         self.read_records()
+        self._name_unused_saves()
         return self.records
+
+    def saves_folder(self, group: Group) -> Path:
+        """Where a group in training is saved; another folder if anything that its numbers depend on changes."""
+        return self.folder / "running" / f"{group.id}-{self.settings.digest[:6]}"
+
+    def _name_unused_saves(self) -> None:
+        used = {self.saves_folder(group).name for group in self.groups}
+        unused = sorted({p.name for p in (self.folder / "running").glob("k*")} - used)
+        if unused:
+            self.display.note(
+                f"{self.folder / 'running'}: {len(unused)} groups in training were saved with other devices, another "
+                f"--replicas or another grid ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}); their networks "
+                "start again, unless you stop and go on as before (x2 stands for --replicas=2)"
+            )
+
+    def _drop_bases(self) -> None:
+        needed = self._layers_needed()
+        self._bases = {name: base for name, base in self._bases.items() if name in needed}
 
     def _described(self) -> dict[str, Any]:
         names = "\n".join(self.dataset.label_names).encode()
         data = {
             "train_images": len(self.dataset.train), "test_images": len(self.dataset.test),
             "labels": hashlib.sha256(names).hexdigest()[:12],
-        }  # fmt: skip
+        } | self.trainer(self.planned[0]).described()  # fmt: skip
         return dataclasses.asdict(self.settings) | {"data": data, "command": self.command}
 
     def read_records(self) -> None:
@@ -289,20 +324,23 @@ class Sweep:
         population = self.trainer(group.members[0]).start(
             [self._job(m) for m in members], group.replicas
         )
-        saves = Saves(self.folder / "running" / group.id)
+        saves = Saves(self.saves_folder(group))
         with contextlib.closing(population), saves:
             self._restore(population, saves)
             before, began = population.images, time.monotonic()
             self._advance(group, population, saves, pending)
             saves.wait()
             results = population.results()
+            skipped = distributed.gather(population.skipped)
+            if skipped:
+                self.display.note(_left_out(pending[0].id, skipped))
             seconds = time.monotonic() - began
             rate = (population.images - before) / seconds if seconds > 0 else 0.0
             for planned, result in zip(group.members, results, strict=True):
                 if planned in pending:
                     if planned.run.treatment == "base":
                         self._bases[planned.id] = result.params
-                    self._record(planned, result, seconds / len(pending), rate)
+                    self._record(planned, result, seconds / len(pending), rate, skipped)
             if distributed.leader():
                 saves.delete()
 
@@ -351,7 +389,14 @@ class Sweep:
             break
         population.synchronize()
 
-    def _record(self, planned: Planned, result: Result | None, seconds: float, rate: float) -> None:
+    def _record(
+        self,
+        planned: Planned,
+        result: Result | None,
+        seconds: float,
+        rate: float,
+        skipped: Sequence[str] = (),
+    ) -> None:
         """Writes what others need of a network first, its record last: the record says that it is finished."""
         if (
             distributed.leader()
@@ -363,6 +408,8 @@ class Sweep:
             checkpoints.save(folder, result.params)
             self._save_filters(folder, self.model(planned), result)
         record = self._as_record(planned, result, seconds, rate)
+        if skipped:
+            record["images_skipped"] = list(skipped)
         if distributed.leader():
             records.write(self.folder, record)
         self.records[planned.id] = record
@@ -421,6 +468,21 @@ class Sweep:
             "layer_change": result.layer_change,
             "params_sha256": checkpoints.checksum(result.params),
         }
+
+
+def _left_out(name: str, skipped: Sequence[str]) -> str:
+    some = "; ".join(skipped[:3]) + (" …" if len(skipped) > 3 else "")
+    return f"{name}: {len(skipped)} images could not be read and were left out: {some}"
+
+
+def _side_by_side(members: list[Planned]) -> None:
+    """Sorts networks so that those with the same prefix and task follow each other and share features."""
+
+    def source(m: Planned) -> tuple:
+        return (m.split.name, m.split.seed, m.run.source, m.run.target)
+
+    place = {source(m): i for i, m in reversed(list(enumerate(members)))}
+    members.sort(key=lambda m: place[source(m)])
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ class PreparedSplit:
         except (ValueError, IndexError, _decode_error()) as error:
             raise CorruptRecord(
                 f"{self.where(index)}: cannot be decoded ({_line(error)}); prepare the dataset "
-                "again, or leave such images out with --skip_corrupt"
+                "again, or leave such images out with --input=stream --skip_corrupt"
             ) from None
 
     @property

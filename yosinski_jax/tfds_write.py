@@ -188,6 +188,10 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
             raise UserError(
                 f"--data_dir={data_dir}: another process is preparing {final}; wait for it"
             ) from None
+        except OSError as error:  # some network file systems
+            raise UserError(
+                f"--data_dir={data_dir}: cannot be locked ({error.strerror}); choose a folder on a file system with locks"
+            ) from None
         try:
             yield partial
             os.rename(partial, final)

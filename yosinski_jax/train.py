@@ -16,6 +16,7 @@ the layers above are trained.
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,12 +27,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yosinski_jax import environment
 from yosinski_jax import layers as layer_ops
-from yosinski_jax.costs import StepCost
+from yosinski_jax.costs import StepCost, step_cost
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_of, summarize
 from yosinski_jax.models import Model
+from yosinski_jax.networks import Network
 from yosinski_jax.programs import Metrics, Program, State
 from yosinski_jax.recipes import Recipe
 
@@ -78,6 +81,12 @@ class Trainer:
         self.model = functools.cache(model)
         self._programs: dict[Any, Any] = {}
         self._images: tuple[int, dict[str, jax.Array]] | None = None
+        #: Features of the population before, by what they were computed from.
+        self.features: dict[bytes, dict[str, jax.Array]] = {}
+
+    def described(self) -> dict[str, Any]:
+        """What settings.json says of the images: resident and streamed ones come in another order."""
+        return {"input": "resident", "image_shape": list(self.dataset.image_shape or ())}
 
     def mesh(self, replicas: int) -> Mesh:
         """The devices that a population of that size uses, along one axis `replica`."""
@@ -148,11 +157,28 @@ class Trainer:
         devices = len(self.devices)
         if jax.default_backend() == "cpu":
             return devices
-        most = 32 * devices
+        most = min(32, self._fit(task, frozen)) * devices
         if self.caches(task, frozen):
             fit = self.feature_bytes * devices // self.feature_size(task, frozen)
             most = max(1, min(most, fit))
         return most
+
+    def _fit(self, task: Task, frozen: int) -> int:
+        """Networks whose states and activations fit a device beside the images, at least 1."""
+        network = self.model(len(task.classes)).module
+        if not isinstance(network, Network):  # its activations are not known
+            return 32
+        cached = self.caches(task, frozen)
+        step = step_cost(
+            network, self.input_shape, batch_size=self.recipe.batch_size, frozen=frozen,
+            prefix_cached=cached,
+        )  # fmt: skip
+        fixed, _ = self.memory(task, frozen, 1, step)
+        each = step.state_bytes + step.activation_bytes
+        each += self.feature_size(task, frozen) if cached else 0
+        # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
+        free = 0.9 * environment.memory() - (fixed - each)
+        return max(1, int(free / (each + step.activation_bytes)))
 
     def schedule(self, images: int) -> tuple[int, int]:
         """Steps and evaluations of a job whose task has so many training images."""
@@ -193,9 +219,11 @@ class Population:
       epoch: passes over the task dispatched so far.
       epochs: passes to do.
       program: what is compiled for it.
+      skipped: nothing; images were read, all of them, before.
     """
 
     unit = "epoch"
+    skipped: frozenset[str] = frozenset()
 
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
@@ -278,9 +306,56 @@ class Population:
         if program.recipe.subtract_mean:
             own["mean"] = self._run("mean")(shared, own, None)
         if not program.cached:
+            trainer.features = {}
             return shared, own
-        features = self._run("features")(shared, (own, self._state.params), None)
-        return None, {k: v for k, v in own.items() if k != "mean"} | features
+        return None, {k: v for k, v in own.items() if k != "mean"} | self._features(shared, own)
+
+    def _features(self, shared: Any, own: Any) -> dict[str, jax.Array]:
+        """The frozen layers' output, of "train" and "test".
+
+        Where each device has one network, what the population before computed from the same weights
+        and images is taken over: of networks that differ in preserved layers, say.
+        """
+        held, self.trainer.features = self.trainer.features, {}
+        devices = list(self._mesh.devices.flat)
+        alone = len(devices) == len(self._slots)
+        sources = [self._source_of_features(i) for i in range(len(self._slots))] if alone else []
+        if alone and all(source in held for source in sources):
+            features = {
+                which: self._on_each_device([held[source][which] for source in sources])
+                for which in ("train", "test")
+            }
+        else:
+            held.clear()  # first, since these may be as large as what memory is left
+            # The initial values: after a restoration a place that only fills up has another's state.
+            params = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *self._initial))
+            features = self._run("features")(shared, (own, params), None)
+        for source, device in zip(sources, devices, strict=False):
+            self.trainer.features[source] = {
+                which: next(s.data for s in x.addressable_shards if s.device == device)
+                for which, x in features.items()
+            }
+        return features
+
+    def _on_each_device(self, parts: Sequence[jax.Array]) -> jax.Array:
+        sharding = NamedSharding(self._mesh, P("replica"))
+        shape = (len(parts), *parts[0].shape[1:])
+        placed = [
+            jax.device_put(part, device)
+            for part, device in zip(parts, self._mesh.devices.flat, strict=True)
+        ]
+        return jax.make_array_from_single_device_arrays(shape, sharding, placed)
+
+    def _source_of_features(self, i: int) -> bytes:
+        """What a network's features are computed from: the frozen weights and the task's images."""
+        model, task = self.program.model, self._slots[i].task
+        frozen = [
+            model.subtree(self._initial[i], n) for n in model.layer_names[: self.program.frozen]
+        ]
+        digest = hashlib.sha256(task.train_index.tobytes() + b"/" + task.test_index.tobytes())
+        for leaf in jax.tree.leaves(frozen):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.digest()
 
     @property
     def done(self) -> int:

@@ -30,6 +30,7 @@ from yosinski_jax.jobs import Job, Result, initial_params, initial_state, seed_o
 from yosinski_jax.models import Model
 from yosinski_jax.programs import Program, State, preprocess
 from yosinski_jax.recipes import Recipe
+from yosinski_jax.tfds_source import CorruptRecord
 
 # Steps dispatched by one `advance`. A fixed number, because all processes must agree on it; small,
 # because a sweep that is asked to stop does so between two of them.
@@ -44,11 +45,16 @@ def _default_devices() -> list[Any]:
 
 
 def fits_in_memory(dataset: Dataset) -> bool:
-    """Whether all images, decoded, take at most a quarter of a device's memory, so that a `Trainer` may hold them."""
+    """Whether all images, decoded, take at most a quarter of the memory, so that a `Trainer` may hold them on each device.
+
+    On a CPU all devices share the machine's memory.
+    """
     if dataset.image_shape is None:
         return False
     images = len(dataset.train) + len(dataset.test)
-    return images * int(np.prod(dataset.image_shape)) <= environment.memory() // 4
+    copies = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    held = copies * images * int(np.prod(dataset.image_shape))
+    return held <= environment.memory() // 4
 
 
 class StreamTrainer:
@@ -123,6 +129,10 @@ class StreamTrainer:
             )
         return devices[: max(n for n in range(1, len(devices)) if batch % n == 0)]
 
+    def described(self) -> dict[str, Any]:
+        """What settings.json says of the images: resident and streamed ones come in another order."""
+        return {"input": "stream", "image_shape": list(self.streamed_shape)}
+
     def caches(self, task: Task, frozen: int) -> bool:
         """Whether frozen layers' outputs are kept; a stream's are not."""
         del task, frozen
@@ -196,11 +206,17 @@ class StreamTrainer:
         """Mean of the task's training images as they are streamed, float32 [H, W, C]."""
         name = task.train_index.tobytes()
         if name not in self._means:
-            if self.options["size"] is None:
-                self._means[name] = self.dataset.train.mean_image(task.train_index)
-            else:
-                self._means[name] = self._streamed_mean(task)
+            self._means[name] = self._mean_image(task)
         return self._means[name]
+
+    def _mean_image(self, task: Task) -> np.ndarray:
+        if self.options["size"] is None:
+            try:
+                return self.dataset.train.mean_image(task.train_index)
+            except CorruptRecord:
+                if not self.options["skip_corrupt"]:
+                    raise
+        return self._streamed_mean(task)
 
     def _streamed_mean(self, task: Task) -> np.ndarray:
         # Every training image once, as if it were to be tested on.
@@ -235,10 +251,10 @@ def _check(program: Program, state: State) -> State:
     return program.check(state)
 
 
-def _evaluate(program: Program, params, mean, right, images, labels, mask) -> jax.Array:
-    """Adds the images of a batch that are classified right."""
+def _evaluate(program: Program, params, mean, counts, images, labels, mask) -> jax.Array:
+    """Adds a batch to the counts: images classified right, and images."""
     x = preprocess(program.recipe, images, mean, None)
-    return right + (program.right(params, x, labels) & mask).sum()
+    return counts + jnp.stack([(program.right(params, x, labels) & mask).sum(), mask.sum()])
 
 
 class StreamRun:
@@ -250,8 +266,7 @@ class StreamRun:
       done: steps waited for.
       total: steps to do.
       program: what is compiled for it.
-      skipped: file and record of every training image that could not be read on this host, by its
-        position.
+      skipped: file and record of every image that could not be read on this host and was left out.
     """
 
     unit = "step"
@@ -269,7 +284,7 @@ class StreamRun:
         self.program = Program(model, recipe, trainer.input_shape, job.frozen, False, 0, 0)
         self.trainer, self.jobs = trainer, (job,)
         self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(images)
-        self.skipped: dict[int, str] = {}
+        self.skipped: set[str] = set()
         self._every = recipe.steps_to_evaluation(images)
         self._key = seed_of(job.key, trainer.seed)
         self._curve: dict[str, list[Any]] = {"epoch": [], "step": [], "loss": [], "accuracy": []}
@@ -327,29 +342,31 @@ class StreamRun:
         steps = self.dispatched - (self._curve["step"][-1] if self._curve["step"] else 0)
         self._state = trainer.compiled(self.program, "check")(self._state)
         evaluate = trainer.compiled(self.program, "evaluate")
-        right = distributed.to_devices(trainer.everywhere, np.zeros((), np.int32))
-        counts: collections.deque[jax.Array] = collections.deque()
+        counts = distributed.to_devices(trainer.everywhere, np.zeros(2, np.int32))
+        under_way: collections.deque[jax.Array] = collections.deque()
         with stream.evaluate(
             trainer.dataset.test, task, batch_size=trainer.recipe.batch_size,
             hosts=trainer.hosts, **trainer.options,
         ) as batches:  # fmt: skip
             for images, labels, mask in stream.prefetch(batches, trainer.put):
-                right = evaluate(self._state.params, self._mean, right, images, labels, mask)
+                counts = evaluate(self._state.params, self._mean, counts, images, labels, mask)
                 # Batches are read faster than they are used: the devices' memory would fill up.
-                counts.append(right)
-                if len(counts) > 2:
-                    jax.block_until_ready(counts.popleft())
+                under_way.append(counts)
+                if len(under_way) > 2:
+                    jax.block_until_ready(under_way.popleft())
+            self.skipped |= set(batches.skipped.values())
+        right, evaluated = (int(count) for count in np.asarray(counts))
         images = len(task.train_index)
         self._curve["epoch"].append(self.dispatched * trainer.recipe.batch_size / images)
         self._curve["step"].append(self.dispatched)
         self._curve["loss"].append(float(self._loss) / steps)
-        self._curve["accuracy"].append(int(right) / len(task.test_index))
+        self._curve["accuracy"].append(right / max(evaluated, 1))
         self._loss = distributed.to_devices(trainer.everywhere, np.zeros((), np.float32))
 
     def close(self) -> None:
         """Ends the worker processes."""
         if self._stream is not None:
-            self.skipped |= self._stream.skipped
+            self.skipped |= set(self._stream.skipped.values())
             self._stream.close()
         self._stream = self._batches = None
 

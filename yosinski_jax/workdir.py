@@ -15,7 +15,7 @@ from typing import Any
 
 from yosinski_jax import records
 from yosinski_jax.errors import UserError
-from yosinski_jax.paths import as_path, is_remote, reading
+from yosinski_jax.paths import as_path, first_line, is_remote, reading
 
 #: In a bucket: seconds between two signs of life of a lock, after which a lock without one counts
 #: for nothing, and that two starts at the same moment wait to see which of them has it.
@@ -59,6 +59,10 @@ def lock(workdir: Path) -> Iterator[None]:
             holder = file.read().strip() or "another process"
             raise UserError(
                 f"--workdir={workdir}: in use by {holder}; wait for it, stop it, or choose another --workdir"
+            ) from e
+        except OSError as e:  # some network file systems
+            raise UserError(
+                f"--workdir={workdir}: cannot be locked ({e.strerror}); choose a folder on a file system with locks"
             ) from e
         file.truncate(0)
         try:
@@ -162,7 +166,7 @@ def _in_use(workdir: Path, lock: Mapping[str, Any]) -> str:
 
 
 def check_settings(
-    workdir: Path, settings: Mapping[str, Any], extend: tuple[str, ...] = ()
+    workdir: Path, settings: Mapping[str, Any], extend: tuple[str, ...] = (), write: bool = True
 ) -> None:
     """Compares settings with those that the workdir was begun with; writes them if it is new.
 
@@ -170,6 +174,7 @@ def check_settings(
       workdir: the folder.
       settings: what is asked for now; a JSON object.
       extend: fields that may be larger now than they were (a longer list, a higher number).
+      write: whether to write them, if they are new or larger.
 
     Raises:
       UserError: they differ; shows each difference.
@@ -177,16 +182,22 @@ def check_settings(
     path = as_path(workdir) / "settings.json"
     now = json.loads(json.dumps(settings))
     if not path.exists():
-        records.write_json(path, now)
+        if write:
+            records.write_json(path, now)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("not a JSON object")
-    except (ValueError, OSError) as e:
-        print(f"{path}: damaged ({e}); written anew", flush=True)
-        records.write_json(path, now)
+    except ValueError as e:
+        if write:
+            print(f"{path}: damaged ({e}); written anew", flush=True)
+            records.write_json(path, now)
         return
+    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
+        raise UserError(
+            f"{path}: cannot be read ({first_line(e)}); repair that and start again"
+        ) from e
     differences, grown = [], False
     for name, old, new in _differences(before, now):
         if name in extend and _contains(new, old):
@@ -202,7 +213,7 @@ def check_settings(
             f"--workdir={workdir}: was begun with other settings ({'; '.join(differences)}); use the same settings, "
             f"{hint}or choose another --workdir"
         )
-    if grown:
+    if grown and write:
         records.write_json(path, now)
 
 

@@ -11,7 +11,6 @@ workers start, and both read from files that earlier turns left in memory.
 import dataclasses
 import gc
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.peer import Peer
-from yosinski_jax import data, distributed, networks, prepare, stream
+from yosinski_jax import data, distributed, environment, networks, prepare, stream
 from yosinski_jax.data import Dataset, Task
 from yosinski_jax.errors import UserError
 from yosinski_jax.models import Model
@@ -148,7 +147,7 @@ def _measure(
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return environment.cores()
 
 
 def write_folders(dataset: Dataset, folder: Path) -> None:

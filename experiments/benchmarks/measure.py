@@ -113,8 +113,10 @@ def use_all_cores() -> None:
     """Makes each core of a CPU a device, as the sweep does. Before jax starts."""
     import jax
 
+    from yosinski_jax import environment
+
     with contextlib.suppress(RuntimeError):  # jax has started already
-        jax.config.update("jax_num_cpu_devices", min(8, len(os.sched_getaffinity(0))))
+        jax.config.update("jax_num_cpu_devices", min(8, environment.cores()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +200,7 @@ def machine() -> dict[str, Any]:
 
     return environment.describe() | {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": environment.cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 
@@ -237,15 +239,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def check_writable(path: Path) -> None:
+    """Finds out whether a result can be written; leaves an earlier one as it is.
+
+    Raises:
+        UserError: it cannot.
+    """
+    with _writing(path), open(path, "a"):
+        pass
+
+
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Writes a result as JSON.
 
     Raises:
         UserError: it cannot be written.
     """
+    with _writing(path):
+        path.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
+        yield
     except OSError as e:
         raise UserError(f"--out={path}: cannot be written ({e.strerror}); choose another") from e
 

@@ -47,6 +47,13 @@ def run(
     shape = (recipe.crop or height, recipe.crop or width, channels)
     halves = [splits.make_split("random", dataset.label_names, i).A for i in range(seeds)]
     tasks = [data.make_task(dataset, half, images_per_class) for half in halves]
+    sizes = sorted({len(task.train_index) for task in tasks})
+    if len(sizes) > 1:
+        smallest = min(np.bincount(task.train_labels).min() for task in tasks)
+        raise UserError(
+            f"--images_per_class={images_per_class}: the halves have from {sizes[0]} to {sizes[-1]} images, but are "
+            f"trained together; give at most {smallest}"
+        )
     results = {}
     for precision in PRECISIONS:
         trainer = Trainer(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure
+from yosinski_jax.errors import UserError
 
 
 def run(
@@ -28,14 +29,23 @@ def run(
         epochs: passes over the task.
         rounds: runs of each.
         options: further flags of the sweep.
+
+    Raises:
+        UserError: there are fewer devices than any of the numbers.
     """
+    available = _available()
+    usable = [n for n in devices if 1 <= n <= available]
+    if not usable:
+        raise UserError(
+            f"--devices={','.join(map(str, devices))}: there are {available}; give 1 to {available}"
+        )
     fixed = (*options, f"--epochs={epochs}")
     networks = [(f"--seeds={n}", "--images_per_class=40") for n in seeds]
     tasks = [("--seeds=1", f"--images_per_class={n}") for n in images]
     return {
         "networks": _sweeps([(*fixed, *own) for own in networks], rounds),
         "images": _sweeps([(*fixed, *own) for own in tasks], rounds),
-        "devices": _devices(devices, epochs, rounds),
+        "devices": _devices(usable, epochs, rounds),
     }
 
 
@@ -77,7 +87,6 @@ def _sweeps(variants: Sequence[Sequence[str]], rounds: int) -> list[dict]:
 
 def _devices(counts: Sequence[int], epochs: int, rounds: int) -> list[dict]:
     """The same eight networks on different numbers of devices: equal results, time, memory."""
-    counts = [n for n in counts if n <= _available()]
     found: dict[int, dict[str, Any]] = {n: {"peaks": [], "rates": []} for n in counts}
 
     def once(count: int) -> float:
