@@ -1,6 +1,9 @@
 import csv
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +169,23 @@ def test_networks_of_a_seed_come_together():
 def test_a_ratio_needs_a_denominator():
     with pytest.raises(ValueError, match="other than 0"):
         intervals.ratio([1.0], [0.0], [0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--split_seeds=1", "error: --split_seeds=1: an interval needs at least 2"),
+        ("--split_seeds=x", "error: --split_seeds=x: must be whole numbers"),
+        ("--noise=foo", "error: --noise=foo: choose from normal, skewed, none_between"),
+    ],
+)
+def test_coverage_of_nothing_is_one_line(flag, line):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.coverage", flag],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
 
 
 def test_coverage_of_the_intervals():
@@ -379,6 +399,16 @@ def test_equal_tasks_are_compared_pair_by_pair():
     assert all(r["value"] == pytest.approx(0.01) for r in rows)
     assert all(r["high"] - r["low"] < 1e-3 for r in rows)
     assert rows[0]["pairs"] == 8
+
+
+def test_amounts_of_data_are_compared_pair_by_pair():
+    a, b = (simulated.study(2, noise=0, digest=d) for d in "ab")
+    for record in a:
+        record["images_per_class"] = 50
+    for record in b:
+        record["images_per_class"] = 130
+    rows = compare.rows(a, b, ("last", "last"))
+    assert len(rows) == 16 and all(r["pairs"] == 4 for r in rows)
 
 
 def test_different_tasks_are_compared_by_means():

@@ -93,6 +93,8 @@ def test_unfit_networks_are_refused(arrays):
         transfer_sweep(Norm(), *arrays, recipe=RECIPE, layers=["BatchNorm_0", "head"], seeds=1)
     with pytest.raises(ValueError, match="Plain has no layer_names: pass layers="):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, seeds=1)
+    with pytest.raises(UserError, match="--treatments=Bnb: Bnb is not a treatment"):
+        transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=LAYERS, treatments=["Bnb"])
     with pytest.raises(UserError, match="must be uint8"):
         transfer_sweep(
             Plain, arrays[0].astype(np.float32), *arrays[1:], recipe=RECIPE, layers=LAYERS, seeds=1

@@ -484,16 +484,19 @@ def test_the_command_writes_machine_versions_and_itself(tmp_path):
             "--what=nonsense: choose from digits, sweep, step, population, scaling, input, precision",
         ),
         (["step", "--networks=resnet", "--out={tmp}/x"], "resnet is not one of digits4, cifar5"),
+        (["scaling", "--devices=0", "--out={tmp}/x"], "--devices=0: there are"),
         (["step", "--out={tmp}/file/x"], "--out={tmp}/file/x: cannot be written"),
         (["precision", "--networks=a,b", "--out={tmp}/x"], "--networks=a,b: precision takes one"),
         (["precision", "--epochs=1,2", "--out={tmp}/x"], "--epochs=1,2: precision takes one"),
         (["input", "--dataset=digits", "--out={tmp}/x"], "--dataset=digits: its images are of one"),
     ],
-    ids=["what", "network", "out", "networks", "epochs", "input"],
+    ids=["what", "network", "devices", "out", "networks", "epochs", "input"],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, args, line):
     (tmp_path / "file").write_text("")
+    (tmp_path / "x").write_text("an earlier result")
     done = command(*[arg.format(tmp=tmp_path) for arg in args])
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert line.format(tmp=tmp_path) in done.stderr
+    assert (tmp_path / "x").read_text() == "an earlier result"

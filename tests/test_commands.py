@@ -191,6 +191,8 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--learning_rate=0"], "--learning_rate=0: must be a number above 0"),
         (["--learning_rate=-0.1"], "--learning_rate=-0.1: must be a number above 0"),
         (["--seeds=0"], "--seeds=0: must be at least 1"),
+        (["--seed=-1"], "--seed"),
+        (["--seed=4294967296"], "--seed"),
         (["--seeds=-1"], "--seeds=-1: must be at least 1"),
         (["--batch_size=1000"], "--batch_size=1000: is larger than the task of random-0/baseA, 200 training images"),
         (["--images_per_class=0"], "--images_per_class=0: must be at least 1"),
@@ -226,6 +228,26 @@ def test_other_settings_are_refused(whole, capfd):
     assert "recipe.learning_rate was 0.05, is now 0.01" in capfd.readouterr().err
     assert run(*SMALL, "--seeds=2", workdir=whole) == 2
     assert "seeds was 0, is now 0,1" in capfd.readouterr().err
+
+    (whole / "settings.json").rename(whole / "kept.json")
+    (whole / "settings.json").mkdir()  # cannot be read, for root too
+    assert run(*SMALL, workdir=whole) == 2
+    assert "settings.json: cannot be read" in capfd.readouterr().err
+    (whole / "settings.json").rmdir()
+    (whole / "kept.json").rename(whole / "settings.json")
+
+
+def test_a_plan_with_other_settings_is_refused(whole, capfd):
+    before = (whole / "settings.json").read_text()
+    assert run(*SMALL, "--plan", "--learning_rate=0.01", workdir=whole) == 2
+    assert "recipe.learning_rate was 0.05, is now 0.01" in capfd.readouterr().err
+    assert run(*SMALL, "--plan", "--seeds=2", "--extend", workdir=whole) == 0
+    assert (whole / "settings.json").read_text() == before
+
+
+def test_streamed_images_are_not_mixed_with_resident_ones(whole, capfd):
+    assert run(*SMALL, "--input=stream", "--workers=0", workdir=whole) == 2
+    assert "data.input was resident, is now stream" in capfd.readouterr().err
 
 
 def test_a_folder_in_use_is_refused_by_a_second_process(tmp_path):

@@ -56,6 +56,18 @@ def test_time_left_does_not_count_what_a_save_brought_along(clock, capsys, resum
     )
 
 
+def test_a_page_that_fails_does_not_stop_the_training(clock, capsys, monkeypatch):
+    def fails(folder):
+        raise OSError("no such\nbucket")
+
+    groups = (group("baseA"),)
+    with display.Display(every_few_minutes=fails) as shown:
+        shown.plan(sweep(*groups), 0)
+        clock[0] += 10_000
+        shown.recorded(types.SimpleNamespace(folder="w", records={}), {"status": "finished"})
+    assert "the page on the way was not written: no such" in capsys.readouterr().out
+
+
 def test_frozen_layers_count_for_less(clock, capsys):
     groups = group("baseA"), group("B2B", frozen=2)
     with display.Display() as shown:

@@ -9,7 +9,7 @@ import pytest
 from test_prepare_cifar import archive, pickled_cifar10
 from test_prepare_imagenet import source
 
-from yosinski_jax import prepare
+from yosinski_jax import prepare, prepare_imagenet
 from yosinski_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,8 @@ def test_cifar10(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "cifar10: 20 training images, 4 test images, 10 classes in" in done.stdout
     again = command(tmp_path, *arguments)
-    assert again.returncode == 0 and again.stdout == done.stdout
+    assert again.returncode == 0
+    assert again.stdout == "prepared already, left as it is\n" + done.stdout
 
 
 def test_imagenet(tmp_path):
@@ -55,6 +56,18 @@ def test_imagenet(tmp_path):
     assert "imagenet2012: 11 training images, 4 test images, 1000 classes in" in done.stdout
     assert "1 unreadable images were left out; they are listed in" in done.stdout
     assert "unreadable, left out: n01484850_1.JPEG" in done.stderr
+    final = prepare.directory("imagenet2012", str(tmp_path / "data"))
+    assert not [*final.glob("*.note.json"), *final.glob("*.sums.npz"), *final.glob("plan.json")]
+    for settings, flags in (
+        (prepare_imagenet.Settings(24), "--size=24"),
+        (prepare_imagenet.Settings(16, None), "--size=16 --raw"),
+    ):
+        with pytest.raises(UserError, match=f"^{flags}: .*JPEG images of 16 pixels a side"):
+            prepare.prepare("imagenet2012", str(tmp_path / "data"), settings=settings)
+    kept = prepare.prepare(
+        "imagenet2012", str(tmp_path / "data"), settings=prepare_imagenet.Settings(16)
+    )
+    assert kept == final
 
 
 def test_download_that_fails_is_one_line(tmp_path):

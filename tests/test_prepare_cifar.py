@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import urllib.error
 
 import numpy as np
 import pytest
@@ -292,3 +293,28 @@ def test_an_interrupted_download_goes_on(tmp_path, monkeypatch, server_resumes):
     monkeypatch.setattr(prepare_cifar.urllib.request, "urlopen", urlopen)
     assert prepare_cifar.download(local, downloads).read_bytes() == content
     assert asked == ["bytes=1000-"]
+
+
+def test_a_download_cut_short_is_kept_and_one_that_is_whole_is_taken(tmp_path, monkeypatch):
+    path, local = local_archive(tmp_path)
+    content = path.read_bytes()
+    downloads = tmp_path / "downloads"
+    partial = downloads / f"{local.name}.partial"
+
+    class Short(io.BytesIO):
+        headers = {"Content-Length": str(len(content))}  # noqa: RUF012
+        status = 200
+
+    monkeypatch.setattr(
+        prepare_cifar.urllib.request, "urlopen", lambda *_, **__: Short(content[:1000])
+    )
+    with pytest.raises(UserError, match=r"download failed .*closed before the end.*same command"):
+        prepare_cifar.download(local, downloads)
+    assert partial.read_bytes() == content[:1000]
+
+    def refuses(request, timeout):
+        raise urllib.error.HTTPError(local.url, 416, "Range Not Satisfiable", None, None)  # pyright: ignore
+
+    partial.write_bytes(content)  # killed after the last byte
+    monkeypatch.setattr(prepare_cifar.urllib.request, "urlopen", refuses)
+    assert prepare_cifar.download(local, downloads).read_bytes() == content

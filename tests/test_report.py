@@ -152,6 +152,15 @@ def test_filters_are_counted_and_fits_kept(finished):
     assert "no weights to speak of" in Checker(text_of(finished)).text
 
 
+@pytest.mark.parametrize(
+    ("amounts", "kept"),
+    [([130, 130], [130, 130]), ([None, 9, 250], [None]), ([9, 250], [250]), ([], [])],
+)
+def test_of_networks_on_all_classes_those_on_most_images_stand_for_them(amounts, kept):
+    found = study.most_images([{"images_per_class": n} for n in amounts])
+    assert [r["images_per_class"] for r in found] == kept
+
+
 def test_reproduction_is_told(finished):
     text = Checker(text_of(finished)).text
     for wanted in (

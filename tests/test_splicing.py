@@ -145,6 +145,17 @@ def test_leaves_in_one_tree_only():
     assert sorted(e.value.mismatches)[1].startswith("fc2/bias: only in the base")
 
 
+def test_an_absent_layer_hides_no_other_mismatch():
+    leaf = lambda *shape: jnp.zeros(shape)
+    base = {"a": {"kernel": leaf(2), "bias": leaf(1)}, "b": {"kernel": leaf(3)}}
+    fresh = {"a": {"kernel": leaf(2)}, "enc": {"block_0": {"kernel": leaf(4), "bias": leaf(4)}}}
+    with pytest.raises(TreeMismatch) as caught:
+        splice(base, fresh, ["a", "b", "enc/block_0"])
+    assert [line.split(":")[0] for line in caught.value.mismatches] == [
+        "enc/block_0", "b", "a/bias"
+    ]  # fmt: skip
+
+
 def test_a_string_is_not_a_list_of_layers():
     with pytest.raises(TypeError, match=r"pass a list, such as \['fc1'\]"):
         splice(tree(1.0), tree(0.0), "fc1")

@@ -158,8 +158,9 @@ def test_missing_split_file(tmp_path):
         make_split(str(tmp_path / "none.json"), CIFAR10, 0)
 
 
-def test_file_must_not_take_a_built_in_name(tmp_path):
-    path = tmp_path / "random.json"
+@pytest.mark.parametrize("name", ["random", "manmade_natural", "all", "paper"])
+def test_file_must_not_take_a_built_in_name(tmp_path, name):
+    path = tmp_path / f"{name}.json"
     path.write_text("{}")
     with pytest.raises(UserError, match="rename"):
         make_split(str(path), CIFAR10, 0)

@@ -1,6 +1,12 @@
 """Streams: the same batches for any hosts, workers and starts; corrupt records; evaluation."""
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +169,56 @@ def test_corrupt_records_are_skipped_and_counted(damaged):
         [batch] = batches
         assert np.array(numbers(batch))[batch.mask].tolist() == [0, 2, 3, 4, 5, 6, 7]
         assert list(batches.skipped) == [1]
+
+
+def test_workers_outlive_signals_but_not_their_parent(tmp_path):
+    """Ctrl-C and SIGTERM reach the whole process group, and the parent still needs batches."""
+    program = tmp_path / "reads.py"
+    program.write_text(PARENT)
+    process = subprocess.Popen(
+        [sys.executable, program], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    for pid in workers:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    for _ in range(20):  # more than was read ahead
+        assert process.stdout.readline() == "batch\n"
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.05)
+
+
+PARENT = """
+import multiprocessing, sys, time
+import numpy as np
+from yosinski_jax import data, stream
+
+if __name__ == "__main__":
+    pixels, labels = np.zeros((64, 4, 4, 3), np.uint8), np.arange(64, dtype=np.int32) % 2
+    dataset = data.from_arrays("tiny", pixels, labels, pixels, labels, ["a", "b"])
+    task = data.make_task(dataset, ["a", "b"])
+    batches = stream.train(dataset.train, task, batch_size=8, seed=0, workers=2)
+    for _ in range(4):  # of both workers, so that both have begun
+        next(batches)
+    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+    for batch in batches:
+        time.sleep(0.1)
+        print("batch", flush=True)
+"""
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_errors(dataset, task, tmp_path):

@@ -139,6 +139,16 @@ def test_a_result_depends_on_the_key_alone(base):
     assert not equal(alone.params["fc4"], train(shared(), jobs[1:2], replicas=2)[0].params["fc4"])
 
 
+def test_networks_that_train_together_fit_the_memory(monkeypatch):
+    trainer = make(devices=jax.devices()[:1])
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    sizes = []
+    for memory in (10**12, 4 * 10**7, 10**6):
+        monkeypatch.setattr("yosinski_jax.environment.memory", lambda memory=memory: memory)
+        sizes.append(trainer.replicas(task(), 0))
+    assert sizes[0] == 32 and 1 < sizes[1] < 32 and sizes[2] == 1
+
+
 def test_seeds_differ_by_key_and_by_seed():
     assert len({seed_of(key, seed).tobytes() for key in ("a", "b", "c") for seed in range(3)}) == 9
     assert seed_of("a", 0).tolist() == seed_of("a", 0).tolist()

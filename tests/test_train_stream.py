@@ -13,6 +13,7 @@ from yosinski_jax import data, networks, recipes, stream, train_stream
 from yosinski_jax.errors import UserError
 from yosinski_jax.jobs import Job, seed_of
 from yosinski_jax.models import Model
+from yosinski_jax.tfds_source import CorruptRecord
 from yosinski_jax.train_stream import StreamTrainer
 
 RECIPE = recipes.Recipe(
@@ -205,6 +206,47 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
         StreamTrainer(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
 
 
+def test_images_that_cannot_be_read_do_not_count():
+    """Neither as wrong nor in the mean; they are told."""
+    digits = data.load("digits")
+    everything = data.make_task(digits, tuple("0123456789"), 50)
+    gone = {int(everything.train_index[0]), int(everything.test_index[5])}
+
+    class Broken:
+        shape = (8, 8, 1)
+
+        def __init__(self, source):
+            self.source = source
+
+        def __len__(self):
+            return len(self.source)
+
+        def image(self, index):
+            if index in gone:
+                raise CorruptRecord(f"file, record {index}: broken")
+            return self.source.images()[index]
+
+        def mean_image(self, index):
+            return np.mean([self.image(i) for i in index], 0)
+
+    dataset = dataclasses.replace(digits, train=Broken(digits.train), test=Broken(digits.test))
+    trainer = StreamTrainer(model, RECIPE, dataset, skip_corrupt=True)
+    kept = [i for i in everything.train_index if i not in gone]
+    np.testing.assert_allclose(
+        trainer.mean_image(everything), digits.train.images()[kept].mean(0), rtol=1e-5
+    )
+    run = trainer.start([Job("baseA", everything)])
+    run._begin()
+    run.dispatched = 4
+    run._evaluate()
+    seen = [i for i in everything.test_index if i not in gone]
+    right = run._curve["accuracy"][0] * len(seen)
+    assert len(seen) < len(everything.test_index)
+    assert right == pytest.approx(round(right), abs=1e-6)
+    run.close()
+    assert run.skipped >= {f"file, record {i}" for i in gone if i in everything.test_index}
+
+
 def test_errors():
     with pytest.raises(UserError, match="--replicas=2: networks are trained one at a time"):
         shared().start([Job("x", task()), Job("y", task())])
@@ -215,8 +257,8 @@ def test_errors():
 def test_what_fits_in_memory(monkeypatch):
     pixels, labels = np.zeros((60, 8, 8, 3), np.uint8), np.arange(60, dtype=np.int32) % 2
     dataset = data.from_arrays("tiny", pixels, labels, pixels[:40], labels[:40], ["a", "b"])
-    # A hundred images of 192 bytes may take a quarter of the memory.
-    for memory, fits in ((4 * 19_200, True), (4 * 19_200 - 4, False)):
+    # A hundred images of 192 bytes, on each of two devices, may take a quarter of the memory.
+    for memory, fits in ((4 * 2 * 19_200, True), (4 * 2 * 19_200 - 4, False)):
         monkeypatch.setattr(train_stream.environment, "memory", lambda memory=memory: memory)
         assert train_stream.fits_in_memory(dataset) == fits
     assert not train_stream.fits_in_memory(dataclasses.replace(dataset, image_shape=None))

@@ -107,8 +107,7 @@ def transfer_sweep(
         module = network if isinstance(network, nn.Module) else network(classes)
         return Model.of(module, layers)
 
-    given = [treatments] if isinstance(treatments, str) else treatments
-    wanted = parse_treatments(",".join(given))
+    wanted = parse_treatments([treatments] if isinstance(treatments, str) else treatments)
     settings = Settings(
         dataset=name,
         split=split,
