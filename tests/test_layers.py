@@ -86,31 +86,6 @@ def test_conv_has_laxs_values_and_gradients(h, w, c, f, size, stride, padding, g
         np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("elements", [1, 200, 10**6])
-def test_kernel_gradient_of_a_batch_in_parts(monkeypatch, elements):
-    x, g = np.array(random(0, 11, 6, 6, 2)), np.array(random(1, 11, 6, 6, 3))
-
-    def gradient():
-        return layers._conv_kernel_gradient(x, g, (3, 3, 2, 3), 1, 1)
-
-    whole = gradient()
-    parts = []
-    monkeypatch.setattr(
-        layers, "_part_of_kernel_gradient", note(layers._part_of_kernel_gradient, parts)
-    )
-    monkeypatch.setattr(layers, "_PART_ELEMENTS", elements)
-    np.testing.assert_allclose(gradient(), whole, rtol=1e-5, atol=1e-4)
-    assert parts == {1: [2, 2, 2, 2, 2, 1], 200: [2, 2, 2, 2, 2, 1], 10**6: [11]}[elements]
-
-
-def note(function, sizes):
-    def noted(x, *rest):
-        sizes.append(x.shape[0])
-        return function(x, *rest)
-
-    return noted
-
-
 def test_conv_against_scipy():
     x, kernel = np.array(random(0, 2, 7, 6, 4)), np.array(random(1, 3, 3, 2, 6))
     expected = np.zeros((2, 4, 3, 6))
