@@ -1,5 +1,7 @@
 """What the command lines share: absl flags, one-line errors, exit codes."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,6 +30,11 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
             sys.exit(130)
 
     app.run(guarded, argv=argv, flags_parser=_parse)
+
+
+def leave_on_interrupt() -> None:
+    """Ctrl-C ends the process at once with 130: imports that it breaks off would swallow or disguise it."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def fail(line: str, code: int = 2) -> None:

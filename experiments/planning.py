@@ -25,8 +25,12 @@ def describe(sweep: Sweep, done: int) -> str:
         )
     lines = [
         f"{s.dataset}, split {s.split}: {len(sweep.planned)} networks, {of}",
-        f"  treatments {', '.join(s.treatments)}; n = {', '.join(map(str, s.layers))}",
+        f"  treatments {', '.join(s.treatments)}",
     ]
+    if any(planned.run.n for planned in sweep.planned):
+        lines[-1] += f"; n = {', '.join(map(str, s.layers))}"
+    if s.preserve:
+        lines[-1] += f"; preserved layers {', '.join(map(str, s.preserve))}"
     recipes = {recipe: None for recipe in map(sweep.recipe, sweep.planned)}
     for recipe in recipes:
         budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations:,} iterations"

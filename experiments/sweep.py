@@ -470,4 +470,5 @@ def _compile_cache(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    cli.leave_on_interrupt()  # until the sweep looks after signals itself
     cli.run(main)

@@ -297,7 +297,7 @@ def test_generality_is_cut_to_its_range_for_display():
 def test_suddenness_by_hand():
     found = effects.suddenness(simulated.study(noise=0))
     # Drops 0, .01, .07: the last step makes 6/7 of the whole.
-    assert found.estimate.value == pytest.approx(6 / 7)
+    assert found.estimate.value == found.observed == pytest.approx(6 / 7)
     assert (found.step, found.even) == (3, pytest.approx(1 / 3))
     assert effects.suddenness(simulated.study(layers=(1, 3))).estimate is None
 

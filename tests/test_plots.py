@@ -63,6 +63,13 @@ def test_random_features_far_below_are_named_at_the_edge(records):
     assert symbols(ax, "v") >= 1
 
 
+def test_random_features_alone_with_bases_are_in_the_picture(records):
+    few = [r for r in records if r["treatment"] in ("base", "RnB")]
+    low, high = plots.window_of(few)
+    values = [100 * r["accuracy"] for r in few]
+    assert low <= min(values) and max(values) <= high
+
+
 def test_diverged_networks_are_crosses(records):
     broken = [dict(r) for r in records]
     broken[5] |= {"status": "diverged", "accuracy": None}

@@ -372,6 +372,14 @@ def test_groups_are_planned_from_the_whole_sweep(tmp_path):
     assert Group(groups[0].members, 2).id != Group(groups[0].members, 3).id
 
 
+@pytest.mark.parametrize(
+    "change", [{"preserve": (1, 2)}, {"preserve": (2,), "treatments": ("base", "RnB")}]
+)
+def test_preserved_layers_that_no_network_has_are_refused(tmp_path, change):
+    with pytest.raises(UserError, match=r"--preserve=.*2: no network has 2; it goes with BnB and"):
+        make(tmp_path, dataclasses.replace(SETTINGS, **change))
+
+
 def test_networks_that_can_share_features_follow_each_other(tmp_path):
     settings = dataclasses.replace(
         SETTINGS, treatments=("base", "BnB", "AnB", "RnB"), layers=(1,), preserve=(1, 2)

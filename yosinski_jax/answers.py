@@ -224,9 +224,9 @@ def how_sudden(records, statistic, names) -> Answer:
         short = "no drop to judge" if found.total is not None else NOT_COMPUTABLE
         return Answer(question, short, (text,))
     share, even = found.estimate, found.even
-    assert found.step is not None and found.total is not None
+    assert found.step is not None and found.total is not None and found.observed is not None
     what = (
-        f"The largest step, at {layer(found.step, names)}, makes {100 * share.value:.0f} % of the "
+        f"The largest step, at {layer(found.step, names)}, makes {100 * found.observed:.0f} % of the "
         f"whole drop from specificity"
     )
     spread = f"an even spread would give {100 * even:.0f} %"
@@ -234,7 +234,10 @@ def how_sudden(records, statistic, names) -> Answer:
         text = f"{what} ({spread}); with one split seed no interval can be given, and the step was "
         text += "picked on the same seed, which flatters it."
         return Answer(question, "not testable with one split seed", (text,))
-    text = f"{what}, interval {100 * share.low:.0f} to {100 * share.high:.0f} %; {spread}."
+    text = (
+        f"{what} ({spread}). The choice of the largest flatters it: chosen on the other split seeds and measured on "
+        f"the one left out, it makes {100 * share.value:.0f} %, interval {100 * share.low:.0f} to {100 * share.high:.0f} %."
+    )
     if share.low > even:
         short = "more sudden than an even spread"
         if share.high < 1:

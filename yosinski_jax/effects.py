@@ -326,6 +326,7 @@ class Suddenness:
       estimate: the share with its interval; None where it cannot be computed.
       even: the share of one layer if the drop were spread evenly, 1 / (number of layers).
       step: the layer on which the largest step falls.
+      observed: the share of that step in all seeds together, which is flattered by the choice.
       total: the whole drop, at the last n.
       reason: why there is no estimate.
     """
@@ -335,6 +336,7 @@ class Suddenness:
     step: int | None
     total: intervals.Estimate | None
     reason: str = ""
+    observed: float | None = None
 
 
 def suddenness(
@@ -375,7 +377,8 @@ def suddenness(
     own = [steps[s][_largest([steps[o] for o in seeds if o != s] or [steps[s]])] for s in seeds]
     share = intervals.ratio(own, [sum(steps[s]) for s in seeds], seeds)
     share = dataclasses.replace(share, pairs=len(whole))
-    return Suddenness(share, even, layers[largest], total)
+    means = [sum(column) for column in zip(*steps.values(), strict=True)]
+    return Suddenness(share, even, layers[largest], total, observed=means[largest] / sum(means))
 
 
 def _largest(steps: Sequence[Sequence[float]]) -> int:

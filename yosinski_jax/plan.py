@@ -149,6 +149,12 @@ class Group:
         return self.members[0].run.frozen
 
     @property
+    def title(self) -> str:
+        """Its networks in few words: "random-0/baseA +1"."""
+        others = len(self.members) - 1
+        return self.members[0].id + (f" +{others}" if others else "")
+
+    @property
     def id(self) -> str:
         """A short name for files, the same whenever the same group is planned."""
         text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
@@ -192,5 +198,11 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
         reduced = [p for p in on_all(settings.reduced) if not p.run.n]
         return halves + on_all((None,)) + reduced
     grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+    without = set(settings.preserve) - {run.preserve for run in grid}
+    if without:
+        raise UserError(
+            f"--preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
+            f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
+        )
     pairs = [split(settings.split, seed) for seed in settings.seeds]
     return [Planned(run, pair) for pair in pairs for run in grid]

@@ -44,7 +44,10 @@ def _points(records, statistic) -> dict[str, list[tuple[int, float, Mapping]]]:
 
 def _window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
     """Vertical limits that show the paper's treatments; random features may fall below."""
-    of_paper = [p[1] for k, ps in points.items() if not k.startswith("RnB") for p in ps]
+    copied = [
+        p[1] for k, ps in points.items() if k != "base" and not k.startswith("RnB") for p in ps
+    ]
+    of_paper = copied and copied + [p[1] for p in points.get("base", [])]
     values = of_paper or [p[1] for ps in points.values() for p in ps]
     if not values:
         return 0.0, 100.0

@@ -139,7 +139,9 @@ def make_split(kind: str, label_names: Sequence[str], seed: int, dataset: str = 
         return Split("manmade_natural", seed, *_halves(names, _natural(names, dataset)))
     if kind.endswith(".json"):
         return _from_file(Path(kind), names, seed, dataset)
-    raise UserError(f"--split={kind}: unknown split; choose {', '.join(KINDS)} or a file FILE.json")
+    raise UserError(
+        f"--split={kind}: unknown split; choose {', '.join(KINDS)}, all, paper or a file FILE.json"
+    )
 
 
 def random_half(classes: int, seed: int) -> np.ndarray:

@@ -326,7 +326,7 @@ class Sweep:
         )
         saves = Saves(self.saves_folder(group))
         with contextlib.closing(population), saves:
-            self._restore(population, saves)
+            self._restore(group, population, saves)
             before, began = population.images, time.monotonic()
             self._advance(group, population, saves, pending)
             saves.wait()
@@ -374,7 +374,7 @@ class Sweep:
                     "saved, start the same command again to go on",
                 )
 
-    def _restore(self, population: Training, saves: Saves) -> None:
+    def _restore(self, group: Group, population: Training, saves: Saves) -> None:
         """Goes on from the newest save that can be read."""
         for path in saves if distributed.leader() else ():
             try:
@@ -384,7 +384,7 @@ class Sweep:
                 checkpoints.delete(path)  # or it would count as the newest for ever
                 continue
             self.display.note(
-                f"{saves.folder.name}: goes on after {population.unit} {population.dispatched} of {population.total}"
+                f"{group.title}: goes on after {population.unit} {population.dispatched} of {population.total}"
             )
             break
         population.synchronize()
