@@ -104,10 +104,7 @@ class Display:
             self._work_all -= self._work(sweep, group) * population.done / population.total
         began, epoch, images = self._start
         work = self._work(sweep, group) * (population.done - epoch) / population.total
-        names = group.members[0].id + (
-            f" +{len(group.members) - 1}" if len(group.members) > 1 else ""
-        )
-        text = f"{names} {population.unit} {population.done:,}/{population.total:,}"
+        text = f"{group.title} {population.unit} {population.done:,}/{population.total:,}"
         if population.images > images:
             text += f", {(population.images - images) / max(now - began, 1e-9):,.0f} images/s"
         if self._work_done + work > 0:

@@ -9,7 +9,10 @@ from experiments import display
 
 def group(name, frozen=0):
     return types.SimpleNamespace(
-        id=name, frozen=frozen, members=(types.SimpleNamespace(id=f"random-0/{name}"),)
+        id=name,
+        frozen=frozen,
+        title=f"random-0/{name}",
+        members=(types.SimpleNamespace(id=f"random-0/{name}"),),
     )
 
 

@@ -168,17 +168,25 @@ class Trainer:
         network = self.model(len(task.classes)).module
         if not isinstance(network, Network):  # its activations are not known
             return 32
-        cached = self.caches(task, frozen)
         step = step_cost(
             network, self.input_shape, batch_size=self.recipe.batch_size, frozen=frozen,
-            prefix_cached=cached,
+            prefix_cached=self.caches(task, frozen),
         )  # fmt: skip
-        fixed, _ = self.memory(task, frozen, 1, step)
-        each = step.state_bytes + step.activation_bytes
-        each += self.feature_size(task, frozen) if cached else 0
         # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
-        free = 0.9 * environment.memory() - (fixed - each)
-        return max(1, int(free / (each + step.activation_bytes)))
+        free = 0.9 * environment.memory() - self._held()
+        return max(1, int(free / (self._each(task, frozen, step) + step.activation_bytes)))
+
+    def _held(self) -> int:
+        """Bytes of all images, on each device."""
+        assert self.dataset.image_shape is not None
+        return (len(self.dataset.train) + len(self.dataset.test)) * math.prod(
+            self.dataset.image_shape
+        )
+
+    def _each(self, task: Task, frozen: int, step: StepCost) -> int:
+        """Bytes of one network in training: state, activations and cached features."""
+        features = self.feature_size(task, frozen) if self.caches(task, frozen) else 0
+        return step.state_bytes + step.activation_bytes + features
 
     def schedule(self, images: int) -> tuple[int, int]:
         """Steps and evaluations of a job whose task has so many training images."""
@@ -189,12 +197,7 @@ class Trainer:
     def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
         """Bytes that a population of so many jobs takes on a device, the images among them, and the devices it uses."""
         count = self._device_count(replicas)
-        features = self.feature_size(task, frozen) if self.caches(task, frozen) else 0
-        assert self.dataset.image_shape is not None
-        images = len(self.dataset.train) + len(self.dataset.test)
-        held = images * math.prod(self.dataset.image_shape)
-        each = step.state_bytes + step.activation_bytes + features
-        return held + replicas // count * each, count
+        return self._held() + replicas // count * self._each(task, frozen, step), count
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "Population":
         """A population ready to train its first epoch.

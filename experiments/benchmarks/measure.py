@@ -245,8 +245,11 @@ def check_writable(path: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    with _writing(path), open(path, "a"):
-        pass
+    with _writing(path):
+        new = not path.exists()
+        open(path, "a").close()
+        if new:  # a run that fails leaves nothing
+            path.unlink()
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
