@@ -31,7 +31,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks import measure
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
 
 _WHAT = flags.DEFINE_string(
     "what",
@@ -150,7 +150,7 @@ def _digits() -> tuple[Any, str]:
 
 def _sweep() -> tuple[Any, str]:
     from experiments.benchmarks import peer
-    from yosinski_jax import data
+    from yosinski_jax.data import dataset as data
 
     env = dict(_pair(text) for text in _ENV.value)
     name = _DATASET.value or "cifar10"
@@ -276,7 +276,9 @@ def _scaling() -> tuple[Any, str]:
 
 def _input() -> tuple[Any, str]:
     from experiments.benchmarks import inputs
-    from yosinski_jax import data, environment, recipes
+    from yosinski_jax.base import machine as environment
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.study import recipes
 
     dataset = data.load(_DATASET.value or "imagenet2012", _DATA_DIR.value)
     recipe = recipes.get("paper")
@@ -297,10 +299,12 @@ def _input() -> tuple[Any, str]:
 def _precision() -> tuple[Any, str]:
     measure.use_all_cores()
     from experiments.benchmarks import precisions
-    from yosinski_jax import data, networks, recipes
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.networks import convnets
+    from yosinski_jax.study import recipes
 
     dataset = data.load(_DATASET.value or data.DIGITS, _DATA_DIR.value)
-    names = _NETWORKS.value or [networks.default_network(dataset.name, dataset.image_shape)]
+    names = _NETWORKS.value or [convnets.default_network(dataset.name, dataset.image_shape)]
     if len(names) != 1:
         raise UserError(f"--networks={','.join(names)}: precision takes one")
     recipe = recipes.get(recipes.default_recipe(names[0]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
 
 
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:

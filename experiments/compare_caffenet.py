@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
 
 _PEER = flags.DEFINE_string("peer", None, "the file with the CaffeNet in PyTorch")
 _TORCH_PYTHON = flags.DEFINE_string("torch_python", "python3", "an interpreter that has torch")
@@ -67,11 +67,11 @@ def _compare(ours: str, theirs: str, folder: str) -> None:
     import numpy as np
     import optax
 
-    from yosinski_jax import networks
-    from yosinski_jax.models import Model
+    from yosinski_jax.networks import convnets
+    from yosinski_jax.networks.network import Model
 
     shape = (227, 227, 3)
-    model = Model.of(networks.make("caffenet", _CLASSES.value, shape, getattr(jnp, ours)))
+    model = Model.of(convnets.make("caffenet", _CLASSES.value, shape, getattr(jnp, ours)))
     random = np.random.RandomState(0)
     images = (60 * random.normal(size=(_BATCH.value, *shape))).astype(np.float32)
     labels = random.randint(0, _CLASSES.value, _BATCH.value)

@@ -12,9 +12,9 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from yosinski_jax import effects, intervals
-from yosinski_jax.errors import UserError
-from yosinski_jax.treatments import grid
+from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.study.treatments import grid
 
 _SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)
 _SEEDS = flags.DEFINE_list("split_seeds", ["3", "4", "8"], "numbers of split seeds to try")
@@ -135,9 +135,9 @@ def variants(simulations: int, seeds: int, noise: str) -> dict[str, float]:
         pairs = effects.differences(effects.cells(study(rng, seeds, noise)), effect, 3)
         values, groups = [d for _, d in pairs], [p[0] for p, _ in pairs]
         for name, networks in (("used", "together"), ("networks drawn again", "again")):
-            e = intervals.mean(values, groups, networks=networks)
+            e = statistics.mean(values, groups, networks=networks)
             hits[name].append((e.low or 0) <= truth <= (e.high or 0))
-        weights = intervals.resample(groups)
+        weights = statistics.resample(groups)
         low, high = np.quantile(weights @ values / weights.sum(1), (0.025, 0.975))
         hits["plain percentile"].append(low <= truth <= high)
     return {name: float(np.mean(h)) for name, h in hits.items()}

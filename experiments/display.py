@@ -10,10 +10,10 @@ import rich.console
 import rich.progress
 
 from experiments import planning
-from yosinski_jax.jobs import Training
-from yosinski_jax.paths import first_line
-from yosinski_jax.plan import Group
-from yosinski_jax.sweep import Sweep
+from yosinski_jax.base.files import first_line
+from yosinski_jax.study.settings import Group
+from yosinski_jax.sweep.runner import Sweep
+from yosinski_jax.training.jobs import Training
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CALLS = 180.0

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from experiments.benchmarks import measure
-from yosinski_jax import environment, pricing
-from yosinski_jax.paths import is_remote
-from yosinski_jax.sweep import Sweep
+from yosinski_jax.base import machine
+from yosinski_jax.base.files import is_remote
+from yosinski_jax.sweep import pricing
+from yosinski_jax.sweep.runner import Sweep
 
 
 def describe(sweep: Sweep, done: int) -> str:
@@ -106,7 +107,7 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
     return [
         f"compute: {_count(total.flops, 'FLOP')}; at least {_duration(total.flops / peak)} on {found}, which multiply "
         f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a part of that",
-        f"memory: {_bytes(memory)} for the largest group, of {_bytes(environment.memory())} "
+        f"memory: {_bytes(memory)} for the largest group, of {_bytes(machine.memory())} "
         + ("on this machine" if cpu else "on each device"),
         f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}{there}",
     ]

@@ -13,8 +13,9 @@ import sys
 from absl import flags
 
 from experiments import cli
-from yosinski_jax import prepare, prepare_imagenet, tfds_find, tfds_source
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import tfds, tfds_find
+from yosinski_jax.data.prepare import entry, imagenet
 
 _DATASET = flags.DEFINE_string("dataset", None, f"One of {', '.join(tfds_find.PREPARABLE)}.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared datasets; made if absent.")
@@ -48,11 +49,11 @@ def _run() -> None:
     for flag in (_DATASET, _DATA_DIR):
         if not flag.value:
             raise UserError(f"--{flag.name}: missing; see --help")
-    settings = prepare_imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
-    there = prepare.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
+    settings = imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
+    there = entry.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
     if _DATASET.value in tfds_find.PREPARABLE and there.exists():
         print("prepared already, left as it is")
-    directory = prepare.prepare(
+    directory = entry.prepare(
         str(_DATASET.value),
         str(_DATA_DIR.value),
         _SOURCE.value,
@@ -61,12 +62,12 @@ def _run() -> None:
         validation_labels=_VALIDATION_LABELS.value,
         processes=_PROCESSES.value,
     )
-    opened = tfds_source.open_directory(directory)
+    opened = tfds.open_directory(directory)
     print(
         f"{opened.name}: {len(opened.train)} training images, {len(opened.test)} test images, "
         f"{len(opened.label_names)} classes in {directory}"
     )
-    unreadable = directory / prepare_imagenet.UNREADABLE_FILE
+    unreadable = directory / imagenet.UNREADABLE_FILE
     if unreadable.exists():
         count = len(unreadable.read_text().splitlines())
         print(f"{count} unreadable images were left out; they are listed in {unreadable}")

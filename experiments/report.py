@@ -30,9 +30,9 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
     """Reads, computes, writes."""
-    from yosinski_jax import report
-    from yosinski_jax.errors import UserError
-    from yosinski_jax.paths import as_path
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path
+    from yosinski_jax.report import build
 
     if _PUBLISHED.value == bool(_WORKDIR.value):
         raise UserError(
@@ -40,14 +40,12 @@ def main() -> None:
         )
     if _PUBLISHED.value:
         folder = as_path(_OUTPUT.value or "results/published", "--output")
-        path = report.write_published(
-            folder, statistic=_STATISTIC.value, comparisons=_COMPARE.value
-        )
+        path = build.write_published(folder, statistic=_STATISTIC.value, comparisons=_COMPARE.value)
     else:
         if _OUTPUT.value:
             raise UserError(f"--output={_OUTPUT.value}: only with --published; leave it out")
         folder = as_path(_WORKDIR.value or "")
-        path = report.write_report(
+        path = build.write_report(
             folder, statistic=_STATISTIC.value or "last", comparisons=_COMPARE.value
         )
     for name in (path.name, "results.csv", "results.json", "effects.csv", "table.md", "table.tex"):

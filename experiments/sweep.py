@@ -153,12 +153,12 @@ def main() -> None:
     # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
     from experiments import planning
     from experiments.display import Display
-    from yosinski_jax import distributed
-    from yosinski_jax import sweep as library
+    from yosinski_jax.sweep import runner as library
+    from yosinski_jax.training import multihost
 
     began = time.monotonic()
     with Display(every_few_minutes=_page_on_the_way) as display:
-        if not distributed.leader():  # process 0 alone writes and speaks
+        if not multihost.leader():  # process 0 alone writes and speaks
             _follow(_sweep(None))
             return
         sweep = _sweep(display)
@@ -184,16 +184,16 @@ def main() -> None:
 
 
 def _join() -> None:
-    from yosinski_jax import distributed
+    from yosinski_jax.training import multihost
 
-    distributed.initialize(
+    multihost.initialize(
         _DISTRIBUTED.value, _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
 
 
 def _follow(sweep) -> None:
     """Trains along with process 0."""
-    from yosinski_jax import sweep as library
+    from yosinski_jax.sweep import runner as library
 
     if _PLAN.value:
         return
@@ -204,33 +204,34 @@ def _follow(sweep) -> None:
 
 
 def _page_on_the_way(folder: Path) -> None:
-    from yosinski_jax import report
+    from yosinski_jax.report import build
 
     if _REPORT.value:
-        report.write_report(folder, running=True, figure_files=False)
+        build.write_report(folder, running=True, figure_files=False)
 
 
 def _write(sweep) -> list[Path]:
     """Writes the results, figures and page of what is recorded; returns their paths."""
-    from yosinski_jax import analysis, plots, report, study
+    from yosinski_jax.analysis import results, tables
+    from yosinski_jax.report import build, plots
 
     records = [
         sweep.records[planned.id] for planned in sweep.planned if planned.id in sweep.records
     ]
-    analysis.write_results(sweep.folder, records, [planned.as_json() for planned in sweep.planned])
+    tables.write_results(sweep.folder, records, [planned.as_json() for planned in sweep.planned])
     paths = [sweep.folder / "records", sweep.folder / "results.csv"]
     if records:
         first = sweep.planned[0].split.name
-        of = lambda split: study.most_images([r for r in records if r["split"] == split])
+        of = lambda split: results.most_images([r for r in records if r["split"] == split])
         paths += plots.figure2(of(first), sweep.folder / "figure2", whole=of("all"))
         if _REPORT.value:
             # Each figure as a file of its own takes as long as the rest: experiments.report makes them.
-            paths.append(report.write_report(sweep.folder, figure_files=False))
+            paths.append(build.write_report(sweep.folder, figure_files=False))
     return paths
 
 
 def _print_table(sweep) -> None:
-    from yosinski_jax import analysis
+    from yosinski_jax.analysis import tables
 
     parts: dict[str, list[dict]] = {}
     for planned in sweep.planned:
@@ -243,18 +244,22 @@ def _print_table(sweep) -> None:
     for title, records in parts.items():
         if len(parts) > 1:
             print(f"\n{title}")
-        print(analysis.format_table(analysis.summary_table(records)))
+        print(tables.format_table(tables.summary_table(records)))
 
 
 def _sweep(display):
-    from yosinski_jax import data, networks, plan, recipes, sweep
-    from yosinski_jax.errors import UserError
-    from yosinski_jax.models import Model
-    from yosinski_jax.paths import as_path
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.networks import convnets
+    from yosinski_jax.networks.network import Model
+    from yosinski_jax.study import recipes
+    from yosinski_jax.study import settings as plan
+    from yosinski_jax.sweep import runner as sweep
 
     dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
     digits = dataset.name == "digits"
-    network = _NETWORK.value or networks.default_network(dataset.name, dataset.image_shape)
+    network = _NETWORK.value or convnets.default_network(dataset.name, dataset.image_shape)
     recipe_name = _RECIPE.value or recipes.default_recipe(network)
     split = _SPLIT.value or (plan.PAPER if _RECIPE.value == "paper" else "random")
     recipe, reduced_recipe = (_recipe(name) for name in (recipe_name, recipes.reduced(recipe_name)))
@@ -270,7 +275,7 @@ def _sweep(display):
 
     def model(classes: int) -> Model:
         outputs = len(dataset.label_names) if head == "dataset" else classes
-        return Model.of(networks.make(network, outputs, shape, dtype))
+        return Model.of(convnets.make(network, outputs, shape, dtype))
 
     paper = split == plan.PAPER
     seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits or paper else 1)
@@ -314,8 +319,8 @@ def _sweep(display):
 
 def _recipe(name: str):
     """The preset with what the flags change of it."""
-    from yosinski_jax import recipes
-    from yosinski_jax.errors import UserError
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.study import recipes
 
     given = {
         "epochs": _EPOCHS.value,
@@ -340,8 +345,10 @@ def _recipe(name: str):
 
 def _images_per_class(split: str, digits: bool) -> tuple[int | None, tuple[int, ...]]:
     """Images of each class of a half, and those of reduced data sets."""
-    from yosinski_jax import data, plan, treatments
-    from yosinski_jax.errors import UserError
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.study import settings as plan
+    from yosinski_jax.study import treatments
 
     given = _IMAGES_PER_CLASS.value
     numbers = cli.whole_numbers("images_per_class", given) if given else ()
@@ -360,7 +367,8 @@ def _images_per_class(split: str, digits: bool) -> tuple[int | None, tuple[int, 
 
 
 def _treatments(split: str, digits: bool) -> tuple[str, ...]:
-    from yosinski_jax import plan, treatments
+    from yosinski_jax.study import settings as plan
+    from yosinski_jax.study import treatments
 
     if _TREATMENTS.value is not None:
         return treatments.parse_treatments(_TREATMENTS.value)
@@ -373,16 +381,17 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     """What trains, as `Sweep` takes it, and the shape of the images that it gets."""
     import functools
 
-    from yosinski_jax import distributed, environment
-    from yosinski_jax.errors import UserError
-    from yosinski_jax.train import Trainer
-    from yosinski_jax.train_stream import StreamTrainer, fits_in_memory
+    from yosinski_jax.base import machine
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.training import multihost
+    from yosinski_jax.training.streamed import StreamTrainer, fits_in_memory
+    from yosinski_jax.training.trainer import Trainer
 
     streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
     if _INPUT.value == "auto":
-        streams = distributed.several() or bool(size) or not fits_in_memory(dataset)
+        streams = multihost.several() or bool(size) or not fits_in_memory(dataset)
     if not streams:
-        if distributed.several():
+        if multihost.several():
             raise UserError(
                 "--input=resident: several processes train from a stream only; leave it out"
             )
@@ -397,7 +406,7 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
         size = size or 256  # pixels, the paper's
     if size is not None and size < 1:
         raise UserError(f"--image_size={size}: must be at least 1")
-    workers = environment.cores() if _WORKERS.value is None else _WORKERS.value
+    workers = machine.cores() if _WORKERS.value is None else _WORKERS.value
     if workers < 0:
         raise UserError(f"--workers={workers}: must be at least 0")
     trainer = functools.partial(
@@ -411,16 +420,16 @@ def _use_all_cores() -> None:
     """Makes each core a device of its own: stacked convolutions are slow on a CPU, whole networks side by side are not."""
     import jax
 
-    from yosinski_jax import environment
+    from yosinski_jax.base import machine
 
     with contextlib.suppress(
         RuntimeError
     ):  # a program that runs this in itself has started jax already
-        jax.config.update("jax_num_cpu_devices", min(8, environment.cores()))
+        jax.config.update("jax_num_cpu_devices", min(8, machine.cores()))
 
 
 def _replicas() -> int | None:
-    from yosinski_jax.errors import UserError
+    from yosinski_jax.base.errors import UserError
 
     value = _REPLICAS.value
     if value == "auto":
@@ -433,8 +442,8 @@ def _replicas() -> int | None:
 def _feature_bytes() -> int:
     import jax
 
-    from yosinski_jax import environment
-    from yosinski_jax.errors import UserError
+    from yosinski_jax.base import machine
+    from yosinski_jax.base.errors import UserError
 
     value = _FEATURE_CACHE.value
     if value == "off":
@@ -442,7 +451,7 @@ def _feature_bytes() -> int:
     if value == "auto":
         device = jax.local_devices()[0]
         shared = jax.local_device_count() if device.platform == "cpu" else 1
-        return environment.memory() // shared // 4
+        return machine.memory() // shared // 4
     if not value.isdigit():
         raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")
     return int(value)
@@ -452,8 +461,8 @@ def _compile_cache(folder: Path) -> None:
     """Keeps compiled programs between starts: a resumed sweep does not compile again."""
     import jax
 
-    from yosinski_jax import cache
-    from yosinski_jax.paths import is_remote, local_path
+    from yosinski_jax.base.files import is_remote, local_path
+    from yosinski_jax.data import derived
 
     value = _COMPILE_CACHE.value
     if value == "off" or _PLAN.value:
@@ -461,7 +470,7 @@ def _compile_cache(folder: Path) -> None:
     if value != "auto":
         path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
     elif is_remote(folder):
-        path = cache.folder() / "compiled"
+        path = derived.folder() / "compiled"
     else:
         path = folder.parent / ".compile_cache"
     jax.config.update("jax_compilation_cache_dir", str(path.absolute()))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from yosinski_jax.treatments import TREATMENTS, grid
+from yosinski_jax.study.treatments import TREATMENTS, grid
 
 #: Accuracy minus the base's by treatment at n = 1, 2, 3.
 EFFECTS = {

@@ -2,8 +2,9 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from yosinski_jax import Recipe, UserError, records, transfer_sweep
-from yosinski_jax.data import load
+from yosinski_jax import Recipe, UserError, transfer_sweep
+from yosinski_jax.data.dataset import load
+from yosinski_jax.study import records
 
 RECIPE = Recipe("mine", learning_rate=0.05, batch_size=32, epochs=2)
 

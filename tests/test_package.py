@@ -13,42 +13,29 @@ import yosinski_jax
 
 PACKAGE = Path(yosinski_jax.__file__).parent
 ROOT = PACKAGE.parent
-# Imports run down this list and never up.
-ORDER = [
-    "errors", "paths", "progress", "workers", "cache", "splits",
-    "splicing", "layers", "networks", "costs", "models", "treatments", "recipes",
-    "images", "tfds_find", "tfds_source", "data", "stream",
-    "tfds_write", "prepare_cifar", "imagenet_source", "prepare_imagenet", "prepare",
-    "checkpoints", "environment", "distributed", "programs", "jobs", "train", "train_stream",
-    "records", "saves", "workdir", "plan", "sweep", "pricing", "api",
-    "analysis", "page", "filters", "intervals", "effects", "compare", "published", "study", "answers",
-    "style", "plots", "plots_training", "figures", "sections", "sections_answers", "report",
-]  # fmt: skip
-NO_JAX = [
-    "errors",
-    "paths",
-    "splits",
-    "treatments",
-    "records",
-    "data",
-    "analysis",
-    "plots",
-    "report",
-    "published",
-]
+# What each folder may import, besides itself. Two chains that share only `base` and `study`.
+BELOW = {
+    "base": set(),
+    "study": {"base"},
+    "data": {"base", "study"},
+    "networks": {"base", "study", "splicing"},
+    "training": {"base", "study", "splicing", "data", "networks"},
+    "sweep": {"base", "study", "splicing", "data", "networks", "training"},
+    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep"},
+    "analysis": {"base", "study"},
+    "report": {"base", "study", "analysis"},
+    "splicing": set(),
+}  # fmt: skip
+NO_JAX = ["base", "study", "data", "analysis", "report"]
 
 
 def imports_of(path):
+    """First names below the package that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.startswith("yosinski_jax")
-        ):
-            if node.module == "yosinski_jax":
-                yield from (alias.name for alias in node.names)
-            else:
-                yield node.module.split(".")[1]
+        if isinstance(node, ast.ImportFrom) and node.module == "yosinski_jax":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yosinski_jax."):
+            yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):
             yield from (
                 a.name.split(".")[1] for a in node.names if a.name.startswith("yosinski_jax.")
@@ -56,16 +43,23 @@ def imports_of(path):
 
 
 def test_imports_run_one_way():
-    modules = {p.stem: p for p in PACKAGE.glob("*.py") if p.stem != "__init__"}
-    unknown = sorted(modules.keys() - set(ORDER))
-    assert not unknown, f"give {unknown} a place in ORDER"
+    rooms = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]
+    found = {(p, other) for p in rooms for other in imports_of(p)}
+    folder = lambda p: p.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    unknown = {folder(p) for p in rooms} - BELOW.keys()
+    assert not unknown, f"say what {unknown} may import"
     wrong = [
-        f"{name} imports {other}"
-        for name, path in modules.items()
-        for other in imports_of(path)
-        if other in ORDER and ORDER.index(other) >= ORDER.index(name)
+        f"{p.relative_to(PACKAGE)} imports {other}"
+        for p, other in sorted(found)
+        if other != folder(p) and other not in BELOW[folder(p)]
     ]
     assert not wrong
+    assert all(BELOW[low] < BELOW[name] for name in BELOW for low in BELOW[name])  # no circle
+
+
+def test_every_folder_says_what_lives_in_it():
+    for folder in {p.parent for p in PACKAGE.rglob("*.py")}:
+        assert len(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "") > 80
 
 
 def test_splicing_depends_on_no_other_module():
@@ -74,16 +68,20 @@ def test_splicing_depends_on_no_other_module():
 
 def test_only_figures_import_matplotlib():
     users = {
-        p.stem
-        for p in PACKAGE.glob("*.py")
+        p.relative_to(PACKAGE).parts[0]
+        for p in PACKAGE.rglob("*.py")
         if re.search(r"^\s*(import|from) matplotlib", p.read_text(), re.M)
     }
-    assert users <= {"style", "plots", "plots_training", "figures", "report"}
+    assert users == {"report"}
 
 
-@pytest.mark.parametrize("what", [f"yosinski_jax.{name}" for name in NO_JAX] + ["yosinski_jax"])
+@pytest.mark.parametrize("what", NO_JAX)
 def test_no_jax_and_no_tensorflow(what):
-    code = f"import {what}, sys; print([m for m in ('jax', 'tensorflow') if m in sys.modules])"
+    rooms = [
+        ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for p in (PACKAGE / what).rglob("*.py")
+    ]
+    code = f"import {', '.join(rooms)}, sys; print([m for m in ('jax', 'tensorflow') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -17,13 +17,18 @@ import numpy as np
 import pytest
 import tiny_datasets
 from absl.testing import flagsaver
+from places import ROOT
 
 from experiments import cli
 from experiments import sweep as command
-from yosinski_jax import checkpoints, data, paths, prepare, records, workdir
-from yosinski_jax.errors import UserError
+from yosinski_jax.base import files
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import dataset
+from yosinski_jax.data.prepare import entry
+from yosinski_jax.study import records
+from yosinski_jax.sweep import workdir
+from yosinski_jax.training import checkpoints
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
 RECORD = {
     "schema": 1, "name": "A3B+", "treatment": "AnB+", "n": 3, "target": "B", "split": "random", "split_seed": 0,
@@ -159,7 +164,7 @@ def test_plan_writes_nothing(bucket, capfd):
 
 
 def test_records(bucket):
-    folder = paths.as_path("gs://bucket/w")
+    folder = files.as_path("gs://bucket/w")
     path = records.write(folder, RECORD)
     assert str(path) == "gs://bucket/w/records/random-0/A3B+.json"
     records.write(folder, RECORD | {"accuracy": 0.6})
@@ -173,7 +178,7 @@ TREE = {"conv1": {"kernel": np.arange(12.0).reshape(3, 4)}, "fc": {"bias": np.on
 
 
 def test_checkpoints(bucket):
-    path = paths.as_path("gs://bucket/c/base")
+    path = files.as_path("gs://bucket/c/base")
     for scale in (1, 2):  # the second replaces the first
         checkpoints.save(path, {k: {n: scale * x for n, x in v.items()} for k, v in TREE.items()})
     assert (
@@ -191,7 +196,7 @@ def test_checkpoints(bucket):
 
 @pytest.mark.parametrize("damage", ["truncated", "a file is missing", "killed while writing"])
 def test_damaged_checkpoints(bucket, damage):
-    path = paths.as_path("gs://bucket/c/base")
+    path = files.as_path("gs://bucket/c/base")
     checkpoints.save(path, TREE)
     largest = max(
         (n for n in bucket.names("bucket/c/base/") if "/d/" in n or n.startswith("d/")),
@@ -211,7 +216,7 @@ def test_damaged_checkpoints(bucket, damage):
 
 def test_the_lock_is_held_renewed_and_removed(bucket, monkeypatch):
     monkeypatch.setattr(workdir, "RENEW", 0.05)
-    folder = paths.as_path("gs://bucket/l")
+    folder = files.as_path("gs://bucket/l")
     read = lambda: json.loads(bucket.read("bucket/l/lock"))
     with workdir.lock(folder):
         first = read()
@@ -238,7 +243,7 @@ def test_the_lock_is_held_renewed_and_removed(bucket, monkeypatch):
     ids=["fresh", "not quite stale", "stale", "alive here", "dead here"],
 )
 def test_a_lock_that_another_left(bucket, change, held):
-    folder = paths.as_path("gs://bucket/l")
+    folder = files.as_path("gs://bucket/l")
     lock = {"holder": "process 7 on far since today", "host": "far", "process": 7, "token": "t"}
     renewed = time.time() - change.get("age", 0)
     records.write_json(folder / "lock", lock | {"renewed": renewed} | change)
@@ -253,7 +258,7 @@ def test_a_lock_that_another_left(bucket, change, held):
 
 
 def test_two_starts_at_the_same_moment(bucket, monkeypatch):
-    folder = paths.as_path("gs://bucket/l")
+    folder = files.as_path("gs://bucket/l")
     other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
     monkeypatch.setattr(workdir.time, "sleep", lambda _: records.write_json(folder / "lock", other))
     with pytest.raises(UserError, match="process 7 on far"), workdir.lock(folder):
@@ -263,7 +268,7 @@ def test_two_starts_at_the_same_moment(bucket, monkeypatch):
 
 def test_a_holder_whose_lock_was_taken_over_stops(bucket, monkeypatch, capfd):
     monkeypatch.setattr(workdir, "RENEW", 0.05)
-    folder = paths.as_path("gs://bucket/l")
+    folder = files.as_path("gs://bucket/l")
     other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
     with pytest.raises(KeyboardInterrupt), workdir.lock(folder):
         records.write_json(folder / "lock", other)
@@ -303,7 +308,7 @@ def test_a_dataset_in_a_bucket(bucket, tmp_path, monkeypatch, name, data_dir):
         if file.is_file():
             bucket.objects["bucket", f"data/{file.relative_to(tmp_path)}"] = (1, file.read_bytes())
     before = bucket.names("bucket/")
-    found = data.load(name, data_dir)
+    found = dataset.load(name, data_dir)
     assert found.name == "tiny" and found.label_names == ("cat", "dog", "ant")
     assert found.train.labels.tolist() == parts["train"][1]
     assert np.array_equal(found.train.images(), train)
@@ -331,7 +336,7 @@ def test_no_such_dataset(bucket, tmp_path, capfd, args, line):
 
 def test_datasets_are_prepared_on_a_disk():
     with pytest.raises(UserError, match=r"--data_dir=gs://b/x: must be a local folder; copy"):
-        prepare.prepare("cifar10", "gs://b/x")
+        entry.prepare("cifar10", "gs://b/x")
 
 
 def test_without_gcsfs(bucket, monkeypatch, capfd):
@@ -363,7 +368,7 @@ def test_the_compile_cache_stays_here(bucket, monkeypatch, tmp_path):
     try:
         with flagsaver.flagsaver():
             command.flags.FLAGS(["program"])
-            command._compile_cache(paths.as_path("gs://bucket/x"))
+            command._compile_cache(files.as_path("gs://bucket/x"))
             assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

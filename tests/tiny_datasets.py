@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from yosinski_jax import tfds_write
+from yosinski_jax.data.prepare import writer as tfds_write
 
 
 def encode(pixels: np.ndarray, form: str = "PNG", **options) -> bytes:

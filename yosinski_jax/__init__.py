@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from yosinski_jax.api import transfer_sweep as transfer_sweep
-    from yosinski_jax.checkpoints import load_layers as load_layers
-    from yosinski_jax.errors import UserError as UserError
-    from yosinski_jax.models import Model as Model
-    from yosinski_jax.networks import make as make_network  # noqa: F401
-    from yosinski_jax.recipes import Recipe as Recipe
+    from yosinski_jax.base.errors import UserError as UserError
+    from yosinski_jax.networks.convnets import make as make_network  # noqa: F401
+    from yosinski_jax.networks.network import Model as Model
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze
     from yosinski_jax.splicing import labels as labels
     from yosinski_jax.splicing import splice as splice
-    from yosinski_jax.splits import make_split as make_split
+    from yosinski_jax.study.recipes import Recipe as Recipe
+    from yosinski_jax.study.splits import make_split as make_split
+    from yosinski_jax.training.checkpoints import load_layers as load_layers
 
 # Loaded on first use: reading records or preparing data should not wait for jax, nor worker
 # processes start it.
 _WHERE = {
     "transfer_sweep": ("api", "transfer_sweep"),
-    "load_layers": ("checkpoints", "load_layers"),
-    "UserError": ("errors", "UserError"),
-    "Model": ("models", "Model"),
-    "make_network": ("networks", "make"),
-    "Recipe": ("recipes", "Recipe"),
+    "load_layers": ("training.checkpoints", "load_layers"),
+    "UserError": ("base.errors", "UserError"),
+    "Model": ("networks.network", "Model"),
+    "make_network": ("networks.convnets", "make"),
+    "Recipe": ("study.recipes", "Recipe"),
     "TreeMismatch": ("splicing", "TreeMismatch"),
     "freeze": ("splicing", "freeze"),
     "labels": ("splicing", "labels"),
     "splice": ("splicing", "splice"),
-    "make_split": ("splits", "make_split"),
+    "make_split": ("study.splits", "make_split"),
 }
 __all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -9,13 +9,13 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from yosinski_jax.data import from_arrays
-from yosinski_jax.models import Model
-from yosinski_jax.paths import as_path
-from yosinski_jax.plan import Settings
-from yosinski_jax.recipes import Recipe
-from yosinski_jax.sweep import Display, Sweep
-from yosinski_jax.treatments import TREATMENTS, parse_treatments
+from yosinski_jax.base.files import as_path
+from yosinski_jax.data.dataset import from_arrays
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.settings import Settings
+from yosinski_jax.study.treatments import TREATMENTS, parse_treatments
+from yosinski_jax.sweep.runner import Display, Sweep
 
 
 def transfer_sweep(

@@ -20,14 +20,19 @@ import numpy as np
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.peer import Peer
-from yosinski_jax import data, distributed, environment, networks, prepare, stream
-from yosinski_jax.data import Dataset, Task
-from yosinski_jax.errors import UserError
-from yosinski_jax.models import Model
-from yosinski_jax.prepare_imagenet import Settings
-from yosinski_jax.programs import preprocess
-from yosinski_jax.recipes import Recipe
-from yosinski_jax.train_stream import StreamTrainer
+from yosinski_jax.base import machine
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import dataset as data
+from yosinski_jax.data import stream
+from yosinski_jax.data.dataset import Dataset, Task
+from yosinski_jax.data.prepare import entry
+from yosinski_jax.data.prepare.imagenet import Settings
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training import multihost
+from yosinski_jax.training.step import preprocess
+from yosinski_jax.training.streamed import StreamTrainer
 
 # Batches left out on both sides.
 _SKIPPED = 2
@@ -126,7 +131,7 @@ def _measure(
     write_folders(dataset, full)
     datasets = {"full": dataset}
     for case, quality in (("jpeg", reading.quality), ("raw", None)):
-        directory = prepare.prepare(
+        directory = entry.prepare(
             "imagenet2012",
             str(folder / case),
             str(full),
@@ -147,7 +152,7 @@ def _measure(
 
 
 def _cores() -> int:
-    return environment.cores()
+    return machine.cores()
 
 
 def write_folders(dataset: Dataset, folder: Path) -> None:
@@ -177,7 +182,7 @@ def _encoded(source: Any, index: int) -> bytes:
 class _Ours:
     def __init__(self, dataset: Dataset, reading: Reading):
         self._reading, self._dataset = reading, dataset
-        network = lambda classes: Model.of(networks.make("caffenet", classes, (227, 227, 3)))
+        network = lambda classes: Model.of(convnets.make("caffenet", classes, (227, 227, 3)))
         # Never asked for its network: it gives the devices and the transfer that training uses.
         self._trainer = StreamTrainer(
             network,
@@ -193,7 +198,7 @@ class _Ours:
             out_shardings=self._trainer.cut,
         )
         grey = np.full(self._trainer.streamed_shape, 128, np.float32)
-        self._mean = distributed.to_devices(self._trainer.everywhere, grey)
+        self._mean = multihost.to_devices(self._trainer.everywhere, grey)
         self._runs = 0
 
     def rate(self) -> float:

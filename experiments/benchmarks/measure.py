@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
 
 _Name = TypeVar("_Name")
 
@@ -113,7 +113,7 @@ def use_all_cores() -> None:
     """Makes each core of a CPU a device, as the sweep does. Before jax starts."""
     import jax
 
-    from yosinski_jax import environment
+    from yosinski_jax.base import machine as environment
 
     with contextlib.suppress(RuntimeError):  # jax has started already
         jax.config.update("jax_num_cpu_devices", min(8, environment.cores()))
@@ -196,7 +196,7 @@ def first_lines(
 
 def machine() -> dict[str, Any]:
     """The machine and the versions. Starts jax, so not before processes that need the GPU."""
-    from yosinski_jax import environment
+    from yosinski_jax.base import machine as environment
 
     return environment.describe() | {
         "cpu": _cpu(),

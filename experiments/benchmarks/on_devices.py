@@ -11,9 +11,11 @@ import time
 import jax
 import numpy as np
 
-from yosinski_jax import data, networks, recipes, splits
-from yosinski_jax.models import Model
-from yosinski_jax.train import Job, Trainer
+from yosinski_jax.data import dataset as data
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study import recipes, splits
+from yosinski_jax.training.trainer import Job, Trainer
 
 _NETWORKS = 8
 
@@ -23,7 +25,7 @@ def main(devices: int, epochs: int) -> None:
     dataset = data.load(data.DIGITS)
     recipe = dataclasses.replace(recipes.get("digits"), epochs=epochs)
     trainer = Trainer(
-        lambda classes: Model.of(networks.make("digits4", classes, (8, 8, 1))),
+        lambda classes: Model.of(convnets.make("digits4", classes, (8, 8, 1))),
         recipe,
         dataset,
         devices=jax.local_devices()[:devices],

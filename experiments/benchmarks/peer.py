@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure, subset
-from yosinski_jax.data import Dataset
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data.dataset import Dataset
 
 #: Networks × epochs × training images of the whole study with 20 epochs.
 FULL = (20, 25_000)

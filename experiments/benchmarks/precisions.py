@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure
-from yosinski_jax import data, networks, splits
-from yosinski_jax.data import Dataset
-from yosinski_jax.errors import UserError
-from yosinski_jax.jobs import Job, Result
-from yosinski_jax.models import Model
-from yosinski_jax.recipes import Recipe
-from yosinski_jax.train import Trainer
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import dataset as data
+from yosinski_jax.data.dataset import Dataset
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study import splits
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training.jobs import Job, Result
+from yosinski_jax.training.trainer import Trainer
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -57,7 +59,7 @@ def run(
     results = {}
     for precision in PRECISIONS:
         trainer = Trainer(
-            lambda classes, p=precision: Model.of(networks.make(network, classes, shape, p)),
+            lambda classes, p=precision: Model.of(convnets.make(network, classes, shape, p)),
             dataclasses.replace(recipe, precision=precision),
             dataset,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure
-from yosinski_jax.errors import UserError
+from yosinski_jax.base.errors import UserError
 
 
 def run(

@@ -4,8 +4,8 @@ from typing import Any
 
 from experiments.benchmarks import measure, synthetic
 from experiments.benchmarks.synthetic import Work
-from yosinski_jax import costs
-from yosinski_jax.train import Trainer
+from yosinski_jax.networks import costs
+from yosinski_jax.training.trainer import Trainer
 
 WAYS = ("each step", "cached")
 

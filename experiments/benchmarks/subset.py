@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yosinski_jax import tfds_write
-from yosinski_jax.data import Dataset
+from yosinski_jax.data.dataset import Dataset
+from yosinski_jax.data.prepare import writer as tfds_write
 
 
 def write(

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from yosinski_jax import data, networks, recipes
-from yosinski_jax.models import Model
-from yosinski_jax.train import Job, Population, Trainer
+from yosinski_jax.data import dataset as data
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study import recipes
+from yosinski_jax.training.trainer import Job, Population, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +61,9 @@ def defaults() -> dict[str, Work]:
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
-def network(work: Work, precision: str) -> networks.Network:
+def network(work: Work, precision: str) -> convnets.Network:
     """The network, computing in `precision`."""
-    return networks.make(work.network, work.classes, work.input_shape, precision)
+    return convnets.make(work.network, work.classes, work.input_shape, precision)
 
 
 def trainer(

@@ -1,0 +1,471 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import simulated
+from places import ROOT
+
+from experiments import coverage
+from yosinski_jax.analysis import compare, effects, findings, statistics, tables
+from yosinski_jax.analysis import gabor as filters
+from yosinski_jax.base.errors import UserError
+
+
+def named(key):
+    return next(e for e in effects.ALL_EFFECTS if e.key == key)
+
+
+def record(name, treatment, n, target, value, seed=0, **more):
+    return {
+        "name": name,
+        "treatment": treatment,
+        "n": n,
+        "target": target,
+        "split": "random",
+        "split_seed": seed,
+        "status": "finished",
+        "accuracy": value,
+        "settings_digest": "d",
+        **more,
+    }
+
+
+# Tables
+
+
+def test_summary_table_by_hand():
+    rows = tables.summary_table(
+        [
+            record("baseA", "base", 0, "A", 0.90),
+            record("baseB", "base", 0, "B", 0.94),
+            record("A1B", "AnB", 1, "B", 0.80),
+        ]
+    )
+    base, transfer = rows
+    assert (base["n"], base["treatment"], base["count"]) == (0, "base", 2)
+    assert base["mean"] == pytest.approx(0.92)
+    # Standard deviation of 0.90 and 0.94 is 0.04 / sqrt(2); over sqrt(2) networks.
+    assert base["standard_error"] == pytest.approx(0.02)
+    assert transfer["standard_error"] is None
+    assert transfer["count"] == 1
+
+
+def test_diverged_networks_are_counted_and_in_no_mean():
+    diverged = record("A1A", "BnB", 1, "A", 0.1) | {"status": "diverged"}
+    rows = tables.summary_table([diverged, record("B1B", "BnB", 1, "B", 0.9)])
+    assert rows[0]["mean"] == pytest.approx(0.9)
+    assert (rows[0]["count"], rows[0]["diverged"]) == (1, 1)
+    assert "90.0 (1, 1 diverged)" in tables.format_table(rows)
+
+
+def test_format_table_has_a_row_for_each_n_and_columns_in_the_papers_order():
+    text = tables.format_table(tables.summary_table(simulated.study(noise=0)))
+    lines = text.splitlines()
+    assert lines[0].split() == ["n", "base", "BnB", "BnB+", "AnB", "AnB+", "RnB"]
+    assert [line.split()[0] for line in lines[2:]] == ["0", "1", "2", "3"]
+    assert "82.6 ± 0.0 (8)" in lines[-1]
+    assert tables.format_table([]) == "no finished network yet"
+
+
+@pytest.mark.parametrize(
+    ("statistic", "expected"), [("last", 0.5), ("best", 0.9), ("mean_of_ten_best", 0.7)]
+)
+def test_the_statistic_chooses_the_field(statistic, expected):
+    r = record("baseA", "base", 0, "A", 0.5, accuracy_best=0.9, accuracy_mean_of_ten_best=0.7)
+    assert tables.accuracy(r, statistic) == expected
+
+
+def test_unknown_statistic_names_the_choices():
+    with pytest.raises(UserError, match=r"--statistic=median: unknown; choose from last, best"):
+        tables.check_statistic("median")
+
+
+def test_networks_with_preserved_layers_have_a_column_of_their_own():
+    rows = tables.summary_table(
+        [
+            record("A1B", "AnB", 1, "B", 0.5),
+            record("A1Bp1", "AnB", 1, "B", 0.7, preserve=1),
+        ]
+    )
+    assert [(r["treatment"], r["mean"]) for r in rows] == [("AnB", 0.5), ("AnB p1", 0.7)]
+
+
+def test_exports_escape_what_they_print():
+    rows = tables.summary_table([record("baseA", "base", 0, "A", 0.5)])
+    latex = tables.latex_table(rows, "a_b & 50 % {x}")
+    assert r"a\_b \& 50 \% \{x\}" in latex
+    assert latex.count(r"\\") == 2
+    assert tables.markdown_table(rows).splitlines()[2] == "| 0 | 50.0 (1) |"
+    assert tables._escape_markdown("a|b*c") == r"a\|b\*c"
+
+
+def test_write_results_lists_missing_networks(tmp_path):
+    records = simulated.study(seeds=1)
+    tables.write_results(tmp_path, records[:-1], simulated.plan(records)["networks"])
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert len(rows) == len(records)
+    missing = [r for r in rows if r["status"] == "missing"]
+    assert [r["name"] for r in missing] == [records[-1]["name"]]
+    assert missing[0]["accuracy"] == ""
+    assert {"name", "treatment", "n", "source", "target", "split", "split_seed", "accuracy"} <= {
+        *rows[0]
+    }
+    assert json.loads((tmp_path / "results.json").read_text())["summary"][0]["count"] == 2
+
+
+def test_mixed_settings_and_doubles_are_refused():
+    a, b = simulated.study(seeds=1), simulated.study(seeds=1, digest="other")
+    with pytest.raises(UserError, match=r"2 different settings.*random-0/baseA"):
+        tables.check_records([*a, b[5]])
+    with pytest.raises(UserError, match="random-0/baseA occurs twice"):
+        tables.check_records([*a, a[0]])
+
+
+# Intervals
+
+
+def test_holm_by_hand():
+    # Sorted: .01 x 3, .02 x 2, .04 x 1, each at least the one before.
+    assert statistics.holm([0.04, 0.01, None, 0.02]) == pytest.approx(
+        [0.04, 0.03, None, 0.04], nan_ok=True
+    )
+    assert statistics.holm([0.5, 0.6]) == [1.0, 1.0]
+
+
+def test_the_interval_of_balanced_data_is_students_over_seed_means():
+    values = [1.0, 3.0, 2.0, 4.0, 6.0, 4.0, 0.0, 2.0]
+    seeds = [0, 0, 1, 1, 2, 2, 3, 3]
+    e = statistics.mean(values, seeds)
+    means = np.array([2.0, 3.0, 5.0, 1.0])
+    half = 3.182446 * means.std(ddof=1) / 2
+    assert e.value == pytest.approx(2.75)
+    assert (e.high - e.low) / 2 == pytest.approx(half, rel=0.03)
+    assert (e.seeds, e.pairs) == (4, 8)
+
+
+def test_one_seed_gives_no_interval_and_no_test():
+    e = statistics.mean([0.1, 0.2], [0, 0])
+    assert (e.low, e.high, e.p) == (None, None, None)
+    assert e.value == pytest.approx(0.15)
+
+
+def test_equal_values_on_few_images_are_not_certain():
+    """Four seeds that agree to the image could not tell half an image."""
+    e = statistics.mean([1 / 220] * 4, range(4), resolution=1 / 220)
+    assert e.low < 1 / 220 < e.high
+    assert statistics.mean([0.0] * 4, range(4)).p == 1.0
+
+
+def test_networks_of_a_seed_come_together():
+    weights = statistics.resample([0, 0, 1, 1, 2])
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 2] == weights[:, 3]).all()
+    assert (weights[:, [0, 2, 4]].sum(1) == 3).all()
+
+
+def test_a_ratio_needs_a_denominator():
+    with pytest.raises(ValueError, match="other than 0"):
+        statistics.ratio([1.0], [0.0], [0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--split_seeds=1", "error: --split_seeds=1: an interval needs at least 2"),
+        ("--split_seeds=x", "error: --split_seeds=x: must be whole numbers"),
+        ("--noise=foo", "error: --noise=foo: choose from normal, skewed, none_between"),
+    ],
+)
+def test_coverage_of_nothing_is_one_line(flag, line):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.coverage", flag],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+
+
+def test_coverage_of_the_intervals():
+    """The 95 % intervals hold the truth in 92 to 98 % of 500 simulated studies."""
+    found = coverage.coverage(500, 4)
+    assert len(found) > 20
+    for name, (share, count) in found.items():
+        assert count >= 490, name
+        assert 0.92 <= share <= 0.98, f"{name}: {share}"
+
+
+# Gaps
+
+
+def test_gaps_are_exact_without_noise():
+    records = simulated.study(noise=0)
+    for key, expected in (
+        ("co_adaptation_drop", [0.002, 0.02, 0.004]),
+        ("specificity_drop", [0.0, 0.01, 0.07]),
+        ("recovery", [0.002, 0.02, 0.005]),
+        ("boost_over_base", [0.001, 0.001, 0.002]),
+        ("boost_over_selffer", [0.001, 0.001, 0.001]),
+        ("gain_over_random", [0.008, 0.06, 0.276]),
+        ("classroom_co_adaptation_gap", [0.0, 0.0, -0.001]),
+        ("classroom_specificity_gap", [0.0, 0.01, 0.07]),
+        ("classroom_fine_tuning_benefit", [0.003, 0.031, 0.076]),
+    ):
+        for direction, pairs in ((None, 8), ("A", 4), ("B", 4)):
+            rows = effects.effect_rows(records, named(key), direction=direction)
+            single = [r for r in rows if r["n"] is not None]
+            assert [r["value"] for r in single] == pytest.approx(expected, abs=1e-12), key
+            assert {r["pairs"] for r in single} == {pairs}
+
+
+def test_pairs_share_seed_and_target():
+    """B1B of seed 0 is compared with baseB of seed 0 and with no other base."""
+    records = [
+        record("baseA", "base", 0, "A", 0.5),
+        record("baseB", "base", 0, "B", 0.9),
+        record("baseB", "base", 0, "B", 0.1, seed=1),
+        record("B1B", "BnB", 1, "B", 0.8),
+    ]
+    (row,) = effects.effect_rows(records, named("co_adaptation_drop"))
+    assert row["value"] == pytest.approx(0.1)
+    assert (row["pairs"], row["seeds"]) == (1, 1)
+
+
+def test_a_gap_without_partners_is_no_number():
+    records = simulated.study(treatments=("AnB",))
+    for row in effects.all_rows(records):
+        computable = row["effect"] == "total_drop"
+        assert (row["value"] is not None) == computable
+    assert "cannot be computed" in findings.answers(records)[0].sentences[0]
+
+
+def test_averages_over_layers_need_every_layer():
+    boost = named("boost_over_base")
+    rows = effects.effect_rows(simulated.study(noise=0), boost)
+    averages = {r["layers"]: r["value"] for r in rows if r["n"] is None}
+    # Of the paper's 1-, 3- and 5- only the first holds two layers here.
+    assert averages == {"1–3": pytest.approx(0.004 / 3)}
+    gappy = [r for r in simulated.study() if r["n"] != 2]
+    assert all(r["n"] is not None for r in effects.effect_rows(gappy, boost))
+    one_lost = [r for r in simulated.study() if (r["name"], r["split_seed"]) != ("A2B+", 0)]
+    rows = effects.effect_rows(one_lost, boost)
+    assert next(r for r in rows if r["n"] is None)["pairs"] == 7
+
+
+def test_holm_runs_over_the_layers_of_one_gap():
+    rows = effects.effect_rows(simulated.study(), named("co_adaptation_drop"))
+    assert [r["p_holm"] for r in rows] == statistics.holm([r["p"] for r in rows])
+    assert rows[1]["p_holm"] > rows[1]["p"]
+    *single, average = effects.effect_rows(simulated.study(), named("boost_over_base"))
+    assert [r["p_holm"] for r in single] == statistics.holm([r["p"] for r in single])
+    assert average["p_holm"] == average["p"]
+
+
+def test_diverged_networks_enter_no_gap():
+    records = simulated.study(noise=0)
+    for r in records:
+        if r["name"] == "A3B" and r["split_seed"] == 0:
+            r["status"], r["accuracy"] = "diverged", 0.1
+    rows = effects.effect_rows(records, named("specificity_drop"))
+    assert rows[2]["pairs"] == 7
+    assert rows[2]["value"] == pytest.approx(0.07)
+
+
+# Generality, suddenness, answers
+
+
+def test_generality_score_by_hand():
+    records = simulated.study(noise=0)
+    over_random = effects.generality(records, "random")
+    # n = 3: AnB .826, BnB .896, RnB .55, chance .2.
+    assert over_random[2].score == pytest.approx((0.826 - 0.55) / (0.896 - 0.55))
+    over_chance = effects.generality(records, "chance")
+    assert over_chance[2].score == pytest.approx((0.826 - 0.2) / (0.896 - 0.2))
+    # n = 1: BnB is .8 points above random features, too little to divide by.
+    assert over_random[0].estimate is None
+    assert "not clearly above random" in over_random[0].reason
+    assert over_chance[0].score == pytest.approx(1.0)
+
+
+def test_generality_is_cut_to_its_range_for_display():
+    e = statistics.Estimate(1.2, 1.0, 1.4, 0.0, 4, 8)
+    assert effects.Generality(1, "chance", e).score == 1.0
+
+
+def test_suddenness_by_hand():
+    found = effects.suddenness(simulated.study(noise=0))
+    # Drops 0, .01, .07: the last step makes 6/7 of the whole.
+    assert found.estimate.value == found.observed == pytest.approx(6 / 7)
+    assert (found.step, found.even) == (3, pytest.approx(1 / 3))
+    assert effects.suddenness(simulated.study(layers=(1, 3))).estimate is None
+
+
+def test_the_largest_step_is_picked_on_the_other_seeds():
+    """With steps of equal size the share is the even one, not the luckiest."""
+    shares = []
+    for seed in range(30):
+        rng = np.random.RandomState(seed)
+        records = []
+        for s in range(4):
+            for n in (1, 2, 3):
+                drop = 0.03 * n + 0.01 * rng.randn()
+                records.append(record(f"B{n}B", "BnB", n, "B", 0.9, seed=s))
+                records.append(record(f"A{n}B", "AnB", n, "B", 0.9 - drop, seed=s))
+        found = effects.suddenness(records)
+        if found.estimate is not None:
+            shares.append(found.estimate.value)
+    assert np.mean(shares) == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_answers_name_the_first_significant_layer():
+    found = {a.question: a for a in findings.answers(simulated.study(noise=0.001))}
+    where = found["Where does it happen?"]
+    assert "specificity: from n = 2 on (conv2)" in where.short
+    assert "first significant at layer 2 (conv2)" in where.sentences[0]
+    assert "sudden" in findings.how_sudden(simulated.study(noise=0.001), "last", ()).short
+    general = found["How general is each layer?"]
+    assert general.short == "not distinguishable from general up to n = 1, specific at n = 2"
+
+
+def test_noise_is_not_told_as_an_effect():
+    records = simulated.study(noise=0.08)
+    told = findings.answers(records)
+    where = next(a for a in told if a.question.startswith("Where"))
+    assert "nowhere that these seeds could tell" in where.short
+    # Random features are below by far more than this noise.
+    assert all("yes" not in a.short for a in told[:-1])
+
+
+def test_verdicts_follow_the_corrected_test():
+    def verdict(value, p_holm):
+        return findings.verdict({"value": value, "p": 0.001, "p_holm": p_holm, "n": 1})
+
+    assert verdict(0.1, 0.2) == "not distinguishable from 0"
+    assert verdict(0.1, 0.04) == "above 0"
+    assert verdict(-0.1, 0.04) == "below 0"
+    assert verdict(0.1, None) == "no interval"
+    assert verdict(None, None) == "not computable"
+
+
+def test_a_significant_loss_is_told_as_a_loss():
+    records = simulated.study(noise=0.0005)
+    for r in records:
+        if r["treatment"] == "RnB":
+            r["accuracy"] = simulated.BASE + 0.05
+    told = findings.beats_random(effects.all_rows(records))
+    assert told.short == "worse at n = 1, 2 and 3"
+
+
+def test_one_seed_is_said_and_nothing_is_claimed():
+    for a in findings.answers(simulated.study(seeds=1)):
+        text = a.short + " ".join(a.sentences)
+        assert "p = " not in text
+        assert "significant" not in text
+        assert "one split seed" in text.lower() or "without intervals" in a.short
+
+
+def test_readings_stand_on_tests():
+    found = {r.number: r for r in findings.readings(simulated.study(noise=0.0005))}
+    assert found[4].n == 3
+    assert found[2].n == 2
+    assert 1 not in found  # needs networks on all classes
+    assert not findings.readings(simulated.study(seeds=1))
+
+
+@pytest.mark.parametrize("treatments", [("base",), ("BnB",), ("AnB+",), ("RnB",)])
+def test_answers_survive_single_treatments(treatments):
+    for seeds in (1, 3):
+        for a in findings.answers(simulated.study(seeds, treatments=treatments)):
+            assert a.sentences
+
+
+def test_answers_survive_one_task_only():
+    records = [r for r in simulated.study() if r["target"] == "B"]
+    rows = effects.all_rows(records)
+    assert {r["direction"] for r in rows} == {"pooled", "B"}
+    assert findings.answers(records)
+
+
+# Comparisons
+
+
+def test_equal_tasks_are_compared_pair_by_pair():
+    a, b = simulated.study(noise=0.02), simulated.study(noise=0.02)
+    for r in b:
+        r["accuracy"] -= 0.01
+    rows = compare.rows(a, b, ("last", "last"))
+    assert all(r["value"] == pytest.approx(0.01) for r in rows)
+    assert all(r["high"] - r["low"] < 1e-3 for r in rows)
+    assert rows[0]["pairs"] == 8
+
+
+def test_amounts_of_data_are_compared_pair_by_pair():
+    a, b = (simulated.study(2, noise=0, digest=d) for d in "ab")
+    for record in a:
+        record["images_per_class"] = 50
+    for record in b:
+        record["images_per_class"] = 130
+    rows = compare.rows(a, b, ("last", "last"))
+    assert len(rows) == 16 and all(r["pairs"] == 4 for r in rows)
+
+
+def test_different_tasks_are_compared_by_means():
+    a, b = simulated.study(), simulated.study(rng_seed=1)
+    for r in b:
+        r["classes"] = ["5", "6", "7", "8", "9"]
+    rows = compare.rows(a, b, ("last", "last"))
+    assert {r["pairs"] for r in rows} == {0}
+    assert all(r["low"] < 0 < r["high"] for r in rows if r["treatment"] == "base")
+    alone = compare.rows(a, simulated.study(1, rng_seed=1, digest="x"), ("last", "last"))
+    assert alone  # same classes: paired, on one seed
+    assert all(r["low"] is None for r in alone)
+
+
+# Filters
+
+
+def _grid(size):
+    x = np.arange(size) - (size - 1) / 2
+    return np.meshgrid(x, x)
+
+
+def gabor(size, frequency, angle, phase, color):
+    x, y = _grid(size)
+    u = x * math.cos(angle) + y * math.sin(angle)
+    envelope = np.exp(-(x**2 + y**2) / 2 / (size / 5) ** 2)
+    return (envelope * np.cos(2 * math.pi * frequency * u + phase))[..., None] * color
+
+
+def blob(size, x0, width, color):
+    x, y = _grid(size)
+    return np.exp(-((x - x0) ** 2 + y**2) / 2 / width**2)[..., None] * color
+
+
+def test_filters_are_told_apart():
+    rng = np.random.RandomState(0)
+    kernel, expected = [], []
+    for _ in range(5):
+        color = rng.randn(3)
+        kernel.append(gabor(11, rng.uniform(0.1, 0.4), rng.uniform(0, 3), rng.uniform(0, 6), color))
+        kernel.append(blob(11, rng.uniform(-2, 2), rng.uniform(2, 4), rng.randn(3)))
+        kernel.append(rng.randn(11, 11, 3))
+        expected += ["gabor", "blob", "neither"]
+    kernel = np.stack(kernel, -1) + 0.02 * rng.randn(11, 11, 3, 15)
+    kernel[..., 2] *= 1e-9
+    expected[2] = "dead"
+    fits = filters.fit_all(kernel)
+    assert [f.label for f in fits] == expected
+    assert fits[0].gabor > 0.9
+    assert filters.counts(fits) == {"gabor": 5, "blob": 5, "neither": 4, "dead": 1}
+
+
+def test_filters_of_few_weights_are_left_undecided():
+    kernel = np.random.RandomState(0).randn(3, 3, 1, 4)
+    assert {f.label for f in filters.fit_all(kernel)} == {"undecided"}
+    with pytest.raises(ValueError, match="not finite"):
+        filters.fit_all(kernel * np.nan)
+    with pytest.raises(ValueError, match="axes"):
+        filters.fit_all(kernel[0])

@@ -1,0 +1,268 @@
+"""Training from a stream: against a plain loop, resumed, frozen, evaluated, on any devices."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import dataset as data
+from yosinski_jax.data import stream
+from yosinski_jax.data.tfds import CorruptRecord
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study import recipes
+from yosinski_jax.training import streamed
+from yosinski_jax.training.jobs import Job, seed_of
+from yosinski_jax.training.streamed import StreamTrainer
+
+RECIPE = recipes.Recipe(
+    "test", learning_rate=2e-5, batch_size=32, iterations=11, evaluate_steps=4, momentum=0.9,
+    caffe_momentum=True, weight_decay=5e-4, bias_rate=2.0, drop_every=6, subtract_mean=True,
+)  # fmt: skip
+
+
+def model(classes):
+    return Model.of(convnets.make("digits4", classes, (8, 8, 1)))
+
+
+@functools.cache
+def shared():
+    return StreamTrainer(model, RECIPE, data.load("digits"), devices=jax.devices())
+
+
+def task(classes="01234", images=50):
+    return data.make_task(data.load("digits"), tuple(classes), images)
+
+
+def train(run):
+    while not run.finished:
+        run.advance()
+    return run.results()[0]
+
+
+def equal(a, b):
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def close(a, b, atol=1e-5):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=atol), a, b)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return train(shared().start([Job("baseA", task())]))
+
+
+def test_against_a_plain_loop_over_the_same_batches(whole):
+    """v ← 0.9 v + rate (g + decay w), w ← w − v, written out; no crop, so nothing is random but the order."""
+    dataset, t, net = data.load("digits"), task(), model(5)
+    key = jax.random.wrap_key_data(seed_of("baseA", 0), impl="threefry2x32")
+    params = net.init(jax.random.fold_in(key, 0), jnp.zeros((1, 8, 8, 1)))
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    mean = dataset.train.images()[t.train_index].astype(np.float64).mean(0).astype(np.float32)
+
+    @jax.jit
+    def gradient(params, images, labels):
+        def loss(params):
+            logits = net.apply(params, images - mean)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return jax.value_and_grad(loss)(params)
+
+    seed = int(seed_of("baseA", 0)[0])
+    losses, accuracy = [], []
+    with stream.train(dataset.train, t, batch_size=32, seed=seed) as batches:
+        for step in range(11):
+            images, labels, _ = next(batches)
+            loss, grads = gradient(params, images.astype(np.float32), labels)
+            losses.append(float(loss))
+            rate = 2e-5 * 0.1 ** (step // 6)
+            for name in params:
+                for leaf, factor, decay in (("kernel", 1, 5e-4), ("bias", 2, 0)):
+                    w, g, v = params[name][leaf], grads[name][leaf], velocity[name][leaf]
+                    velocity[name][leaf] = v = 0.9 * v + factor * rate * (g + decay * w)
+                    params[name][leaf] = w - v
+            if step + 1 in (4, 8, 11):
+                test = dataset.test.images()[t.test_index].astype(np.float32) - mean
+                right = np.asarray(net.apply(params, test).argmax(-1)) == t.test_labels
+                accuracy.append(right.sum() / len(right))
+    close(whole.params, params)
+    assert whole.step == [4, 8, 11]
+    expected = [np.mean(losses[:4]), np.mean(losses[4:8]), np.mean(losses[8:])]
+    np.testing.assert_allclose(whole.loss, expected, rtol=1e-4)
+    np.testing.assert_allclose(whole.accuracy, accuracy, atol=1.1 / len(t.test_index))
+    assert whole.epoch == [step * 32 / 250 for step in whole.step]
+    assert whole.loss[-1] < whole.loss[0] and whole.diverged_at_step is None
+
+
+@pytest.mark.parametrize("advances", [1, 2])
+def test_resumed_equals_undisturbed(whole, advances):
+    run = shared().start([Job("baseA", task())])
+    for _ in range(advances):
+        run.advance()
+    snapshot = run.snapshot()
+    run.advance()  # a snapshot stays as it was while training goes on
+    snapshot = {name: np.asarray(value) for name, value in snapshot.items()}
+    run.close()
+    later = shared().start([Job("baseA", task())])
+    later.restore(snapshot)
+    assert later.dispatched == later.done == 4 * advances
+    result = train(later)
+    assert equal(result.params, whole.params)
+    assert (result.loss, result.accuracy, result.step) == (whole.loss, whole.accuracy, whole.step)
+    with pytest.raises(ValueError, match="another kind"):
+        shared().start([Job("x", task(), frozen=1)]).restore(snapshot)
+
+
+def test_saves_between_evaluations_keep_the_loss(whole):
+    recipe = dataclasses.replace(RECIPE, evaluate_steps=11)
+    trainer = StreamTrainer(model, recipe, data.load("digits"), devices=jax.devices())
+    run = trainer.start([Job("baseA", task())])
+    run.advance()
+    snapshot = run.snapshot()
+    run.restore({name: np.asarray(value) for name, value in snapshot.items()})
+    np.testing.assert_allclose(train(run).loss, [np.dot(whole.loss, [4, 4, 3]) / 11], rtol=1e-6)
+
+
+def test_frozen_layers_stay_and_copied_ones_are_the_bases(whole):
+    job = Job("A2B", task("56789"), frozen=2, copied=2, base=whole.params)
+    result = train(shared().start([job]))
+    for name in ("conv1", "conv2"):
+        assert equal(result.params[name], whole.params[name])
+        assert result.layer_change[name] == 0
+    for name in ("fc3", "fc4"):
+        assert not equal(result.params[name], whole.params[name])
+    kernels = sum(x.size for n in ("conv1", "conv2") for x in whole.params[n].values())
+    assert result.frozen == kernels
+
+
+@pytest.mark.parametrize("batch", [25, 32, 250])
+def test_evaluation_counts_every_image_once(batch):
+    recipe = dataclasses.replace(RECIPE, batch_size=batch, iterations=1)
+    trainer = StreamTrainer(model, recipe, data.load("digits"), devices=jax.devices())
+    result = train(trainer.start([Job("x", task())]))
+    dataset, t = data.load("digits"), task()
+    mean = dataset.train.mean_image(t.train_index)
+    images = dataset.test.images()[t.test_index] - mean
+    right = np.asarray(model(5).apply(result.params, images).argmax(-1)) == t.test_labels
+    assert len(right) == 220
+    assert result.accuracy == [right.sum() / 220]
+
+
+def test_padding_of_the_last_batch_does_not_count(whole):
+    """A network that calls everything a 0, which is also the label of padding, is right for 44 of 220 images."""
+    base = whole.params | {"fc4": whole.params["fc4"] | {"bias": np.float32([1e6, 0, 0, 0, 0])}}
+    job = Job("x", task(), copied=4, base=base)
+    assert set(train(shared().start([job])).accuracy) == {44 / 220}
+
+
+def test_one_device_gives_the_same_as_two(whole):
+    assert len(shared().devices) == 2
+    one = StreamTrainer(model, RECIPE, data.load("digits"))
+    assert len(one.devices) == 1, "of a CPU's devices one is fastest"
+    result = train(one.start([Job("baseA", task())]))
+    close(result.params, whole.params)
+    np.testing.assert_allclose(result.loss, whole.loss, rtol=1e-4)
+
+
+def test_programs_are_shared_by_networks_and_tasks():
+    trainer = StreamTrainer(model, dataclasses.replace(RECIPE, iterations=1), data.load("digits"))
+    for name, images in (("a", 50), ("b", 40)):
+        train(trainer.start([Job(name, task(images=images))]))
+    assert trainer.compilations == {"init": 1, "step": 1, "check": 1, "evaluate": 1}
+
+
+def test_a_network_that_diverges_is_told():
+    wild = dataclasses.replace(RECIPE, learning_rate=1e20, iterations=6)
+    result = train(StreamTrainer(model, wild, data.load("digits")).start([Job("x", task())]))
+    assert result.diverged_at_step is not None and result.diverged_at_step < 6
+
+
+class Varied:
+    """Images of two sizes, each of one grey."""
+
+    labels = np.zeros(12, np.int32)
+    shape = (None, None, 3)
+
+    def __len__(self):
+        return 12
+
+    def image(self, index):
+        return np.full((10 + index % 2, 12, 3), 20 * index, np.uint8)
+
+
+def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
+    source = Varied()
+    dataset = data.Dataset("varied", ("cat",), source, source, None)  # pyright: ignore
+    recipe = dataclasses.replace(RECIPE, batch_size=4)
+    with pytest.raises(UserError, match=r"--dataset=varied: .* vary in size; give --image_size"):
+        StreamTrainer(model, recipe, dataset)
+    trainer = StreamTrainer(model, recipe, dataset, size=8)
+    assert trainer.input_shape == (8, 8, 3)
+    mean = trainer.mean_image(data.make_task(dataset, ["cat"]))
+    np.testing.assert_allclose(mean, np.full((8, 8, 3), 110))
+    with pytest.raises(UserError, match="--image_size=8: is smaller than the recipe's crop of 9"):
+        StreamTrainer(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
+
+
+def test_images_that_cannot_be_read_do_not_count():
+    """Neither as wrong nor in the mean; they are told."""
+    digits = data.load("digits")
+    everything = data.make_task(digits, tuple("0123456789"), 50)
+    gone = {int(everything.train_index[0]), int(everything.test_index[5])}
+
+    class Broken:
+        shape = (8, 8, 1)
+
+        def __init__(self, source):
+            self.source = source
+
+        def __len__(self):
+            return len(self.source)
+
+        def image(self, index):
+            if index in gone:
+                raise CorruptRecord(f"file, record {index}: broken")
+            return self.source.images()[index]
+
+        def mean_image(self, index):
+            return np.mean([self.image(i) for i in index], 0)
+
+    dataset = dataclasses.replace(digits, train=Broken(digits.train), test=Broken(digits.test))
+    trainer = StreamTrainer(model, RECIPE, dataset, skip_corrupt=True)
+    kept = [i for i in everything.train_index if i not in gone]
+    np.testing.assert_allclose(
+        trainer.mean_image(everything), digits.train.images()[kept].mean(0), rtol=1e-5
+    )
+    run = trainer.start([Job("baseA", everything)])
+    run._begin()
+    run.dispatched = 4
+    run._evaluate()
+    seen = [i for i in everything.test_index if i not in gone]
+    right = run._curve["accuracy"][0] * len(seen)
+    assert len(seen) < len(everything.test_index)
+    assert right == pytest.approx(round(right), abs=1e-6)
+    run.close()
+    assert run.skipped >= {f"file, record {i}" for i in gone if i in everything.test_index}
+
+
+def test_errors():
+    with pytest.raises(UserError, match="--replicas=2: networks are trained one at a time"):
+        shared().start([Job("x", task()), Job("y", task())])
+    with pytest.raises(UserError, match="--batch_size=32: is larger than a task of 25"):
+        shared().start([Job("x", task(images=5))])
+
+
+def test_what_fits_in_memory(monkeypatch):
+    pixels, labels = np.zeros((60, 8, 8, 3), np.uint8), np.arange(60, dtype=np.int32) % 2
+    dataset = data.from_arrays("tiny", pixels, labels, pixels[:40], labels[:40], ["a", "b"])
+    # A hundred images of 192 bytes, on each of two devices, may take a quarter of the memory.
+    for memory, fits in ((4 * 2 * 19_200, True), (4 * 2 * 19_200 - 4, False)):
+        monkeypatch.setattr(streamed.environment, "memory", lambda memory=memory: memory)
+        assert streamed.fits_in_memory(dataset) == fits
+    assert not streamed.fits_in_memory(dataclasses.replace(dataset, image_shape=None))

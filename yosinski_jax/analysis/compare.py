@@ -1,0 +1,110 @@
+"""One study laid on another: differences by n and treatment, paired where the design allows."""
+
+import math
+import statistics as stdlib
+from collections.abc import Mapping, Sequence
+
+from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.analysis.tables import order_kinds
+
+
+def same_tasks(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> bool:
+    """Whether networks of equal split seed and target have the same classes of the same data."""
+
+    def tasks(records):
+        return {
+            (r["split"], r["split_seed"], r["target"]): (r.get("dataset"), tuple(r["classes"]))
+            for r in records
+            if r.get("classes")
+        }
+
+    a, b = tasks(ours), tasks(theirs)
+    shared = a.keys() & b.keys()
+    return bool(shared) and all(a[k] == b[k] for k in shared)
+
+
+def rows(
+    ours: Sequence[Mapping], theirs: Sequence[Mapping], statistic: tuple[str, str]
+) -> list[dict]:
+    """Accuracy here minus there at every (treatment, n) that both have.
+
+    Args:
+      ours: records of one split.
+      theirs: records of one split of the other study.
+      statistic: that of each.
+
+    Returns:
+      Rows with `treatment`, `n`, `ours`, `theirs`, `value` (the difference), `low`, `high`, `pairs`
+      (0 where the two studies share no task) and `drop_ours`, `drop_theirs`: the accuracies minus
+      their own bases, which can be compared across data sets. The interval is that of the pairs
+      (same split seed and target) where both studies have the same tasks, Welch's over the split
+      seeds otherwise; none with one split seed.
+    """
+    paired = same_tasks(ours, theirs)
+    a, b = (_cells(r, s) for r, s in zip((ours, theirs), statistic, strict=True))
+    keys = {k for cell in a.values() for k in cell} & {k for cell in b.values() for k in cell}
+    step = max(effects.resolution(ours), effects.resolution(theirs))
+    kinds = order_kinds(k for k, _ in keys)
+    found = []
+    for treatment, n in sorted(keys, key=lambda k: (k[1], kinds.index(k[0]))):
+        here, there = (_values(table, treatment, n) for table in (a, b))
+        row = {
+            "treatment": treatment,
+            "n": n,
+            "ours": stdlib.fmean(v for _, v in here),
+            "theirs": stdlib.fmean(v for _, v in there),
+            "drop_ours": _drop(a, treatment, n),
+            "drop_theirs": _drop(b, treatment, n),
+        }
+        if paired:
+            pairs = [
+                (p[0], a[p][treatment, n] - b[p][treatment, n])
+                for p in sorted(a.keys() & b.keys(), key=str)
+                if (treatment, n) in a[p] and (treatment, n) in b[p]
+            ]
+            if not pairs:
+                continue
+            e = statistics.mean([d for _, d in pairs], [s for s, _ in pairs], resolution=step)
+            row |= {"value": e.value, "low": e.low, "high": e.high, "pairs": e.pairs}
+        else:
+            row |= _welch(here, there)
+        found.append(row)
+    return found
+
+
+def _cells(records: Sequence[Mapping], statistic: str) -> effects.Cells:
+    """Accuracies by pair of split seed and target; by amount of data too where there are several."""
+    table = effects.cells(records, statistic)
+    if len({amount for *_, amount in table}) > 1:
+        return table
+    return {(seed, target, None): cell for (seed, target, _), cell in table.items()}
+
+
+def _values(table: effects.Cells, treatment: str, n: int) -> list[tuple[int, float]]:
+    return [(pair[0], c[treatment, n]) for pair, c in table.items() if (treatment, n) in c]
+
+
+def _drop(table: effects.Cells, treatment: str, n: int) -> float | None:
+    effect = effects.Effect("", "", treatment, "base", "")
+    found = [d for _, d in effects.differences(table, effect, n)]
+    return stdlib.fmean(found) if found else None
+
+
+def _welch(here: Sequence[tuple[int, float]], there: Sequence[tuple[int, float]]) -> dict:
+    """Difference of means with Welch's interval over the split seeds."""
+    means = []
+    for values in (here, there):
+        by_seed: dict[int, list[float]] = {}
+        for seed, value in values:
+            by_seed.setdefault(seed, []).append(value)
+        means.append([stdlib.fmean(v) for v in by_seed.values()])
+    value = stdlib.fmean(v for _, v in here) - stdlib.fmean(v for _, v in there)
+    row = {"value": value, "low": None, "high": None, "pairs": 0}
+    if min(map(len, means)) < 2:
+        return row
+    parts = [stdlib.variance(m) / len(m) for m in means]
+    if sum(parts) == 0:
+        return row
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(m) - 1) for p, m in zip(parts, means, strict=True))
+    half = statistics.student(0.5 + statistics.CONFIDENCE / 2, freedom) * math.sqrt(sum(parts))
+    return row | {"low": value - half, "high": value + half}

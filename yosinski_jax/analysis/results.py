@@ -1,0 +1,258 @@
+"""What a report is made from: the records of one workdir or the published study, checked."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yosinski_jax.analysis import published
+from yosinski_jax.analysis.tables import (
+    STATISTICS,
+    check_records,
+    check_statistic,
+    order_kinds,
+    read_json,
+    where,
+)
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path, reading
+from yosinski_jax.study.records import read_all
+from yosinski_jax.study.treatments import HALVES, TREATMENTS, parse
+
+SPLITS = {
+    "random": "random halves",
+    "manmade_natural": "man-made / natural",
+    "all": "all classes",
+    "paper": "the paper's splits",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Records that belong together.
+
+    Attributes:
+      label: short name for legends, such as "digits" or "published".
+      title: what the page is about.
+      records: the sound ones.
+      plan: every network of the sweep, finished or not.
+      settings: those of settings.json.
+      damaged: one line for each record that could not be used.
+      statistic: one of `analysis.STATISTICS`.
+      folder: the workdir; None for the published study.
+    """
+
+    label: str
+    title: str
+    records: tuple[dict, ...]
+    plan: tuple[dict, ...]
+    settings: dict
+    damaged: tuple[str, ...]
+    statistic: str
+    folder: Path | None
+
+    @property
+    def missing(self) -> list[dict]:
+        """Networks of the plan without a sound record."""
+        have = {(r["split"], r["split_seed"], r["name"]) for r in self.records}
+        return [p for p in self.plan if (p["split"], p["split_seed"], p["name"]) not in have]
+
+    @property
+    def diverged(self) -> list[dict]:
+        """Networks that diverged."""
+        return [r for r in self.records if r["status"] == "diverged"]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits into tasks A and B among the records and the plan, the random one first."""
+        names = {r["split"] for r in (*self.records, *self.plan)} - {"all"}
+        return sorted(names, key=lambda s: (s != "random", s))
+
+    @property
+    def first(self) -> str:
+        """The split that stands in front; "all" where there is none into A and B."""
+        return (self.splits or ["all"])[0]
+
+    def of(self, split: str) -> list[dict]:
+        """The records of one split; of "all", only those with the most training images."""
+        return most_images([r for r in self.records if r["split"] == split])
+
+    @property
+    def kinds(self) -> list[str]:
+        """The treatments of the records and the plan."""
+        return order_kinds(r["treatment"] for r in (*self.records, *self.plan))
+
+
+def most_images(records: Sequence[dict]) -> list[dict]:
+    """Of networks on different amounts of data (of "all" classes) those on most of it."""
+    amounts = [r.get("images_per_class") or math.inf for r in records]
+    return [r for r, n in zip(records, amounts, strict=True) if n == max(amounts)]
+
+
+def split_title(split: str) -> str:
+    """A split in words."""
+    return SPLITS.get(split, split)
+
+
+def direction_title(split: str, target: str) -> str:
+    """The networks with one target in words."""
+    if split == "manmade_natural":
+        return "man-made → natural" if target == "A" else "natural → man-made"
+    if target in HALVES:
+        return f"target {target} (from {'B' if target == 'A' else 'A'})"
+    return "all classes"
+
+
+def problem(record: Mapping) -> str | None:
+    """What makes a record unusable for a table, or None: a wrong number is worse than none."""
+    at = where(record)
+    if record["treatment"] not in TREATMENTS:
+        return f"{at}: treatment {record['treatment']!r} is not one of {', '.join(TREATMENTS)}"
+    if isinstance(record["n"], bool) or record["n"] < 0:
+        return f"{at}: n = {record['n']!r} is not a number of layers"
+    if record["target"] in HALVES:
+        try:
+            named = parse(record["name"])
+        except UserError as e:
+            return f"{at}: {e}"
+        if (named.treatment, named.n, named.target) != (
+            record["treatment"],
+            record["n"],
+            record["target"],
+        ):
+            return f"{at}: its name does not agree with its treatment, n and target"
+    for field in STATISTICS.values():
+        value = record.get(field)
+        if value is None:
+            if record["status"] == "finished":
+                return f"{at}: finished, but {field} is missing"
+        elif not _number(value) or not 0 <= value <= 1:
+            return f"{at}: {field} = {value!r} is not an accuracy between 0 and 1"
+    return _curve_problem(record, at)
+
+
+def _curve_problem(record: Mapping, at: str) -> str | None:
+    curve = record["curve"]
+    steps, values = curve.get("step", []), curve.get("accuracy", [])
+    if not isinstance(steps, list) or not isinstance(values, list) or len(steps) != len(values):
+        return f"{at}: the steps and the accuracies of its curve are not lists of one length"
+    if not all(_number(v) for v in steps) or not all(v is None or _number(v) for v in values):
+        return f"{at}: its curve holds something that is not a number"
+    names = record.get("layers", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return f"{at}: layers is not a list of names"
+    for field in ("classes", "layer_change", "environment"):
+        expected = list if field == "classes" else dict
+        if record.get(field) is not None and not isinstance(record[field], expected):
+            return f"{at}: {field} is not a JSON {expected.__name__}"
+    for field in ("test_images", "images_per_class", "steps", "seconds", "images_per_second"):
+        if record.get(field) is not None and not _number(record[field]):
+            return f"{at}: {field} = {record[field]!r} is not a number"
+    return None
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Study:
+    """Reads a workdir; `flag` is the one that named it, for errors.
+
+    Raises:
+      UserError: it is missing, is no folder, holds nothing of a sweep, or mixes settings.
+    """
+    workdir = as_path(workdir, flag)
+    check_statistic(statistic)
+    with reading(workdir, flag):
+        there = workdir.is_dir()
+    if not there:
+        state = "is a file" if workdir.exists() else "does not exist"
+        raise UserError(
+            f"{flag}={workdir}: {state}; expected the folder of a sweep: give the one that "
+            "python -m experiments.sweep wrote, or start that first"
+        )
+    found, damaged = read_all(workdir)
+    plan = _plan(workdir)
+    settings = read_json(workdir / "settings.json", {})
+    if not found and not damaged and not plan:
+        raise UserError(
+            f"{flag}={workdir}: holds no records and no plan.json, so there is nothing to report; "
+            "give the folder of a sweep"
+        )
+    sound = []
+    for record in found:
+        wrong = problem(record)
+        if wrong:
+            damaged.append(wrong)
+        else:
+            sound.append(record)
+    try:
+        check_records(sound)
+    except UserError as e:
+        raise UserError(f"{flag}={workdir}: {e}") from e
+    if not isinstance(settings, dict):
+        raise UserError(f"{workdir / 'settings.json'}: not a JSON object; restore it")
+    dataset = str(settings.get("dataset") or next((r.get("dataset") for r in sound), "") or workdir)
+    names = {r["split"] for r in (*sound, *plan)}
+    split = next(iter(names), "") if len(names) < 2 else str(settings.get("split") or "")
+    return Study(
+        label=Path(dataset).name,
+        title=f"{Path(dataset).name}, {split_title(split)}",
+        records=tuple(sound),
+        plan=tuple(plan),
+        settings=settings,
+        damaged=tuple(damaged),
+        statistic=statistic,
+        folder=workdir,
+    )
+
+
+def _plan(workdir: Path) -> list[dict]:
+    path = workdir / "plan.json"
+    plan = read_json(path, {"networks": []})
+    networks = plan.get("networks") if isinstance(plan, dict) else None
+    wanted = {"name": str, "treatment": str, "n": int, "split": str, "split_seed": int}
+    if not isinstance(networks, list) or not all(
+        isinstance(p, dict) and all(isinstance(p.get(k), t) for k, t in wanted.items())
+        for p in networks
+    ):
+        raise UserError(
+            f"{path}: not the plan of a sweep; start the sweep again in this folder, or remove it"
+        )
+    return networks
+
+
+def read_published(statistic: str = published.STATISTIC) -> Study:
+    """The published study, by default with the paper's statistic."""
+    return Study(
+        label="published",
+        title="the published study (ImageNet, CaffeNet)",
+        records=tuple(published.records()),
+        plan=(),
+        settings={"dataset": "imagenet2012", "network": "caffenet", "source": published.SOURCE},
+        damaged=(),
+        statistic=check_statistic(statistic),
+        folder=None,
+    )
+
+
+def check_comparable(ours: Study, theirs: Study, flag: str) -> None:
+    """Checks that two studies can be laid on each other layer by layer.
+
+    Raises:
+      UserError: the networks have different layers, or one of the studies has no record.
+    """
+    depth = [_layers(s.records) for s in (ours, theirs)]
+    if not all(depth):
+        empty = ours if not depth[0] else theirs
+        raise UserError(f"{flag}: {empty.title} has no finished network to compare")
+    if len(depth[0]) != len(depth[1]):
+        raise UserError(
+            f"{flag}: networks of {len(depth[0])} and {len(depth[1])} layers cannot be compared "
+            f"cut by cut ({ours.label}: {', '.join(depth[0])}; {theirs.label}: "
+            f"{', '.join(depth[1])}); compare sweeps of equally deep networks"
+        )
+
+
+def _layers(records: Sequence[Mapping]) -> list[str]:
+    return next((list(r["layers"]) for r in records if r.get("layers")), [])

@@ -1,0 +1,316 @@
+"""From records to tables: the accuracy of a network, means by n and treatment, exports.
+
+Nothing here imports jax. A record is the dictionary that `records.read_all` returns, or one made by
+`published.records`. Networks that diverged enter no mean; they are counted beside it.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import statistics as stdlib_statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path
+from yosinski_jax.study.records import write_atomically, write_json
+from yosinski_jax.study.treatments import TREATMENTS
+
+#: What is reported for a network, and the field of a record that holds it.
+STATISTICS = {
+    "last": "accuracy",
+    "best": "accuracy_best",
+    "mean_of_ten_best": "accuracy_mean_of_ten_best",
+}
+STATISTIC_IN_WORDS = {
+    "last": "the accuracy of the last evaluation",
+    "best": "the best evaluation, chosen on the evaluation images themselves, hence flattering",
+    "mean_of_ten_best": "the mean of the ten best evaluations (the paper's statistic), chosen on "
+    "the evaluation images themselves, hence flattering",
+}
+
+#: Columns of results.csv, one row a network.
+COLUMNS = (
+    "name", "treatment", "n", "source", "target", "preserve", "split", "split_seed", "accuracy",
+    "accuracy_best", "accuracy_mean_of_ten_best", "status", "diverged_at_step", "steps", "seconds",
+    "images_per_second", "dataset", "network", "recipe", "seed", "images_per_class",
+    "train_images", "test_images", "parameters_trained", "parameters_frozen", "settings_digest",
+)  # fmt: skip
+
+
+def check_statistic(statistic: str) -> str:
+    """Returns `statistic` if it is one of `STATISTICS`.
+
+    Raises:
+      UserError: it is not.
+    """
+    if statistic not in STATISTICS:
+        raise UserError(f"--statistic={statistic}: unknown; choose from {', '.join(STATISTICS)}")
+    return statistic
+
+
+def accuracy(record: Mapping, statistic: str = "last") -> float | None:
+    """The accuracy of one network in 0..1, or None if it diverged or holds no such number."""
+    if record.get("status") != "finished":
+        return None
+    value = record.get(STATISTICS[statistic])
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def kind(record: Mapping) -> str:
+    """The treatment as a column: "AnB", or "AnB p1" for a network with one preserved layer."""
+    preserve = record.get("preserve") or 0
+    return record["treatment"] + (f" p{preserve}" if preserve else "")
+
+
+def order_kinds(kinds: Iterable[str]) -> list[str]:
+    """Columns in the paper's order, each followed by its variants with preserved layers."""
+    place = {t: i for i, t in enumerate(TREATMENTS)}
+    return sorted(set(kinds), key=lambda k: (place.get(k.split(" ")[0], len(place)), k))
+
+
+def key(record: Mapping) -> tuple:
+    """What makes two records the same network."""
+    return (record["split"], record["split_seed"], record["name"], record.get("images_per_class"))
+
+
+def check_records(records: Sequence[Mapping]) -> None:
+    """Checks that records may stand in one table.
+
+    Raises:
+      UserError: they come from different settings, or one network occurs twice.
+    """
+    digests: dict[str, list[Mapping]] = {}
+    for record in records:
+        digests.setdefault(str(record.get("settings_digest")), []).append(record)
+    if len(digests) > 1:
+        parts = ", ".join(
+            f"{d} ({len(r)}, such as {where(r[0])})" for d, r in sorted(digests.items())
+        )
+        raise UserError(
+            f"records of {len(digests)} different settings in one folder: {parts}; one table needs "
+            "one setting: move the others to a folder of their own"
+        )
+    seen: dict[tuple, Mapping] = {}
+    for record in records:
+        if key(record) in seen:
+            raise UserError(f"{where(record)} occurs twice among the records; remove one of them")
+        seen[key(record)] = record
+
+
+def where(record: Mapping) -> str:
+    """A network's address inside its workdir, such as "random-0/A3B+"."""
+    return f"{record['split']}-{record['split_seed']}/{record['name']}"
+
+
+def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[dict]:
+    """Means for each n and treatment over all networks of the kind.
+
+    Args:
+      records: of one split.
+      statistic: one of `STATISTICS`.
+
+    Returns:
+      One row for each pair that occurs, ordered by n and treatment: `n`, `treatment`, `mean` and
+      `standard_error` of
+      the accuracy in 0..1 (None where fewer than one or two networks finished), `count` of
+      networks in the mean, `diverged` and `without_accuracy`, which are not. The standard error
+      is the plain one over networks; the two directions of a split share classes, so intervals
+      are taken from `effects`, which knows the design.
+    """
+    groups: dict[tuple[int, str], list[Mapping]] = {}
+    for record in records:
+        groups.setdefault((record["n"], kind(record)), []).append(record)
+    places = {k: i for i, k in enumerate(order_kinds(k for _, k in groups))}
+    rows = []
+    for n, treatment in sorted(groups, key=lambda g: (g[0], places[g[1]])):
+        group = groups[n, treatment]
+        values = [v for r in group if (v := accuracy(r, statistic)) is not None]
+        diverged = sum(r.get("status") == "diverged" for r in group)
+        rows.append(
+            {
+                "n": n,
+                "treatment": treatment,
+                "mean": stdlib_statistics.fmean(values) if values else None,
+                "standard_error": stdlib_statistics.stdev(values) / math.sqrt(len(values))
+                if len(values) > 1
+                else None,
+                "count": len(values),
+                "diverged": diverged,
+                "without_accuracy": len(group) - len(values) - diverged,
+            }
+        )
+    return rows
+
+
+def cell_text(row: Mapping | None, digits: int = 1, plus_minus: str = "±") -> str:
+    """One cell of a table: "94.9 ± 0.8 (8)" in per cent, with diverged networks counted."""
+    if row is None:
+        return ""
+    text = "–" if row["mean"] is None else f"{100 * row['mean']:.{digits}f}"
+    if row["standard_error"] is not None:
+        text += f" {plus_minus} {100 * row['standard_error']:.{digits}f}"
+    counts = [str(row["count"])]
+    if row["diverged"]:
+        counts.append(f"{row['diverged']} diverged")
+    if row["without_accuracy"]:
+        counts.append(f"{row['without_accuracy']} without accuracy")
+    return f"{text} ({', '.join(counts)})"
+
+
+def table_cells(rows: Sequence[Mapping], digits: int = 1) -> list[list[str]]:
+    """The rows of `summary_table` as a grid of texts: a heading row, then one row for each n."""
+    kinds = order_kinds(r["treatment"] for r in rows)
+    cells = {(r["n"], r["treatment"]): r for r in rows}
+    grid = [["n", *kinds]]
+    for n in sorted({r["n"] for r in rows}):
+        grid.append([str(n)] + [cell_text(cells.get((n, k)), digits) for k in kinds])
+    return grid
+
+
+def format_table(rows: Sequence[Mapping], digits: int = 1) -> str:
+    """The rows of `summary_table` for a terminal: per cent, mean ± s.e. (number of networks)."""
+    if not rows:
+        return "no finished network yet"
+    grid = table_cells(rows, digits)
+    widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
+    lines = [
+        "  ".join(text.rjust(w) for text, w in zip(line, widths, strict=True)).rstrip()
+        for line in grid
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Mapping], digits: int = 1) -> str:
+    """The rows of `summary_table` as a Markdown table."""
+    heading, *body = [[_escape_markdown(c) for c in line] for line in table_cells(rows, digits)]
+    lines = [heading, ["---:"] * len(heading), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text)
+
+
+def latex_table(rows: Sequence[Mapping], caption: str, digits: int = 1) -> str:
+    """The rows of `summary_table` as a LaTeX table (booktabs)."""
+    grid = [[escape_latex(c) for c in line] for line in table_cells(rows, digits)]
+    heading, *body = [" & ".join(line) + r" \\" for line in grid]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{escape_latex(caption)}}}",
+            rf"  \begin{{tabular}}{{r{'l' * (len(grid[0]) - 1)}}}",
+            r"    \toprule",
+            f"    {heading}",
+            r"    \midrule",
+            *(f"    {line}" for line in body),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "⁺": "$^+$", "→": r"$\rightarrow$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$",
+} | {c: "\\" + c for c in "&%$#_{}"}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> list[dict]:
+    """One row a network with the columns `COLUMNS`.
+
+    Networks of the plan without a record get the status "missing".
+    """
+    rows = [{c: r.get(c) for c in COLUMNS} for r in records]
+    have = {(r["split"], r["split_seed"], r["name"]) for r in records}
+    for network in plan:
+        if (network["split"], network["split_seed"], network["name"]) not in have:
+            rows.append({c: network.get(c) for c in COLUMNS} | {"status": "missing"})
+    place = {k: i for i, k in enumerate(TREATMENTS)}
+    rows.sort(
+        key=lambda r: (
+            str(r["split"]),
+            r["split_seed"],
+            r["n"],
+            place.get(str(r["treatment"]), len(place)),
+            str(r["target"]),
+            r["preserve"] or 0,
+            str(r["name"]),
+        )
+    )
+    return rows
+
+
+def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
+    """Rows as CSV with the given columns; None is an empty cell."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if r.get(k) is None else r[k] for k in columns} for r in rows)
+    return out.getvalue()
+
+
+def write_results(
+    workdir: Path,
+    records: Sequence[Mapping],
+    plan: Sequence[Mapping],
+    *,
+    statistic: str = "last",
+    more: Mapping | None = None,
+) -> None:
+    """Writes results.csv and results.json at the root of a workdir, each atomically.
+
+    Args:
+      workdir: the folder of a sweep.
+      records: those that `records.read_all` returned.
+      plan: the networks of plan.json; those without a record appear with the status "missing".
+      statistic: one of `STATISTICS`, used for the summary.
+      more: further entries of results.json.
+    """
+    rows = networks_table(records, plan)
+    write_atomically(as_path(workdir) / "results.csv", csv_text(rows, COLUMNS))
+    content = {"networks": rows, "summary": summaries(records, statistic)} | dict(more or {})
+    write_json(as_path(workdir) / "results.json", content)
+
+
+def summaries(records: Sequence[Mapping], statistic: str = "last") -> list[dict]:
+    """`summary_table` for each split and amount of data, both named in every row."""
+    groups: dict[tuple, list[Mapping]] = {}
+    for r in records:
+        groups.setdefault((r["split"], r.get("images_per_class")), []).append(r)
+    return [
+        {"split": split, "images_per_class": images, "statistic": statistic} | row
+        for (split, images), group in sorted(groups.items(), key=lambda g: (g[0][0], g[0][1] or 0))
+        for row in summary_table(group, statistic)
+    ]
+
+
+def read_json(path: Path, default: object) -> object:
+    """The content of a JSON file, or `default` if there is none.
+
+    Raises:
+      UserError: the file is there but is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as e:
+        raise UserError(
+            f"{path}: not readable as JSON ({e}); restore it, or start the sweep again"
+        ) from e

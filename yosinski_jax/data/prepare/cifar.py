@@ -1,0 +1,426 @@
+"""CIFAR-10 and CIFAR-100: official archive to TFDS directory, without TensorFlow."""
+
+import dataclasses
+import hashlib
+import http.client
+import io
+import os
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.progress import Progress
+from yosinski_jax.data import tfds as tfds_source
+from yosinski_jax.data.prepare import writer as tfds_write
+
+_SIZE = 32
+_PIXELS = 3 * _SIZE * _SIZE
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """One official download.
+
+    Attributes:
+        url: where it is.
+        md5: its published sum.
+        files: md5 of the unpacked files that are read; empty where no sums are published.
+    """
+
+    url: str
+    md5: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name of the download."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cifar:
+    """What differs between the two datasets.
+
+    Attributes:
+        python: the archive of pickled batches.
+        binary: the archive of binary batches, which is the one downloaded: nothing to unpickle.
+        train: stems of the training files.
+        test: stem of the test file.
+        label_keys: TFDS feature -> key of the labels in the pickled batches, in the order in which
+            the label bytes stand in the binary records.
+        label_names: TFDS feature -> (key of the names in the pickled meta file, binary names file).
+    """
+
+    python: Archive
+    binary: Archive
+    train: tuple[str, ...]
+    test: str
+    label_keys: dict[str, str]
+    label_names: dict[str, tuple[str, str]]
+
+
+# Addresses and sums of the archives: https://www.cs.toronto.edu/~kriz/cifar.html. Sums of the
+# unpacked pickled batches: torchvision/datasets/cifar.py.
+_KRIZ = "https://www.cs.toronto.edu/~kriz/"
+DATASETS = {
+    "cifar10": Cifar(
+        python=Archive(
+            _KRIZ + "cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            {
+                "data_batch_1": "c99cafc152244af753f735de768cd75f",
+                "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+                "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+                "data_batch_4": "634d18415352ddfa80567beed471001a",
+                "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+                "test_batch": "40351d587109b95175f43aff81a1287e",
+                "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+            },
+        ),
+        binary=Archive(_KRIZ + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test="test_batch",
+        label_keys={"label": "labels"},
+        label_names={"label": ("label_names", "batches.meta.txt")},
+    ),
+    "cifar100": Cifar(
+        python=Archive(
+            _KRIZ + "cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            {
+                "train": "16019d7e3df5f24257cddd939b257f8d",
+                "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+                "meta": "7973b15100ade9c7d40fb424638fde48",
+            },
+        ),
+        binary=Archive(_KRIZ + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+        train=("train",),
+        test="test",
+        label_keys={"coarse_label": "coarse_labels", "label": "fine_labels"},
+        label_names={
+            "coarse_label": ("coarse_label_names", "coarse_label_names.txt"),
+            "label": ("fine_label_names", "fine_label_names.txt"),
+        },
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """A whole archive.
+
+    Attributes:
+        names: label names by TFDS feature.
+        splits: split -> (uint8 [images, 3072], labels by TFDS feature).
+    """
+
+    names: dict[str, list[str]]
+    splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
+
+
+def prepare(
+    dataset: str, data_dir: str, source: str | None = None, *, checksum: bool = True
+) -> Path:
+    """Writes DATA_DIR/cifar10/VERSION (or cifar100), under the version that TFDS looks for.
+
+    Args:
+        dataset: "cifar10" or "cifar100".
+        data_dir: folder of prepared datasets.
+        source: an official archive, or a folder that holds it or its unpacked files; downloaded if
+            None.
+        checksum: check the published sums. Of unpacked files only the pickled ones have any.
+
+    Returns:
+        The prepared directory.
+
+    Raises:
+        UserError: download failed, sums differ, malformed files, or nowhere to write.
+    """
+    cifar = DATASETS[dataset]
+    version = tfds_write.registered_version(dataset)
+    with tfds_write.new_directory(data_dir, dataset, version) as directory:
+        tfds_write.discard(directory)  # an archive is converted in seconds: begin again
+        downloaded = None
+        if source is None:
+            downloaded = download(cifar.binary, Path(data_dir).expanduser() / "downloads")
+        content = _read(cifar, downloaded or Path(source or "").expanduser(), checksum)
+        _write(directory, dataset, version, content)
+    final = Path(data_dir).expanduser() / dataset / version
+    for split, (_, labels) in content.splits.items():
+        _keep_labels(final, split, labels["label"])
+    return final
+
+
+def _keep_labels(directory: Path, split: str, labels: np.ndarray) -> None:
+    opened = tfds_source.open_directory(directory)
+    part = opened.train if split == "train" else opened.test
+    part.keep_labels(labels.astype(np.int32))
+
+
+def download(archive: Archive, folder: Path) -> Path:
+    """Downloads an archive; goes on where an interrupted download stopped.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: no connection, or the sum is not the published one.
+    """
+    path = folder / archive.name
+    partial = folder / f"{archive.name}.partial"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(archive.url)
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
+                have = 0  # the server sends the file from its beginning
+            rest = int(response.headers.get("Content-Length") or 0)
+            with (
+                open(partial, "ab" if have else "wb") as file,
+                Progress(archive.name, (have + rest) >> 20, unit="MiB") as progress,
+            ):
+                progress.advance(have >> 20)
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    progress.advance(len(chunk) >> 20)
+            if rest and partial.stat().st_size < have + rest:
+                raise ConnectionError("the connection was closed before the end")
+    except urllib.error.HTTPError as e:
+        # Of a file that is there as a whole no more can be had.
+        if not have or e.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise UserError(_failed(archive, e)) from None
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
+        raise UserError(_failed(archive, e)) from None
+    found = md5(partial)
+    if found != archive.md5:
+        partial.unlink()
+        raise UserError(
+            f"{archive.url}: the download has md5 {found}, published is {archive.md5}; it was "
+            "deleted, run the same command again"
+        )
+    os.replace(partial, path)
+    return path
+
+
+def _failed(archive: Archive, error: Exception) -> str:
+    return (
+        f"{archive.url}: download failed ({getattr(error, 'reason', error)}); run the same command "
+        "again, or fetch the file by other means and give it with --source=FILE"
+    )
+
+
+def md5(path: Path) -> str:
+    """Returns the md5 sum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _read(cifar: Cifar, source: Path, checksum: bool) -> Content:
+    """Reads an archive, or a folder that holds it or its files."""
+    if source.is_file():
+        return _read_archive(cifar, source, checksum)
+    if not source.is_dir():
+        raise UserError(
+            f"--source={source}: no such file or folder; expected {cifar.python.name}, "
+            f"{cifar.binary.name} or a folder with one of them or its files"
+        )
+    for archive in (cifar.binary, cifar.python):
+        if (source / archive.name).is_file():
+            return _read_archive(cifar, source / archive.name, checksum)
+    files = {path.name: path for path in sorted(source.rglob("*")) if path.is_file()}
+    if checksum:
+        _check_files(cifar, source, files)
+    return _parse(cifar, {name: files[name].read_bytes for name in files}, source)
+
+
+def _check_files(cifar: Cifar, source: Path, files: dict[str, Path]) -> None:
+    """Checks unpacked files against the published sums."""
+    if f"{cifar.test}.bin" in files and cifar.test not in files:
+        raise UserError(
+            f"--source={source}: no sums are published for unpacked binary files; give the archive "
+            f"{cifar.binary.name}, or accept the files as they are with --checksum=off"
+        )
+    for name, expected in cifar.python.files.items():
+        found = md5(files[name]) if name in files else expected
+        if found != expected:
+            raise UserError(
+                f"--source={source}: {files[name]} has md5 {found}, published is {expected}; "
+                "unpack the official archive again, or accept it with --checksum=off"
+            )
+
+
+def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
+    published = {archive.md5: archive.name for archive in (cifar.python, cifar.binary)}
+    if checksum:
+        found = md5(path)
+        if found not in published:
+            sums = ", ".join(f"{name} {md5sum}" for md5sum, name in published.items())
+            raise UserError(
+                f"--source={path}: md5 is {found}, published are {sums}; download it again, or "
+                "accept it with --checksum=off"
+            )
+    try:
+        with tarfile.open(path) as tar:
+            # Members are read, never unpacked, so their paths can do no harm.
+            contents = {
+                Path(member.name).name: _bytes(tar, member) for member in tar if member.isfile()
+            }
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"--source={path}: not a readable tar archive ({error})") from None
+    return _parse(cifar, {name: lambda d=data: d for name, data in contents.items()}, path)
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) -> Content:
+    """Makes sense of the files of an archive, pickled or binary."""
+    binary = f"{cifar.test}.bin" in files
+    suffix = ".bin" if binary else ""
+    meta = "meta" if "meta" in files else "batches.meta"
+    names_files = [file for _, file in cifar.label_names.values()] if binary else [meta]
+    needed = [*(f"{stem}{suffix}" for stem in (*cifar.train, cifar.test)), *names_files]
+    missing = [name for name in needed if name not in files]
+    if missing:
+        raise UserError(
+            f"--source={source}: missing {', '.join(missing)}; expected the files of "
+            f"{cifar.python.name} or {cifar.binary.name}"
+        )
+    try:
+        if binary:
+            names = {
+                feature: files[file]().decode().split()
+                for feature, (_, file) in cifar.label_names.items()
+            }
+        else:
+            pickled = _unpickle(files[meta]())
+            names = {
+                feature: [name.decode() for name in pickled[key.encode()]]
+                for feature, (key, _) in cifar.label_names.items()
+            }
+        batch = _binary_batch if binary else _pickled_batch
+        splits = {}
+        for split, stems in (("train", cifar.train), ("test", (cifar.test,))):
+            batches = [batch(cifar, files[f"{stem}{suffix}"]()) for stem in stems]
+            labels = {k: np.concatenate([b[1][k] for b in batches]) for k in cifar.label_keys}
+            for feature, values in labels.items():
+                if values.min() < 0 or values.max() >= len(names[feature]):
+                    raise ValueError(f"{feature} {values.max()} of {len(names[feature])} classes")
+            splits[split] = (np.concatenate([b[0] for b in batches]), labels)
+    except (
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        IndexError,
+    ) as error:
+        raise UserError(f"--source={source}: not the official format ({error!r})") from None
+    return Content(names, splits)
+
+
+def _binary_batch(cifar: Cifar, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    keys = list(cifar.label_keys)
+    records = np.frombuffer(data, np.uint8).reshape(-1, len(keys) + _PIXELS)
+    return records[:, len(keys) :], {key: records[:, i].astype(int) for i, key in enumerate(keys)}
+
+
+def _pickled_batch(cifar: Cifar, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    batch = _unpickle(data)
+    pixels = batch[b"data"]
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise ValueError("data is not a uint8 array")
+    pixels = pixels.reshape(-1, _PIXELS)
+    labels = {}
+    for feature, key in cifar.label_keys.items():
+        labels[feature] = np.asarray(batch[key.encode()], dtype=int)
+        if labels[feature].shape != (len(pixels),):
+            raise ValueError(f"{len(pixels)} images, {key} {labels[feature].shape}")
+    return pixels, labels
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds arrays, lists, dictionaries, text and numbers, and calls nothing else."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        # The function has lived in two places; both names mean this one.
+        reconstruct = np.empty(0).__reduce__()[0]
+        allowed = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+            ("_codecs", "encode"): _latin1,
+        }
+        try:
+            return allowed[module_name, global_name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"{module_name}.{global_name} has no place in a CIFAR file"
+            ) from None
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stands for codecs.encode, by which Python 3 writes bytes into old pickle protocols."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding}")
+    return text.encode("latin1")
+
+
+def _unpickle(data: bytes) -> dict[Any, Any]:
+    # The official files come from Python 2: their strings are bytes.
+    content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    if not isinstance(content, dict):
+        raise pickle.UnpicklingError("not a dictionary")
+    return {key.encode() if isinstance(key, str) else key: v for key, v in content.items()}
+
+
+def _write(directory: Path, dataset: str, version: str, content: Content) -> None:
+    """Writes one file a split, and the metadata."""
+    import tensorflow_datasets as tfds
+
+    total = sum(len(pixels) for pixels, _ in content.splits.values())
+    files = {}
+    with Progress(f"writing {dataset}", total) as progress:
+        for split, (pixels, labels) in content.splits.items():
+            path = directory / tfds_write.shard_name(dataset, split, 0, 1)
+            with tfds_write.ShardWriter(path) as writer:
+                for i, image in enumerate(_png(pixels)):
+                    values = {feature: int(numbers[i]) for feature, numbers in labels.items()}
+                    writer.write(tfds_write.example(image, id=f"{split}_{i:05d}", **values))
+                    progress.advance()
+            files[split] = tfds_write.SplitFiles([writer.records], writer.bytes)
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
+        **{key: tfds.features.ClassLabel(names=names) for key, names in content.names.items()},
+    }
+    description = f"{dataset} from the official archive; images as PNG (lossless)."
+    tfds_write.write_metadata(directory, dataset, version, description, features, files)
+
+
+def _png(pixels: np.ndarray) -> Iterator[bytes]:
+    """Encodes images that stand as red, green and blue planes, uint8 [images, 3072]."""
+    planes = pixels.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
+    for image in planes:
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG")
+        yield file.getvalue()

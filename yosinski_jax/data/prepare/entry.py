@@ -1,0 +1,87 @@
+"""Preparing datasets: one function over CIFAR-10, CIFAR-100 and ImageNet."""
+
+from pathlib import Path
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import local_path
+from yosinski_jax.data import tfds
+from yosinski_jax.data.prepare import cifar, imagenet, writer
+from yosinski_jax.data.tfds_find import PREPARABLE
+
+
+def prepare(
+    dataset: str,
+    data_dir: str,
+    source: str | None = None,
+    *,
+    checksum: bool | None = None,
+    settings: imagenet.Settings | None = None,
+    validation_labels: str | None = None,
+    processes: int | None = None,
+) -> Path:
+    """Writes DATA_DIR/DATASET/VERSION so that TFDS reads it, without TensorFlow.
+
+    A dataset that is there already is left as it is. An interrupted preparation goes on.
+
+    Args:
+        dataset: one of `PREPARABLE`.
+        data_dir: folder of prepared datasets; made if absent.
+        source: official files; CIFAR is downloaded if None, ImageNet must be given.
+        checksum: check the published sums; if None, for CIFAR only.
+        settings: how ImageNet's images are stored.
+        validation_labels: classes of ImageNet's validation images where the source has none.
+        processes: worker processes for ImageNet; one a core if None.
+
+    Returns:
+        The prepared directory.
+
+    Raises:
+        UserError: a flag or file that cannot be used; one line says which and what to do.
+    """
+    if dataset not in PREPARABLE:
+        raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes={processes}: expected 1 or more")
+    final = directory(dataset, data_dir)
+    if (final / "dataset_info.json").exists():
+        if settings is not None and dataset not in cifar.DATASETS:
+            _check_prepared(final, settings)
+        return final
+    if dataset in cifar.DATASETS:
+        return cifar.prepare(dataset, data_dir, source, checksum=checksum is not False)
+    if source is None:
+        raise UserError(
+            f"--source: {dataset} is not free to download; give the folder of "
+            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of train/ and val/"
+        )
+    return imagenet.prepare(
+        data_dir,
+        source,
+        settings or imagenet.Settings(),
+        validation_labels=validation_labels,
+        checksum=checksum is True,
+        processes=processes,
+    )
+
+
+def directory(dataset: str, data_dir: str) -> Path:
+    """Where a prepared dataset stands, or will.
+
+    Raises:
+        UserError: the folder is in a bucket.
+    """
+    advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
+    folder = local_path(data_dir, "--data_dir", advice).expanduser()
+    return folder / dataset / writer.registered_version(dataset)
+
+
+def _check_prepared(final: Path, settings: imagenet.Settings) -> None:
+    """Raises UserError if the images are not stored as the settings say; the quality cannot be told."""
+    train = tfds.open_directory(final).train
+    raw, size = settings.quality is None, settings.size
+    if train.shape[0] != size or train.raw != raw:
+        kind = "raw" if train.raw else "JPEG"
+        raise UserError(
+            f"--size={size}{' --raw' if raw else ''}: {final} holds {kind} images of {train.shape[0]} pixels a side; "
+            "choose another --data_dir, or remove that folder to prepare anew"
+        )

@@ -1,0 +1,438 @@
+"""Prepared TFDS directories (array_record files), read without TensorFlow.
+
+TFDS supplies the meaning of a directory (splits, shards, features); the records are read and parsed
+here, because labels must not cost a decoded image and because TFDS spends more time on a small
+image than its decoder.
+"""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.base.progress import Progress
+from yosinski_jax.data import derived, images
+
+_RECORDS_PER_READ = 1024
+# Above this, decoded images are not kept on disk.
+_CACHED_PIXEL_BYTES = 4 << 30
+# Below this, decoding again is as quick as reading a cache.
+_UNCACHED_PIXEL_BYTES = 16 << 20
+# Threads gain nothing on smaller images: Pillow and numpy hold the interpreter lock in between.
+_THREADED_PIXELS = 128 * 128
+
+
+class CorruptRecord(UserError):
+    """A record that cannot be read or decoded; the message names file and record number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One array_record file.
+
+    Attributes:
+        path: the file.
+        records: number of records in it.
+    """
+
+    path: str
+    records: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSplit:
+    """One split of a prepared directory. Can be pickled: files are opened where they are read.
+
+    Attributes:
+        dataset: name of the dataset, for messages and cache files.
+        split: name of the split.
+        shards: its files, in order.
+        shape: (height, width, channels) of the images, None where it varies.
+        raw: whether images are stored as plain uint8 instead of an encoded file.
+    """
+
+    dataset: str
+    split: str
+    shards: tuple[Shard, ...]
+    shape: tuple[int | None, int | None, int]
+    raw: bool = False
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(shard.records for shard in self.shards))
+
+    @functools.cached_property
+    def _readers(self) -> dict[int, Any]:
+        return {}
+
+    @functools.cached_property
+    def _lock(self) -> Any:
+        return threading.Lock()
+
+    def where(self, index: int) -> str:
+        """Returns file and number within the file of a record, for messages."""
+        shard, position = self._locate(index)
+        return f"{self.shards[shard].path}, record {position}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard] - self.shards[shard].records)
+
+    def record(self, index: int) -> bytes:
+        """Returns a serialized tf.train.Example.
+
+        Raises:
+            CorruptRecord: the file or the record cannot be read.
+        """
+        shard, position = self._locate(index)
+        try:
+            with self._lock:
+                if shard not in self._readers:
+                    # No read-ahead: random access.
+                    self._readers[shard] = _open(self.shards[shard].path, "readahead_buffer_size:0")
+            return self._readers[shard].read([position])[0]
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            raise CorruptRecord(f"{self.where(index)}: cannot be read ({_line(error)})") from None
+
+    def image(self, index: int) -> np.ndarray:
+        """Returns one image, uint8 [height, width, channels].
+
+        Raises:
+            CorruptRecord: the record cannot be read or decoded.
+        """
+        return self._decode(self.record(index), index)
+
+    def _decode(self, record: bytes, index: int) -> np.ndarray:
+        try:
+            data = _example().FromString(record).features.feature["image"].bytes_list.value[0]
+            if self.raw:
+                shape = [-1 if side is None else side for side in self.shape]
+                return np.frombuffer(data, np.uint8).reshape(shape)
+            return images.decode(data, self.shape[2])
+        except (ValueError, IndexError, _decode_error()) as error:
+            raise CorruptRecord(
+                f"{self.where(index)}: cannot be decoded ({_line(error)}); prepare the dataset "
+                "again, or leave such images out with --input=stream --skip_corrupt"
+            ) from None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split has labels: the test split of TFDS's ImageNet has only -1."""
+        if not len(self):
+            return False
+        label = _example().FromString(self.record(0)).features.feature["label"].int64_list.value
+        return bool(label) and label[0] >= 0
+
+    def _parts(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yields (shard, first record in it, end in it, index of the first record)."""
+        for number, (shard, end) in enumerate(zip(self.shards, self._ends, strict=True)):
+            for first in range(0, shard.records, _RECORDS_PER_READ):
+                last = min(first + _RECORDS_PER_READ, shard.records)
+                yield number, first, last, end - shard.records + first
+
+    def _read_part(self, part: tuple[int, int, int, int]) -> Sequence[bytes]:
+        shard, first, last, index = part
+        try:
+            reader = _open(self.shards[shard].path, "readahead_buffer_size:0")
+            try:
+                return reader.read(first, last)
+            finally:
+                reader.close()
+        except (RuntimeError, ValueError, IndexError, OSError):
+            return [self.record(i) for i in range(index, index + last - first)]  # names the record
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of the files' names, sizes and times of change, and of what the labels mean."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            path: Any = as_path(shard.path)
+            stat = path.stat()
+            size_and_time = (
+                [stat.length, stat.mtime]
+                if is_remote(shard.path)
+                else [stat.st_size, stat.st_mtime_ns]
+            )
+            line = [path.name, shard.records, *size_and_time]
+            digest.update(repr(line).encode())
+        for path in sorted(self.directory.glob("*.labels.txt")) + [
+            self.directory / "features.json"
+        ]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the files."""
+        return as_path(self.shards[0].path).parent
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, int32 [records]; read once, then kept in an index beside the data."""
+        return self._labels
+
+    @functools.cached_property
+    def _labels(self) -> np.ndarray:
+        found = self._entry("labels").load(beside=True)
+        if found is not None and found.shape == (len(self),):
+            return found
+        labels = np.empty(len(self), np.int32)
+        example = _example()
+
+        def read(part: tuple[int, int, int, int]) -> int:
+            for i, record in enumerate(self._read_part(part), start=part[3]):
+                try:
+                    labels[i] = (
+                        example.FromString(record).features.feature["label"].int64_list.value[0]
+                    )
+                except (IndexError, _decode_error()) as error:
+                    raise CorruptRecord(f"{self.where(i)}: no label ({_line(error)})") from None
+            return part[2] - part[1]
+
+        self._in_threads(read, f"labels of {self.dataset} {self.split}")
+        self.keep_labels(labels)
+        return labels
+
+    def keep_labels(self, labels: np.ndarray) -> None:
+        """Writes the label index, int32 [records]; for who knows the labels without reading."""
+        self._entry("labels").save(labels, beside=True)
+
+    def _entry(self, what: str) -> derived.Entry:
+        return derived.Entry(
+            self.directory, f"{self.dataset}-{self.split}-{what}", self.fingerprint
+        )
+
+    @functools.cached_property
+    def _pixels(self) -> np.ndarray:
+        if None in self.shape:
+            raise UserError(
+                f"{self.dataset}: its images vary in size, so they cannot be held as one array; "
+                "prepare them at one size first"
+            )
+        shape = (len(self), *(side or 0 for side in self.shape))
+        keep = _UNCACHED_PIXEL_BYTES <= np.prod(shape) <= _CACHED_PIXEL_BYTES
+        found = self._entry("pixels").load() if keep else None
+        if found is not None and found.shape == shape:
+            return found
+        pixels = np.empty(shape, np.uint8)
+
+        def read(part: tuple[int, int, int, int]) -> int:
+            for i, record in enumerate(self._read_part(part), start=part[3]):
+                image = self._decode(record, i)
+                if image.shape != shape[1:]:
+                    raise CorruptRecord(f"{self.where(i)}: {image.shape}, expected {shape[1:]}")
+                pixels[i] = image
+            return part[2] - part[1]
+
+        small = shape[1] * shape[2] < _THREADED_PIXELS and images.opencv() is None
+        self._in_threads(read, f"images of {self.dataset} {self.split}", 1 if small else None)
+        if keep:
+            self._entry("pixels").save(pixels)
+        return pixels
+
+    def images(self) -> np.ndarray:
+        """Returns all images, uint8 [records, height, width, channels]; decoded once.
+
+        Raises:
+            UserError: the images vary in size.
+            CorruptRecord: a record cannot be read or decoded.
+        """
+        return self._pixels
+
+    def keep_class_sums(self, sums: np.ndarray) -> None:
+        """Keeps the sums of the images of each class that occurs.
+
+        Args:
+            sums: uint32 [classes, height, width, channels], in the order of the labels.
+        """
+        self._entry("class-sums").save(sums, beside=True)
+
+    def mean_image(self, index: np.ndarray) -> np.ndarray:
+        """Returns the mean of some images, float32 [height, width, channels].
+
+        Whole classes are added up from the sums that preparing left beside the data, if it did;
+        else the images are read once and the mean is kept. Sums are integers, so the result is the
+        same either way and in any order.
+
+        Args:
+            index: records, int [n].
+
+        Raises:
+            UserError: the images vary in size.
+        """
+        if None in self.shape:
+            raise UserError(f"{self.dataset}: its images vary in size, so they have no mean image")
+        chosen = np.bincount(self.labels[index], minlength=int(self.labels.max()) + 1)
+        whole = np.bincount(self.labels, minlength=len(chosen))
+        classes = np.flatnonzero(chosen)
+        sums = self._entry("class-sums").load(beside=True, mapped=True)
+        if sums is not None and (chosen[classes] == whole[classes]).all():
+            total = np.zeros(sums.shape[1:], np.uint64)
+            for row in np.searchsorted(np.unique(self.labels), classes):
+                total += sums[row]
+            return (total / len(index)).astype(np.float32)
+        digest = hashlib.sha256(np.sort(index).astype(np.int64).tobytes()).hexdigest()[:16]
+        entry = self._entry(f"mean-{digest}")
+        found = entry.load()
+        if found is not None:
+            return found
+        parts = np.array_split(np.sort(index), -(-len(index) // _RECORDS_PER_READ))
+        with (
+            Progress(f"mean image of {self.dataset}", len(index)) as progress,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+            for part, part_sum in zip(parts, pool.map(self._sum, parts), strict=True):
+                total += part_sum
+                progress.advance(len(part))
+        mean = (total / len(index)).astype(np.float32)
+        entry.save(mean)
+        return mean
+
+    def _sum(self, index: np.ndarray) -> np.ndarray:
+        if "_pixels" in self.__dict__:
+            return self._pixels[index].sum(axis=0, dtype=np.uint64)
+        total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+        for i in index:
+            total += self.image(int(i))
+        return total
+
+    def _in_threads(self, read: Any, what: str, threads: int | None = None) -> None:
+        with (
+            Progress(what, len(self)) as progress,
+            ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+        ):
+            for records in pool.map(read, self._parts()):
+                progress.advance(records)
+
+
+def _open(path: str, options: str) -> Any:
+    from array_record.python import array_record_module  # pyright: ignore
+
+    return array_record_module.ArrayRecordReader(path, options=options)
+
+
+@functools.cache
+def _example() -> Any:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example  # pyright: ignore
+
+
+@functools.cache
+def _decode_error() -> type[Exception]:
+    from google.protobuf.message import DecodeError
+
+    return DecodeError
+
+
+def _line(error: Exception) -> str:
+    """Returns the first line of an exception's text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A prepared directory.
+
+    Attributes:
+        name: name of the dataset, with its configuration if it has one.
+        label_names: in the order of the labels.
+        train: the split "train".
+        test: the split "test", or "validation" where there is no labelled one.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    train: PreparedSplit
+    test: PreparedSplit
+
+
+def open_directory(directory: Path) -> Opened:
+    """Opens a prepared TFDS directory without reading its records.
+
+    Raises:
+        UserError: damaged or in another file format, or without what is needed: `image` (uint8),
+            `label` with classes, a training split and a labelled test or validation split.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder_from_directory(directory)
+        info = builder.info
+        features = dict(info.features or {})
+    except Exception as error:  # TFDS and protobuf raise many kinds over a damaged directory
+        raise UserError(
+            f"{directory}: not a readable TFDS directory ({_line(error)}); prepare it again"
+        ) from None
+    if info.file_format.value != "array_record":
+        raise UserError(
+            f"{directory}: its files are {info.file_format.value}; expected array_record; where "
+            "TensorFlow is installed, `tfds convert_format --out_file_format=array_record` converts"
+        )
+    missing = [key for key in ("image", "label") if key not in features]
+    if missing:
+        has = ", ".join(sorted(features)) or "none"
+        raise UserError(
+            f"{directory}: it lacks the feature {' and '.join(missing)} (it has {has}); expected "
+            "an image-classification dataset"
+        )
+    image: Any = features["image"]
+    label: Any = features["label"]
+    kind = type(image).__name__
+    if kind not in ("Image", "Tensor"):
+        raise UserError(f"{directory}: the feature image is a {kind}; expected Image")
+    if image.np_dtype != np.uint8 or len(image.shape) != 3:
+        raise UserError(
+            f"{directory}: images are {np.dtype(image.np_dtype)} {image.shape}; expected uint8 "
+            "with height, width and channels"
+        )
+    if type(label).__name__ != "ClassLabel" or not label.num_classes:
+        raise UserError(f"{directory}: the feature label is no ClassLabel; expected one")
+    names = tuple(label.names or [str(i) for i in range(label.num_classes)])
+    height, width, channels = image.shape
+    parts = {}
+    for split, split_info in info.splits.items():
+        # A split may span more than it reads (skip, take) only in derived splits, not in these.
+        files = split_info.file_instructions
+        shards = tuple(Shard(os.fspath(f.filename), f.examples_in_shard) for f in files)
+        absent = [shard.path for shard in shards if not as_path(shard.path).exists()]
+        if absent:
+            raise UserError(
+                f"{absent[0]}: file is missing ({len(absent)} in all); prepare it again"
+            )
+        parts[split] = PreparedSplit(
+            info.name, split, shards, (height, width, channels or 3), raw=kind == "Tensor"
+        )
+    held_out = [key for key in ("test", "validation") if key in parts and parts[key].labelled]
+    if "train" not in parts or not held_out:
+        raise UserError(
+            f"{directory}: its splits are {', '.join(parts) or 'none'}; expected train and a test "
+            "or validation split with labels"
+        )
+    config = builder.builder_config
+    name = f"{info.name}/{config.name}" if config and config.name else info.name
+    return Opened(name, names, parts["train"], parts[held_out[0]])

@@ -1,0 +1,406 @@
+"""The paper's figures from records: Figure 2 (accuracy against n), Figure 3 (dissimilar tasks).
+
+Every figure takes the records of any sweep, also of one that is incomplete, and says on its face
+what is missing. Networks that diverged are drawn as crosses at the foot of the panel.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from yosinski_jax.analysis import effects
+from yosinski_jax.analysis.findings import Reading, readings
+from yosinski_jax.analysis.tables import accuracy, kind, order_kinds, summary_table
+from yosinski_jax.base.files import as_path
+from yosinski_jax.report import theme
+
+#: Inches of one panel on the page. On a screen of 390 pixels its 9-point text is 10 pixels high.
+PANEL = (4.5, 3.6)
+#: The numbers of the paper's readings as they stand in words.
+BADGES = "❶❷❸❹❺"
+
+
+def layer_names(records: Sequence[Mapping]) -> list[str]:
+    """Names of the network's layers as the records give them."""
+    return next((list(r["layers"]) for r in records if r.get("layers")), [])
+
+
+def cuts(records: Sequence[Mapping]) -> list[int]:
+    """The values of n that occur, without 0."""
+    return sorted({r["n"] for r in records if r["n"]})
+
+
+def _points(records, statistic) -> dict[str, list[tuple[int, float, Mapping]]]:
+    points: dict[str, list] = {}
+    for r in records:
+        value = accuracy(r, statistic)
+        if value is not None:
+            points.setdefault(kind(r), []).append((r["n"], 100 * value, r))
+    return points
+
+
+def _window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
+    """Vertical limits that show the paper's treatments; random features may fall below."""
+    copied = [
+        p[1] for k, ps in points.items() if k != "base" and not k.startswith("RnB") for p in ps
+    ]
+    of_paper = copied and copied + [p[1] for p in points.get("base", [])]
+    values = of_paper or [p[1] for ps in points.values() for p in ps]
+    if not values:
+        return 0.0, 100.0
+    low, high = theme.limits(values)
+    random = [p[1] for k, ps in points.items() if k.startswith("RnB") for p in ps]
+    # Random features stay in view unless they would squeeze everything else into a strip.
+    if random and min(random) > low - 0.8 * (high - low):
+        low = min(low, theme.limits(random)[0])
+    return low, high
+
+
+def window_of(records: Sequence[Mapping], statistic: str = "last") -> tuple[float, float]:
+    """The vertical limits of `draw_networks`, in per cent."""
+    return _window(_points(records, statistic))
+
+
+def _below(ax: Axes, n: float, kind_: str, values: Sequence[float]) -> None:
+    """A mark on the lower edge for networks that lie below the panel, with their mean."""
+    looks = theme.look(kind_)
+    foot = ax.get_xaxis_transform()
+    ax.plot([n], [0.03], marker="v", color=looks.edge, markersize=5, transform=foot, clip_on=False)
+    ax.annotate(
+        f"{sum(values) / len(values):.0f} %", (n, 0.03), xycoords=foot, xytext=(0, 5),
+        textcoords="offset points", fontsize=7, ha="center", color=looks.edge,
+    )  # fmt: skip
+
+
+def _diverged(ax: Axes, records: Sequence[Mapping], slot: Mapping[str, float]) -> None:
+    for r in records:
+        if r.get("status") == "diverged":
+            ax.plot(
+                [r["n"] + slot.get(kind(r), 0)], [0.1], marker="x", markersize=7,
+                markeredgewidth=1.8, color=theme.look(kind(r)).edge, linestyle="none",
+                transform=ax.get_xaxis_transform(),
+            )  # fmt: skip
+
+
+def _slots(kinds: Sequence[str]) -> dict[str, float]:
+    """Sideways places of the treatments around an integer n, in the order of the legend."""
+    kinds = [k for k in kinds if k != "base"]
+    width = _slot_width(len(kinds))
+    return {k: (i - (len(kinds) - 1) / 2) * width for i, k in enumerate(kinds)}
+
+
+def _slot_width(count: int) -> float:
+    return min(0.2, 0.8 / max(count, 1))
+
+
+def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
+    """Figure 2, top: every network one mark; the mean of the bases a dotted line."""
+    points = _points(records, statistic)
+    kinds = order_kinds(points)
+    slot = _slots(kinds)
+    low, high = _window(points)
+    ax.set_ylim(low, high)
+    _base_line(ax, points)
+    for k in kinds:
+        below: dict[int, list[float]] = {}
+        shown = []
+        spread = 0.4 * _slot_width(len(slot))
+        for n, value, r in points[k]:
+            if value < low:
+                below.setdefault(n, []).append(value)
+                continue
+            shown.append((n + slot.get(k, 0) + spread * _sideways(r), value))
+        if shown:
+            x, y = zip(*shown, strict=True)
+            theme.marks(ax, x, y, k, size=4.6, alpha=0.9)
+        for n, values in below.items():
+            _below(ax, n + slot.get(k, 0), k, values)
+    _diverged(ax, records, slot)
+    theme.layer_axis(ax, cuts(records), layer_names(records))
+    theme.per_cent_axis(ax)
+
+
+def _sideways(record: Mapping) -> float:
+    """A place in -1..1 of its own for each split seed and target, so that equal values show."""
+    return ((record["split_seed"] % 4) * 2 + (record["target"] == "B") - 3.5) / 3.5
+
+
+def _base_line(ax: Axes, points: Mapping[str, Sequence[tuple]]) -> None:
+    bases = [p[1] for p in points.get("base", [])]
+    if bases:
+        look = theme.LOOKS["base"]
+        ax.axhline(sum(bases) / len(bases), color=look.edge, linestyle=look.line, linewidth=1.1)
+
+
+def draw_means(
+    ax: Axes,
+    records: Sequence[Mapping],
+    statistic: str = "last",
+    found: Sequence[Reading] = (),
+    *,
+    key: bool = True,
+) -> None:
+    """Figure 2, bottom: a line through the means of each treatment, starting at the base.
+
+    Args:
+      ax: axes to draw in.
+      records: of one split.
+      statistic: one of `analysis.STATISTICS`.
+      found: the paper's readings to mark, from `answers.readings`.
+      key: whether to say below the axes what the marks mean.
+    """
+    points = mean_lines(records, statistic)
+    low, high = _window(points)
+    ax.set_ylim(low, high)
+    _base_line(ax, points)
+    base = points.get("base", [])
+    slot = _slots(list(points))
+    for k, line in points.items():
+        if k == "base":
+            continue
+        look = theme.look(k)
+        x, y = zip(*(base[:1] + line), strict=True)
+        ax.plot(x, y, color=look.edge, linestyle=look.line)
+        shown = [p for p in line if p[1] >= low]
+        if shown:
+            theme.marks(ax, [p[0] for p in shown], [p[1] for p in shown], k, size=6.5)
+        for n, value in line:
+            if value < low:
+                _below(ax, n + 0.22, k, [value])
+    if base:
+        theme.marks(ax, [0], [base[0][1]], "base", size=7.5)
+    _diverged(ax, records, slot)
+    theme.layer_axis(ax, cuts(records), layer_names(records))
+    theme.per_cent_axis(ax)
+    _annotate(ax, points, found, key)
+
+
+def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tuple]]:
+    """(n, mean accuracy in per cent) by treatment, in the order of the legend."""
+    rows = [r for r in summary_table(records, statistic) if r["mean"] is not None]
+    return {
+        k: [(r["n"], 100 * r["mean"]) for r in rows if r["treatment"] == k]
+        for k in order_kinds(r["treatment"] for r in rows)
+    }
+
+
+def _annotate(
+    ax: Axes, points: Mapping[str, Sequence[tuple]], found: Sequence[Reading], key: bool
+) -> None:
+    """Numbered badges between the lines that a reading compares, and their key below the axes."""
+    low, high = ax.get_ylim()
+    for i, reading in enumerate(found):
+        ends = []
+        for k in reading.kinds:
+            at = dict(points.get(k, []))
+            value = at.get(0 if k == "base" else reading.n)
+            ends.append(value if value is not None else low)
+        a, b = (min(max(v, low), high) for v in ends)
+        # Fine-tuned treatments to the right of n, frozen ones to the left; 2 and 4, and 3 and 5,
+        # may fall on the same n.
+        side = 1 if reading.number in (3, 5) else -1
+        taken = sum(r.n == reading.n and (r.number in (3, 5)) == (side > 0) for r in found[:i])
+        x = reading.n + side * (0.2 + 0.2 * taken)
+        if reading.number > 1:
+            bar = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": theme.MUTED, "lw": 0.9}
+            ax.annotate("", (x, a), (x, b), arrowprops=bar | {"shrinkA": 0, "shrinkB": 0})
+        ax.annotate(
+            str(reading.number), (x, (a + b) / 2), xytext=(9 * side, 0), textcoords="offset points",
+            ha="center", va="center", fontsize=7.5, fontweight="bold", color="white",
+            bbox={"boxstyle": "circle,pad=0.22", "fc": theme.INK, "ec": "none"},
+        )  # fmt: skip
+    if found and key:
+        lines = [f"{BADGES[r.number - 1]}  {r.text}" for r in found]
+        ax.annotate(
+            "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -46), fontsize=7.8,
+            textcoords="offset points", va="top", ha="left", color=theme.INK, linespacing=1.5,
+        )  # fmt: skip
+
+
+def kinds_shown(records: Sequence[Mapping]) -> list[str]:
+    """The treatments among the records, in the order of the legend."""
+    return order_kinds(kind(r) for r in records)
+
+
+def any_diverged(records: Sequence[Mapping]) -> bool:
+    """Whether a network among the records diverged."""
+    return any(r.get("status") == "diverged" for r in records)
+
+
+def panel(draw: Callable[[Axes], None], records: Sequence[Mapping], *, line: bool = True) -> Figure:
+    """One panel for the page with a legend of the records' treatments; `draw` gets the axes."""
+    with theme.styled():
+        figure, ax = theme.new_figure(*PANEL)
+        draw(ax)
+        theme.legend(
+            figure, kinds_shown(records), columns=2, line=line, diverged=any_diverged(records)
+        )
+    return figure
+
+
+def figure2_panels(
+    records: Sequence[Mapping], statistic: str = "last", found: Sequence[Reading] = ()
+) -> Figure:
+    """The paper's Figure 2: all networks above, mean lines below."""
+    with theme.styled():
+        figure, (top, bottom) = theme.new_figure(7.2, 8.4, rows=2)
+        draw_networks(top, records, statistic)
+        draw_means(bottom, records, statistic, found)
+        top.set_title("Every network")
+        bottom.set_title("Means")
+        theme.legend(figure, kinds_shown(records), columns=3, diverged=any_diverged(records))
+    return figure
+
+
+def figure2(
+    records: Sequence[Mapping],
+    path_stem: Path,
+    statistic: str = "last",
+    whole: Sequence[Mapping] = (),
+) -> list[Path]:
+    """Writes the paper's Figure 2 as <path_stem>.png, .pdf and .svg.
+
+    Args:
+      records: of one split; incomplete sweeps are drawn as far as they go.
+      path_stem: path without the ending.
+      statistic: one of `analysis.STATISTICS`.
+      whole: records of networks on all classes, where there are any.
+
+    Returns:
+      The files written.
+    """
+    found = readings(records, statistic, whole)
+    figure = figure2_panels(records, statistic, found)
+    with theme.styled():
+        return theme.save(figure, as_path(path_stem))
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of Figure 3 or of a comparison: a mean for each n.
+
+    Attributes:
+      label: words for the legend.
+      points: (n, value) in per cent or percentage points.
+      color: of line and symbol.
+      marker: matplotlib's marker.
+      line: matplotlib's line style.
+    """
+
+    label: str
+    points: tuple[tuple[int, float], ...]
+    color: str
+    marker: str
+    line: Any = "-"
+    filled: bool = True
+
+
+def draw_series(
+    ax: Axes, series: Sequence[Series], names: Sequence[str], *, zero: bool = False
+) -> None:
+    """Lines with symbols against n; `zero` adds the line of no difference."""
+    if zero:
+        ax.axhline(0, color=theme.INK, linestyle=":", linewidth=1.1)
+    for s in series:
+        x, y = zip(*s.points, strict=True)
+        ax.plot(
+            x, y, color=s.color, linestyle=s.line, marker=s.marker, markersize=6,
+            markerfacecolor=s.color if s.filled else "white", label=s.label,
+        )  # fmt: skip
+    theme.layer_axis(ax, sorted({n for s in series for n, _ in s.points} - {0}), names)
+
+
+def series_panel(
+    series: Sequence[Series], names: Sequence[str], what: str, *, zero: bool = False
+) -> Figure:
+    """A panel with series and their legend above it."""
+    with theme.styled():
+        figure, ax = theme.new_figure(*PANEL)
+        draw_series(ax, series, names, zero=zero)
+        ax.set_ylabel(what)
+        figure.legend(loc="outside upper left", ncols=1 if len(series) < 4 else 2)
+    return figure
+
+
+def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
+    """Figure 3, first panel: AnB by target, each line starting at its own base."""
+    looks = {"A": (theme.ORANGE, "h", "-"), "B": (theme.PURPLE, "p", "--")}
+    out = []
+    for target, (color, marker, line) in looks.items():
+        mine = [r for r in records if r["target"] == target]
+        lines = mean_lines(mine, statistic)
+        points = lines.get("base", [])[:1] + lines.get("AnB", [])
+        if lines.get("AnB"):
+            label = labels.get(target, f"target {target}")
+            out.append(Series(label, tuple(points), color, marker, line))
+    return out
+
+
+def random_features(records: Sequence[Mapping], statistic: str) -> list[Series]:
+    """Figure 3, second panel: random features, the line starting at the base."""
+    lines = mean_lines(records, statistic)
+    if "RnB" not in lines:
+        return []
+    points = lines.get("base", [])[:1] + lines["RnB"]
+    return [Series("first n layers random, frozen", tuple(points), "#6b7480", "s", "-.")]
+
+
+def drop_series(
+    records: Sequence[Mapping], kind_: str, statistic: str, label: str, color: str, marker: str,
+    line: Any = "-",
+) -> list[Series]:  # fmt: skip
+    """Figure 3, last panel: accuracy minus the base of the same task, paired, in points."""
+    effect = effects.Effect("", "", kind_, "base", "")
+    table = effects.cells(records, statistic)
+    points = [(0, 0.0)]
+    for n in cuts(records):
+        found = [d for _, d in effects.differences(table, effect, n)]
+        if found:
+            points.append((n, 100 * sum(found) / len(found)))
+    return [Series(label, tuple(points), color, marker, line)] if len(points) > 1 else []
+
+
+def intervals_panel(
+    rows: Mapping[str, Sequence[Mapping]],
+    looks: Mapping[str, tuple[str, str, str]],
+    names: Sequence[str],
+    what: str,
+    *,
+    scale: float = 100.0,
+    line_at: float = 0.0,
+) -> Figure:
+    """Values with their intervals against n, side by side.
+
+    Args:
+      rows: for each legend entry, rows with `n`, `value`, `low`, `high`.
+      looks: (colour, symbol, line style) of each entry.
+      names: of the layers.
+      what: label of the vertical axis.
+      scale: values are multiplied by it.
+      line_at: where the reference line stands, after scaling.
+    """
+    with theme.styled():
+        figure, ax = theme.new_figure(*PANEL)
+        ax.axhline(line_at, color=theme.INK, linestyle=":", linewidth=1.1)
+        for i, (label, mine) in enumerate(rows.items()):
+            color, marker, line = looks[label]
+            x = [r["n"] + (i - (len(rows) - 1) / 2) * 0.16 for r in mine]
+            y = [scale * r["value"] for r in mine]
+            ax.plot(x, y, color=color, marker=marker, linestyle=line, markersize=6, label=label,
+                    linewidth=1.2)  # fmt: skip
+            for at, r in zip(x, mine, strict=True):
+                if r["low"] is not None:
+                    ax.plot([at, at], [scale * r["low"], scale * r["high"]], color=color,
+                            linewidth=2.2, alpha=0.55, solid_capstyle="butt")  # fmt: skip
+        layers = sorted({r["n"] for mine in rows.values() for r in mine})
+        ax.set_xticks(layers, [f"{n}\n{names[n - 1] if n <= len(names) else ''}" for n in layers])
+        ax.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+        ax.grid(axis="x", visible=False)
+        ax.set_xlabel("n, the layer after which the network is cut")
+        ax.set_ylabel(what)
+        figure.legend(loc="outside upper left", ncols=2)
+    return figure

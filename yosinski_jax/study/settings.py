@@ -1,0 +1,208 @@
+"""What a sweep consists of: its settings, its networks, and the groups they are trained in."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.study import treatments
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.splits import AllClasses, Split, make_split
+
+#: A split of `Settings` that stands for all of the paper's at once.
+PAPER = "paper"
+#: A split of `Settings` that stands for none: networks on all classes.
+ALL = treatments.ALL
+
+
+GRID = ("seeds", "treatments", "layers", "preserve", "reduced")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a sweep is asked for; all that its records depend on. Checks itself.
+
+    Attributes:
+      dataset: name of the data.
+      split: "random", "manmade_natural", or the path of a JSON file with the classes of A and B;
+        "all" for networks on all classes; "paper" for the 163 networks of the paper.
+      network: name of the network.
+      recipe: how every network is trained, but those on reduced data.
+      depth: number of layers of the network.
+      seeds: the split seeds; one pair of tasks each.
+      treatments: among `treatments.TREATMENTS`, base among them.
+      layers: the values of n, 1 … depth − 1.
+      preserve: values of p (1, 2) for networks with preserved layers.
+      images_per_class: training images of each class of a half; None for all.
+      reduced: training images of each class of networks on all classes, each for networks of its
+        own; where `split` is "all" and this is empty, one network on all images.
+      reduced_recipe: how networks on reduced data are trained; as the others if None.
+      head: "task" for as many outputs as a task has classes, "dataset" for as many as the dataset
+        has, as the published networks.
+      seed: changes every random number of the sweep but the splits'.
+      halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a
+        changed file is noticed.
+    """
+
+    dataset: str
+    split: str
+    network: str
+    recipe: Recipe
+    depth: int
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    treatments: tuple[str, ...] = treatments.TREATMENTS
+    layers: tuple[int, ...] = ()
+    preserve: tuple[int, ...] = ()
+    images_per_class: int | None = None
+    reduced: tuple[int, ...] = ()
+    reduced_recipe: Recipe | None = None
+    head: str = "task"
+    seed: int = 0
+    halves: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self):
+        if not self.seeds:
+            raise UserError("--seeds=0: must be at least 1")
+        if not self.layers:
+            object.__setattr__(self, "layers", tuple(range(1, self.depth)))
+        wrong = [n for n in self.layers if not 1 <= n < self.depth]
+        if wrong:
+            raise UserError(
+                f"--layers={','.join(map(str, self.layers))}: {', '.join(map(str, wrong))} is out of range; "
+                f"{self.network} has {self.depth} layers, so n is 1 to {self.depth - 1}"
+            )
+        if any(p not in (1, 2) for p in self.preserve):
+            raise UserError(f"--preserve={','.join(map(str, self.preserve))}: must be 1, 2 or 1,2")
+        for count in (self.images_per_class, *self.reduced):
+            if count is not None and count < 1:
+                raise UserError(f"--images_per_class={count}: must be at least 1")
+        if self.reduced and self.split not in (ALL, PAPER):
+            raise UserError(
+                f"--images_per_class={','.join(map(str, self.reduced))}: several numbers go with --split=all "
+                f"and --split=paper; give one number with --split={self.split}"
+            )
+        copying = [t for t in self.treatments if t not in ("base", "RnB")]
+        if self.split == ALL and copying:
+            raise UserError(
+                f"--treatments={','.join(copying)}: copies from another task, but --split=all has only one; "
+                "choose from base,RnB"
+            )
+        if self.preserve and self.split in (ALL, PAPER):
+            raise UserError(
+                f"--preserve={','.join(map(str, self.preserve))}: does not go with --split={self.split}; "
+                "choose --split=random or --split=manmade_natural"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that every record shares; the grid (what `GRID` names) is not among them."""
+        fields = dataclasses.asdict(self)
+        for name in GRID:
+            del fields[name]
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that stand for `identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One network of a sweep: a run on one pair of tasks."""
+
+    run: treatments.Run
+    split: Split | AllClasses
+
+    @property
+    def id(self) -> str:
+        """Where its record stands: "random-0/A3B+"."""
+        return f"{self.split.name}-{self.split.seed}/{self.run.name}"
+
+    @property
+    def waits_for(self) -> str | None:
+        """The id of the base it copies from, or None."""
+        base = self.run.waits_for
+        return None if base is None else f"{self.split.name}-{self.split.seed}/{base}"
+
+    def as_json(self) -> dict[str, Any]:
+        """What plan.json says of it."""
+        return {
+            "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
+            "source": self.run.source, "target": self.run.target,
+            "split": self.split.name, "split_seed": self.split.seed,
+            "images_per_class": self.run.images,
+        }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Networks trained together by one program; `replicas` is the size of the population, at least their number."""
+
+    members: tuple[Planned, ...]
+    replicas: int
+
+    @property
+    def frozen(self) -> int:
+        """Number k of frozen layers."""
+        return self.members[0].run.frozen
+
+    @property
+    def title(self) -> str:
+        """Its networks in few words: "random-0/baseA +1"."""
+        others = len(self.members) - 1
+        return self.members[0].id + (f" +{others}" if others else "")
+
+    @property
+    def id(self) -> str:
+        """A short name for files, the same whenever the same group is planned."""
+        text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
+        return f"k{self.frozen}-x{self.replicas}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") -> list[Planned]:
+    """Every network that the settings ask for, pair of tasks by pair of tasks, bases first.
+
+    Args:
+      settings: what is asked for.
+      label_names: of all classes of the dataset.
+      dataset: its name, for errors.
+
+    Raises:
+      UserError: a split does not go with the classes.
+    """
+
+    def split(kind: str, seed: int) -> Split:
+        return make_split(kind, label_names, seed, dataset)
+
+    def on_all(images: Sequence[int | None]) -> list[Planned]:
+        whole = AllClasses(tuple(sorted(label_names)))
+        runs = treatments.all_classes(settings.treatments, settings.layers, images)
+        return [Planned(run, whole) for run in runs]
+
+    if settings.split == ALL:
+        return on_all(settings.reduced or (None,))
+    if settings.split == PAPER:
+        pairs = [split("random", seed) for seed in settings.seeds]
+        try:
+            pairs.append(split("manmade_natural", 0))
+        except UserError as e:
+            raise UserError(str(e).replace("--split=manmade_natural", "--split=paper", 1)) from e
+        halves = [
+            Planned(run, pair)
+            for pair in pairs
+            for run in treatments.paper_half(pair.name, pair.seed, settings.layers)
+            if run.treatment in settings.treatments
+        ]
+        reduced = [p for p in on_all(settings.reduced) if not p.run.n]
+        return halves + on_all((None,)) + reduced
+    grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+    without = set(settings.preserve) - {run.preserve for run in grid}
+    if without:
+        raise UserError(
+            f"--preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
+            f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
+        )
+    pairs = [split(settings.split, seed) for seed in settings.seeds]
+    return [Planned(run, pair) for pair in pairs for run in grid]

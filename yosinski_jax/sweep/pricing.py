@@ -1,0 +1,103 @@
+"""What a planned sweep costs: operations and bytes of every network, compute, memory and disk in all.
+
+Counted from shapes (`costs`), so that a plan of months is priced in a second and nothing is compiled.
+"""
+
+import dataclasses
+import math
+
+from yosinski_jax.networks.convnets import Network
+from yosinski_jax.networks.costs import FLOAT32_BYTES, StepCost, layer_costs, step_cost
+from yosinski_jax.study.settings import Planned
+from yosinski_jax.sweep.runner import Sweep
+from yosinski_jax.training import saves
+
+_BYTES_OF_A_RECORD = 8_192  # without its curve
+_BYTES_OF_AN_EVALUATION = 100  # of the curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What one network costs.
+
+    Attributes:
+      planned: the network.
+      steps: training steps.
+      evaluations: passes over the test images.
+      step: one training step.
+      flops: floating-point operations in all: training, evaluations, and the frozen layers' output
+        where it is computed once.
+    """
+
+    planned: Planned
+    steps: int
+    evaluations: int
+    step: StepCost
+    flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """What a sweep costs.
+
+    Attributes:
+      flops: floating-point operations of all networks.
+      device_bytes: memory that the largest group takes on a device.
+      devices: number of devices that it uses.
+      disk_bytes: what the workdir holds at most: bases, records, saves of the largest group.
+    """
+
+    flops: float
+    device_bytes: int
+    devices: int
+    disk_bytes: int
+
+
+def price(sweep: Sweep, planned: Planned) -> Price:
+    """Prices one network.
+
+    Raises:
+      ValueError: it is not one of `networks`, so that its layers' shapes are unknown.
+    """
+    trainer, task, k = sweep.trainer(planned), sweep.task(planned), planned.run.frozen
+    network = sweep.model(planned).module
+    if not isinstance(network, Network):
+        raise ValueError(f"{type(network).__name__} is not a network of yosinski_jax.networks")
+    recipe, shape = sweep.recipe(planned), trainer.input_shape
+    cached = trainer.caches(task, k)
+    step = step_cost(
+        network, shape, batch_size=recipe.batch_size, frozen=k, prefix_cached=cached,
+        momentum=recipe.momentum > 0,
+    )  # fmt: skip
+    steps, evaluations = trainer.schedule(len(task.train_index))
+    forward = [layer.forward_flops for layer in layer_costs(network, shape)]
+    tested = sum(forward[k:] if cached else forward) * evaluations * len(task.test_index)
+    images = len(task.train_index) + len(task.test_index)
+    once = sum(forward[:k]) * images if cached else 0
+    return Price(planned, steps, evaluations, step, float(steps * step.flops + tested + once))
+
+
+def total(sweep: Sweep, prices: list[Price]) -> Total:
+    """Adds up the prices of a sweep's networks."""
+    by_id = {p.planned.id: p for p in prices}
+    memory, saved = (0, 0), 0
+    for group in sweep.groups:
+        first = group.members[0]
+        step = by_id[first.id].step
+        trainer, task = sweep.trainer(first), sweep.task(first)
+        memory = max(memory, trainer.memory(task, group.frozen, group.replicas, step))
+        state = FLOAT32_BYTES * (2 * step.parameters_trained + step.parameters_frozen)
+        saved = max(saved, state * group.replicas)
+    bases = [p for p in prices if p.planned.run.treatment == "base"]
+    disk = sum(
+        FLOAT32_BYTES * (p.step.parameters_trained + p.step.parameters_frozen) for p in bases
+    )
+    records = _BYTES_OF_A_RECORD * len(prices)
+    curves = _BYTES_OF_AN_EVALUATION * sum(p.evaluations for p in prices)
+    # One more save than is kept, while the newest is being written.
+    return Total(
+        flops=math.fsum(p.flops for p in prices),
+        device_bytes=memory[0],
+        devices=memory[1],
+        disk_bytes=disk + records + curves + (saves.KEPT + 1) * saved,
+    )

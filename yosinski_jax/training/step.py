@@ -1,0 +1,218 @@
+"""What XLA compiles: pure functions of one replica, for initial values, mean images, features and training.
+
+Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own
+(key, indices, labels), and what is given up to it (the training state). `train.Trainer` adds the
+replica axis, shards and compiles.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from yosinski_jax.networks.network import Model
+from yosinski_jax.splicing import freeze
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training.optimizer import optimizer
+
+_EVALUATION_BATCH = 500  # images; the last one is padded and masked
+
+
+class State(NamedTuple):
+    """What one training step turns into the next; with a leading replica axis in a population."""
+
+    params: Any
+    optimizer: Any
+    step: jax.Array  # int32
+    diverged_at: jax.Array  # int32, -1 while every loss was finite
+
+
+class Metrics(NamedTuple):
+    """What comes back from one dispatch: mean loss, images classified right."""
+
+    loss: jax.Array
+    right: jax.Array
+
+
+def preprocess(
+    recipe: Recipe, images: jax.Array, mean: jax.Array | None, key: jax.Array | None
+) -> jax.Array:
+    """Images as the network takes them, on the device.
+
+    Args:
+      recipe: says how.
+      images: uint8 [B, H, W, C], or float of the same shape, which is only cropped and mirrored.
+      mean: float32 [H, W, C] mean image of the task, subtracted if given; otherwise integers are
+        scaled to −1 … 1.
+      key: for random crops and mirrors; None in evaluation (central crop, no mirror).
+
+    Returns:
+      float32 [B, h, w, C] with h = w = `recipe.crop` if that is not 0.
+    """
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        x = images.astype(jnp.float32)
+        x = x / 127.5 - 1.0 if mean is None else x - mean
+    else:
+        x = images.astype(jnp.float32)
+    if recipe.crop:
+        batch, height, width, channels = x.shape
+        room = jnp.array([height - recipe.crop, width - recipe.crop])
+        if key is None:
+            corners = jnp.broadcast_to(room // 2, (batch, 2))
+        else:
+            corners = jax.random.randint(jax.random.fold_in(key, 0), (batch, 2), 0, room + 1)
+        size = (recipe.crop, recipe.crop, channels)
+        x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), size))(
+            x, corners
+        )
+    if recipe.mirror and key is not None:
+        flip = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(x.shape[0], 1, 1, 1))
+        x = jnp.where(flip, x[:, :, ::-1], x)
+    return x[..., ::-1] if recipe.bgr else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """All that decides what is compiled for a population.
+
+    Attributes:
+      model: the network.
+      recipe: how it is trained.
+      input_shape: of one image as the network gets it.
+      frozen: number k of frozen layers.
+      cached: whether replicas bring the frozen layers' output instead of images.
+      train_images, test_images: size of the task.
+    """
+
+    model: Model
+    recipe: Recipe
+    input_shape: tuple[int, int, int]
+    frozen: int
+    cached: bool
+    train_images: int
+    test_images: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the task."""
+        return self.recipe.steps_per_epoch(self.train_images)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images evaluated at a time."""
+        return min(_EVALUATION_BATCH, self.test_images)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The recipe's, with the first `frozen` layers frozen."""
+        return freeze(optimizer(self.recipe), self.model.layer_names[: self.frozen])
+
+    def init(self, shared, own, state) -> Any:
+        """Fresh parameters from own = key data, uint32 [2]."""
+        del shared, state
+        key = jax.random.fold_in(jax.random.wrap_key_data(own, impl="threefry2x32"), 0)
+        return self.model.init(key, jnp.zeros((1, *self.input_shape)))
+
+    def mean(self, shared, own, state) -> jax.Array:
+        """Mean of the task's training images, float32 [H, W, C]."""
+        del state
+        size = min(_EVALUATION_BATCH, self.train_images)
+        index = jnp.pad(own["train"], (0, -self.train_images % size)).reshape(-1, size)
+        counts = (jnp.arange(index.size) < self.train_images).reshape(-1, size)
+
+        def add(total, batch):
+            images, count = shared["train"][batch[0]].astype(jnp.float32), batch[1]
+            return total + jnp.tensordot(count.astype(jnp.float32), images, 1), None
+
+        total = jax.lax.scan(add, jnp.zeros(shared["train"].shape[1:]), (index, counts))[0]
+        return total / self.train_images
+
+    def features(self, shared, own, state) -> dict[str, jax.Array]:
+        """The frozen layers' output over the whole task, [images, ...] for "train" and "test"."""
+        del state
+        own, params = own
+        size = self.evaluation_batch
+
+        def over(images, index):
+            def batch(index):
+                x = preprocess(self.recipe, images[index], own.get("mean"), None)
+                return self.model.apply(params, x, stop=self.frozen)
+
+            out = jax.lax.map(batch, jnp.pad(index, (0, -len(index) % size)).reshape(-1, size))
+            return out.reshape(-1, *out.shape[2:])[: len(index)]
+
+        return {w: over(shared[w], own[w]) for w in ("train", "test")}
+
+    def _logits(self, params, x, key):
+        """From images or, if they are cached, from the frozen layers' features; `key` is None in evaluation."""
+        model, k = self.model, self.frozen
+        if self.cached:
+            return model.apply(params, x, start=k, key=key)
+        if k and key is not None and model.cuts and not self.recipe.dropout_in_frozen:
+            return model.apply(params, model.apply(params, x, stop=k), start=k, key=key)
+        return model.apply(params, x, key=key)
+
+    def loss(self, params, x, labels, key) -> jax.Array:
+        """Mean cross-entropy of a batch in training, float32."""
+        logits = self._logits(params, x, key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def step(self, state: State, x, labels, key) -> tuple[State, jax.Array]:
+        """One training step on a batch; returns the next state and the loss."""
+        loss, gradients = jax.value_and_grad(self.loss)(state.params, x, labels, key)
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
+        bad = (state.diverged_at < 0) & ~jnp.isfinite(loss)
+        return State(
+            optax.apply_updates(state.params, updates),
+            optimizer,
+            state.step + 1,
+            jnp.where(bad, state.step, state.diverged_at),
+        ), loss
+
+    def check(self, state: State) -> State:
+        """Notes a divergence that the losses did not show."""
+        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.params)]))
+        bad = (state.diverged_at < 0) & ~finite
+        return state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
+
+    def right(self, params, x, labels) -> jax.Array:
+        """Which images of a batch are classified right, bool [B]."""
+        return self._logits(params, x, None).argmax(-1) == labels
+
+    def train(self, epochs: int, shared, own, state) -> tuple[State, Metrics]:
+        """`epochs` passes over the task and one evaluation; own = (inputs and labels, number of epochs done before)."""
+        own, done = own
+        run_key = jax.random.wrap_key_data(own["key"], impl="threefry2x32")
+
+        def look_up(which, index, key):
+            if self.cached:
+                return own[which][index]
+            return preprocess(self.recipe, shared[which][own[which][index]], own.get("mean"), key)
+
+        def step(state, batch):
+            index, key = batch
+            x = look_up("train", index, jax.random.fold_in(key, 0))
+            return self.step(state, x, own["train_labels"][index], jax.random.fold_in(key, 1))
+
+        def epoch(state, number):
+            key = jax.random.fold_in(run_key, number + 1)  # 0 is the initial values'
+            steps = self.steps_per_epoch
+            order = jax.random.permutation(jax.random.fold_in(key, 0), self.train_images)
+            batches = order[: steps * self.recipe.batch_size].reshape(steps, -1)
+            return jax.lax.scan(
+                step, state, (batches, jax.random.split(jax.random.fold_in(key, 1), steps))
+            )
+
+        state, losses = jax.lax.scan(epoch, state, done + jnp.arange(epochs))
+        state = self.check(state)
+
+        def right(start):
+            index = start + jnp.arange(self.evaluation_batch)
+            x = look_up("test", index, None)
+            return self.right(state.params, x, own["test_labels"][index]).sum()
+
+        starts = jnp.arange(0, own["test_labels"].shape[0], self.evaluation_batch)
+        return state, Metrics(losses.mean(), jax.lax.map(right, starts).sum())
