@@ -353,7 +353,7 @@ def test_without_gcsfs(bucket, monkeypatch, capfd):
 
 def test_local_paths_import_nothing():
     code = (
-        "from yosinski_jax import records; import sys; records.read_all('/nonesuch');"
+        "from yosinski_jax.study import records; import sys; records.read_all('/nonesuch');"
         "print([m for m in ('etils', 'fsspec', 'jax', 'numpy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -201,7 +201,7 @@ def test_workers_outlive_signals_but_not_their_parent(tmp_path):
 PARENT = """
 import multiprocessing, sys, time
 import numpy as np
-from yosinski_jax import data, stream
+from yosinski_jax.data import dataset as data, stream
 
 if __name__ == "__main__":
     pixels, labels = np.zeros((64, 4, 4, 3), np.uint8), np.arange(64, dtype=np.int32) % 2

@@ -1,18 +1,24 @@
-"""What a result was computed with: versions, devices, revision of the code."""
+"""The machine: what a result was computed with, cores and memory, worker processes that end with their parent.
+
+Without jax until devices are asked about: worker processes import this room first.
+"""
 
 import functools
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
+import threading
 from importlib import metadata
 from pathlib import Path
-
-import jax
 
 
 @functools.cache
 def describe() -> dict[str, str | int | None]:
     """Versions of the libraries that results depend on, the devices, and the git revision of this code if it has one."""
+    import jax
+
     versions = {}
     for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
         try:
@@ -39,10 +45,35 @@ def cores() -> int:
 
 def memory() -> int:
     """Bytes of memory of a device; the machine's, which all its devices share, if that is a CPU."""
+    import jax
+
     device = jax.local_devices()[0]
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return stats.get("bytes_limit") or machine
+
+
+def start_worker(seconds_after_sigterm: float = 0.0) -> None:
+    """What a worker process calls first.
+
+    Ctrl-C, and a cluster's SIGTERM, reach the workers together with their parent, which decides what
+    becomes of them: it may need them up to where it saves.
+
+    Args:
+        seconds_after_sigterm: how long the worker outlives SIGTERM, if its parent does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if seconds_after_sigterm:
+        end = (seconds_after_sigterm, os._exit, (1,))
+        signal.signal(signal.SIGTERM, lambda *_: threading.Timer(*end).start())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _revision() -> str | None:

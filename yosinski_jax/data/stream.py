@@ -17,11 +17,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-import grain
 import numpy as np
 from absl import flags
 
-from yosinski_jax.base import workers
+from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import images
 from yosinski_jax.data.dataset import Source, Task
@@ -157,6 +156,8 @@ def train(
         )
     load = _Load(source, task.train_index, task.train_labels, _shape(source, task.train_index, size),
                  replace=skip_corrupt)  # fmt: skip
+    import grain  # imports jax, which preparing and planning do without
+
     positions = grain.MapDataset.range(len(task.train_index)).shuffle(seed=seed).repeat(_EPOCHS)
     batches = _local(positions, batch_size, hosts)[start:].map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
@@ -178,6 +179,8 @@ def evaluate(
     where the mask is False. Arguments and errors are those of `train`; with `skip_corrupt` the mask
     is False for an unreadable image.
     """
+    import grain
+
     count = len(task.test_index)
     load = _Load(source, task.test_index, task.test_labels, _shape(source, task.test_index, size))
     padded = -(-count // batch_size) * batch_size
@@ -221,6 +224,8 @@ def _local(positions: Any, batch_size: int, hosts: Hosts) -> Any:
 
 def _ahead(batches: Any, workers: int) -> Any:
     """Reads ahead, in worker processes or threads; the order stays as it is."""
+    import grain
+
     # Grain would hold 500 elements by default, here whole batches.
     threads = _THREADS if workers == 0 else 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
@@ -239,7 +244,7 @@ def _ahead(batches: Any, workers: int) -> Any:
 def _start_worker(index: int, count: int) -> None:
     """Sees to it that a worker process ends with its parent, neither before nor after."""
     del index, count
-    workers.start(_SECONDS_TO_SAVE)
+    machine.start_worker(_SECONDS_TO_SAVE)
 
 
 def _shape(source: Source, index: np.ndarray, size: int | None) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from places import ROOT
 from test_cifar import archive, pickled_cifar10
-from test_prepare_imagenet import source
+from test_imagenet import source
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.prepare import entry, imagenet

@@ -179,10 +179,10 @@ def test_a_kill_costs_no_finished_file(tmp_path):
     slow = encode(np.zeros((3500, 3500, 3), np.uint8), compress_level=1)
     write_train_tar(tars, {f"{CLASSES[3]}_{i}.JPEG": slow for i in range(3)})
     script = (
-        "from yosinski_jax import prepare, prepare_imagenet\n"
+        "from yosinski_jax.data.prepare import entry, imagenet\n"
         "if __name__ == '__main__':\n"
-        f"    prepare.prepare('imagenet2012', {str(tmp_path)!r}, {str(tars)!r},\n"
-        "        settings=prepare_imagenet.Settings(size=16, images_per_file=5), processes=1)\n"
+        f"    entry.prepare('imagenet2012', {str(tmp_path)!r}, {str(tars)!r},\n"
+        "        settings=imagenet.Settings(size=16, images_per_file=5), processes=1)\n"
     )
     path = tmp_path / "killed.py"
     path.write_text(script)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from yosinski_jax.base import workers
+from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.progress import Progress
 from yosinski_jax.data import images
@@ -163,7 +163,9 @@ def _workers(processes: int | None) -> Iterator[ProcessPoolExecutor]:
     # Fork would copy the locks of threads that other libraries have started.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=workers.start) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=machine.start_worker
+    ) as pool:
         try:
             yield pool
         except BaseException:
