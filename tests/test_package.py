@@ -26,6 +26,7 @@ BELOW = {
     "report": {"base", "study", "analysis"},
     "splicing": set(),
 }  # fmt: skip
+BELOW["commands"] = set(BELOW)  # the command line stands over everything
 NO_JAX = ["base", "study", "data", "analysis", "report"]
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import tfds, tfds_find
 
@@ -246,6 +247,7 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
     """
     if name == DIGITS:
         return _digits(seed)
+    extras.load("tensorflow_datasets", f"--dataset={name}")
     return _from_tfds(name, tfds_find.find(name, data_dir))
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from absl import flags
 
-from yosinski_jax.base import machine
+from yosinski_jax.base import extras, machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import images
 from yosinski_jax.data.dataset import Source, Task
@@ -156,9 +156,7 @@ def train(
         )
     load = _Load(source, task.train_index, task.train_labels, _shape(source, task.train_index, size),
                  replace=skip_corrupt)  # fmt: skip
-    import grain  # imports jax, which preparing and planning do without
-
-    positions = grain.MapDataset.range(len(task.train_index)).shuffle(seed=seed).repeat(_EPOCHS)
+    positions = _grain().MapDataset.range(len(task.train_index)).shuffle(seed=seed).repeat(_EPOCHS)
     batches = _local(positions, batch_size, hosts)[start:].map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
 
@@ -179,12 +177,10 @@ def evaluate(
     where the mask is False. Arguments and errors are those of `train`; with `skip_corrupt` the mask
     is False for an unreadable image.
     """
-    import grain
-
     count = len(task.test_index)
     load = _Load(source, task.test_index, task.test_labels, _shape(source, task.test_index, size))
     padded = -(-count // batch_size) * batch_size
-    batches = _local(grain.MapDataset.range(padded), batch_size, hosts).map(load)
+    batches = _local(_grain().MapDataset.range(padded), batch_size, hosts).map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
 
 
@@ -209,6 +205,11 @@ def prefetch(
     yield from queue
 
 
+def _grain() -> Any:
+    # On first use: it imports jax, which preparing and planning do without.
+    return extras.load("grain", "streaming")
+
+
 def _local(positions: Any, batch_size: int, hosts: Hosts) -> Any:
     """Returns this host's parts of the global batches, as arrays of positions.
 
@@ -224,10 +225,8 @@ def _local(positions: Any, batch_size: int, hosts: Hosts) -> Any:
 
 def _ahead(batches: Any, workers: int) -> Any:
     """Reads ahead, in worker processes or threads; the order stays as it is."""
-    import grain
-
     # Grain would hold 500 elements by default, here whole batches.
-    threads = _THREADS if workers == 0 else 1
+    grain, threads = _grain(), _THREADS if workers == 0 else 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
     dataset = batches.to_iter_dataset(options)
     if workers == 0:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import local_path
 from yosinski_jax.data import tfds
@@ -42,6 +43,7 @@ def prepare(
         raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
     if processes is not None and processes < 1:
         raise UserError(f"--processes={processes}: expected 1 or more")
+    extras.load("tensorflow_datasets", f"--dataset={dataset}")
     final = directory(dataset, data_dir)
     if (final / "dataset_info.json").exists():
         if settings is not None and dataset not in cifar.DATASETS:

@@ -1,0 +1,129 @@
+"""What pyproject.toml promises: dependencies, extras, the console script, versions said once."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+from places import ROOT
+
+from yosinski_jax import commands
+from yosinski_jax.base import extras
+from yosinski_jax.base.errors import UserError
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Distribution → the module that it installs, where the names differ.
+MODULES = {
+    "absl-py": "absl",
+    "opencv-python-headless": "cv2",
+    "orbax-checkpoint": "orbax",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "tensorflow-datasets": "tensorflow_datasets",
+}
+# Brought along by a dependency that cannot do without them.
+ALONG = {"array_record", "etils", "fsspec", "google", "jaxlib", "setuptools"}
+
+
+def modules(requirements):
+    names = [re.match(r"[\w-]+", r).group() for r in requirements]
+    return {MODULES.get(name, name) for name in names}
+
+
+def imported():
+    """Third-party modules that the package imports by a statement, and the files that do."""
+    for path in (ROOT / "yosinski_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                top = name.split(".")[0]
+                if top not in sys.stdlib_module_names | {"yosinski_jax", "experiments"}:
+                    yield top, path.relative_to(ROOT)
+
+
+def test_every_import_is_a_dependency_or_in_an_extra():
+    core = modules(PROJECT["dependencies"])
+    optional = set().union(*map(modules, PROJECT["optional-dependencies"].values()))
+    unknown = {(name, str(p)) for name, p in imported() if name not in core | optional | ALONG}
+    assert not unknown
+    assert core <= {name for name, _ in imported()} | {"filelock", "jinja2"}  # nothing unused
+
+
+def test_every_extra_brings_what_it_is_named_for():
+    for module, extra in extras.EXTRAS.items():
+        if module not in ALONG:
+            assert module in modules(PROJECT["optional-dependencies"][extra]), module
+
+
+def test_the_core_imports_nothing_of_an_extra():
+    optional = set(extras.EXTRAS) | {"cv2"}
+    rooms = [
+        ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        for p in (ROOT / "yosinski_jax").rglob("*.py")
+    ]
+    code = f"import sys, {', '.join(rooms)}\nprint(sorted(set(sys.modules) & {optional!r}))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "data.load('cifar10')",
+        "prepare.prepare('cifar10', '/nonesuch')",
+        "extras.load('ray', '--executor=ray')",
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_the_extra(call, monkeypatch):
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.data.prepare import entry as prepare
+
+    for name in ("tensorflow_datasets", "ray"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r'pip install "yosinski-jax\[(data|ray)\]"') as caught:
+        eval(call, {"data": data, "prepare": prepare, "extras": extras})
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("--")
+
+
+def script(*args):
+    code = "from yosinski_jax.commands import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def test_the_console_script_runs_the_commands(tmp_path):
+    out = script("sweep", "--plan", "--seeds=1", f"--workdir={tmp_path}")
+    assert out.returncode == 0 and "32 networks" in out.stdout, out.stderr
+    assert "--[no]plan" in script("sweep", "--helpshort").stdout
+    assert all(f"\n  {name} " in script("--help").stdout for name in commands.commands())
+
+
+@pytest.mark.parametrize("args", [["swep"], ["sweep", "--lyers=1"]])
+def test_the_console_script_refuses_in_one_line(args):
+    out = script(*args)
+    assert out.returncode == 2 and out.stderr.count("\n") == 1
+    assert out.stderr.startswith("error: ") and "Traceback" not in out.stderr
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"version: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert (
+        f'repository-code: "{PROJECT["urls"]["Repository"]}"' in (ROOT / "CITATION.cff").read_text()
+    )
+
+
+def test_the_distribution_holds_the_licence_and_the_package_alone():
+    files = metadata.files("yosinski-jax") or []
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert (ROOT / "yosinski_jax" / "py.typed").exists()
+    assert not [f for f in files if f.parts[0] in ("experiments", "tests")]
