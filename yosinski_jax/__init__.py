@@ -2,8 +2,8 @@
 
 For programs of your own:
 
-* `splice`, `freeze`, `labels`: copy and freeze layers of any pytree (`splicing.py` depends on
-  nothing else here).
+* `splice`, `freeze`, `labels`, `keep_frozen`: copy and freeze layers of any pytree, keep running
+  statistics (`splicing.py` depends on nothing else here).
 * `load_layers`: only the first layers of an orbax checkpoint, checked before they are read.
 * `transfer_sweep`: the whole study on your linen module and arrays.
 * `Model`, `make_network`: networks that can be applied from layer to layer.
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from yosinski_jax.networks.network import Model as Model
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze
+    from yosinski_jax.splicing import keep_frozen as keep_frozen
     from yosinski_jax.splicing import labels as labels
     from yosinski_jax.splicing import splice as splice
+    from yosinski_jax.splicing import state_paths as state_paths
     from yosinski_jax.study.recipes import Recipe as Recipe
     from yosinski_jax.study.splits import make_split as make_split
     from yosinski_jax.training.checkpoints import load_layers as load_layers
@@ -35,8 +37,10 @@ _WHERE = {
     "Recipe": ("study.recipes", "Recipe"),
     "TreeMismatch": ("splicing", "TreeMismatch"),
     "freeze": ("splicing", "freeze"),
+    "keep_frozen": ("splicing", "keep_frozen"),
     "labels": ("splicing", "labels"),
     "splice": ("splicing", "splice"),
+    "state_paths": ("splicing", "state_paths"),
     "make_split": ("study.splits", "make_split"),
 }
 __all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -3,16 +3,22 @@
 This module depends on no other of the project and knows no network: copy it, or import it, into any
 JAX program.
 
-A tree is any pytree of arrays: nested dicts from linen, a `FrozenDict`, a dict of collections
-(``params`` beside ``batch_stats``), an Equinox module, an NNX state. Layers are given in one of
-three ways:
+A tree is any pytree of arrays: nested dicts from linen or Haiku, a `FrozenDict`, a dict of
+collections (``params`` beside ``batch_stats``), an Equinox module, an NNX state or module. Layers
+are given in one of four ways:
 
 * names or paths: ``["conv1", "conv2"]`` for top-level subtrees, ``["encoder/block_0", ("encoder",
-  "block_1")]`` for nested ones. A path matches whole components, so "conv1" is not "conv10". Where
-  the tree has a top-level key "params" its first component is a collection and may be left out:
-  "conv1" then stands for ``params/conv1`` and ``batch_stats/conv1``.
+  "block_1")]`` for nested ones. A path matches whole components, so "conv1" is not "conv10"; a key
+  that holds slashes itself, as Haiku's do, is tried first. Where the tree has a top-level key
+  "params" its first component is a collection and may be left out: "conv1" then stands for
+  ``params/conv1`` and ``batch_stats/conv1``.
+* the first blocks of a stack, as `flax.linen.scan` and `flax.nnx.vmap` make it: ``["blocks[:2]"]``
+  is the first two along the leading axis of every array in "blocks".
+* groups: ``{"stem": ["conv_init", "bn_init"], "block1": ["stage1/block0"]}``; all of them.
 * a predicate on the full path of a leaf: ``lambda path: path[0].startswith("block")``; `path` is a
-  tuple of strings.
+  tuple of strings. (An NNX variable counts as the leaf: its path ends in "kernel", not in "value".)
+
+A list with a layer that is not there, or a predicate that matches nothing, is an error.
 
     >>> import jax.numpy as jnp, optax
     >>> base = {"conv1": {"kernel": jnp.ones((3, 2))}, "fc2": {"kernel": jnp.ones((2, 10))}}
@@ -27,19 +33,24 @@ three ways:
     0.0
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 Path = tuple[str, ...]
-#: Layers: names, paths ("a/b" or ("a", "b")), or a predicate on the full path of a leaf.
-Layers = Sequence[str | Sequence[str]] | Callable[[Path], bool]
+Paths = Sequence[str | Sequence[str]]
+#: Layers: names, paths ("a/b" or ("a", "b")), groups of them, or a predicate on the path of a leaf.
+Layers = Paths | Mapping[str, Paths] | Callable[[Path], bool]
 Tree = TypeVar("Tree")
 
 FROZEN, TRAINED = "frozen", "trained"
+_STACK = re.compile(r"(.+)\[:(\d+)\]")
 
 
 class TreeMismatch(ValueError):
@@ -56,107 +67,185 @@ class TreeMismatch(ValueError):
 
 def path_names(path: Sequence[Any]) -> Path:
     """A key path of `jax.tree_util` as plain strings, whatever kinds of node it runs through."""
-
-    def name(key):
-        for attribute in (
-            "key",
-            "name",
-            "idx",
-        ):  # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
-            if hasattr(key, attribute):
-                return str(getattr(key, attribute))
-        return str(key)
-
-    return tuple(name(key) for key in path)
+    # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
+    kinds = ("key", "name", "idx")
+    return tuple(
+        next((str(getattr(key, kind)) for kind in kinds if hasattr(key, kind)), str(key))
+        for key in path
+    )
 
 
-def _leaves(tree) -> dict[Path, Any]:
-    return {path_names(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+def _is_variable(node: Any) -> bool:
+    """Whether a node is an NNX variable; told by name, because NNX may not be there."""
+    return any(
+        kind.__module__.startswith("flax.nnx") and kind.__name__ in ("Variable", "VariableState")
+        for kind in type(node).__mro__
+    )
 
 
-def _as_paths(layers: Sequence[str | Sequence[str]]) -> list[Path]:
+def _variables(tree: Any) -> dict[Path, Any]:
+    """The NNX variables of a tree by path; the same variable under each of its names."""
+    if "flax.nnx" not in sys.modules:
+        return {}
+    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]
+    return {path_names(path): node for path, node in found if _is_variable(node)}
+
+
+def _named(tree: Any) -> list[tuple[Path, Any]]:
+    """The leaves of a tree in order, with their paths."""
+    variables = _variables(tree)
+    names = ((path_names(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0])
+    return [(p[:-1] if p[:-1] in variables else p, leaf) for p, leaf in names]
+
+
+def _as_list(layers: Paths | Mapping[str, Paths]) -> list[str | Path]:
     if isinstance(layers, str):
         raise TypeError(f"layers is the string {layers!r}: pass a list, such as [{layers!r}]")
-    return [
-        tuple(layer.strip("/").split("/"))
-        if isinstance(layer, str)
-        else tuple(str(part) for part in layer)
-        for layer in layers
-    ]
+    if isinstance(layers, Mapping):
+        return [path for name in layers for path in _as_list(layers[name])]
+    return [x.strip("/") if isinstance(x, str) else tuple(map(str, x)) for x in layers]
 
 
-def _matcher(layers: Layers, has_collections: bool) -> Callable[[Path], bool]:
-    if callable(layers):
-        return layers
-    wanted = _as_paths(layers)
+def _text(layer: str | Path) -> str:
+    return layer if isinstance(layer, str) else "/".join(layer)
 
-    def matches(path: Path) -> bool:
-        candidates = (path, path[1:]) if has_collections else (path,)
-        return any(
-            candidate[: len(prefix)] == prefix for prefix in wanted for candidate in candidates
-        )
 
-    return matches
+def _views(path: Path, collections: bool) -> tuple[Path, ...]:
+    """The ways in which a layer may name a path: with and without its collection."""
+    return (path, path[1:]) if collections else (path,)
 
 
 def _has_collections(paths) -> bool:
-    return any(path[:1] == ("params",) for path in paths)
+    return any(path[:1] in (("params",), ("batch_stats",)) for path in paths)
 
 
-def _absent(layers: Layers, paths: Sequence[Path], where: str) -> list[str]:
-    """One line for each named layer that no leaf of the tree lies in."""
+def _inside(layer: str | Path, leaves: Mapping[Path, Any]) -> dict[Path, int | None]:
+    """The leaves that lie in a layer, each with its number of leading blocks; None for all of it."""
+    collections = _has_collections(leaves)
+
+    def starting(parts: Path, split: bool = False) -> list[Path]:
+        size = len(parts)
+        as_parts = lambda view: tuple("/".join(view).split("/")) if split else view
+        return [
+            p for p in leaves if any(as_parts(v)[:size] == parts for v in _views(p, collections))
+        ]
+
+    parts = tuple(layer.split("/")) if isinstance(layer, str) else layer
+    exact = starting((layer,)) if isinstance(layer, str) else []
+    whole = exact or starting(parts) or starting(parts, split=True)
+    if whole:
+        return dict.fromkeys(whole)
+    blocks = [int(m[2]) for part in parts if (m := _STACK.fullmatch(part))]
+    bare = tuple(m[1] if (m := _STACK.fullmatch(part)) else part for part in parts)
+    return dict.fromkeys(starting(bare), blocks[0]) if len(blocks) == 1 else {}
+
+
+def _find(layers: Layers, leaves: Mapping[Path, Any]) -> Iterator[tuple[str | Path | None, dict]]:
+    """Each layer, None for a predicate, with what lies in it."""
     if callable(layers):
-        return []
-    collections = _has_collections(paths)
-    offset = 1 if collections else 0
-    tops = dict.fromkeys("/".join(path[offset : offset + 1]) for path in paths)
-    lines = []
-    for layer in _as_paths(layers):
-        matches = _matcher([layer], collections)
-        if not any(matches(path) for path in paths):
-            known = ", ".join(tops) or "nothing"
-            lines.append(
-                f"{'/'.join(layer)}: not in {where}, which has {known}: correct the list of layers"
-            )
-    return lines
+        yield None, {path: None for path in leaves if layers(path)}
+    else:
+        for layer in _as_list(layers):
+            yield layer, _inside(layer, leaves)
 
 
-def _in_absent_layer(
-    layers: Layers, of_base: Mapping[Path, Any], of_fresh: Mapping[Path, Any]
-) -> Callable[[Path], bool]:
-    """Tells of a leaf whether it lies in a layer that one of the trees has no leaf of."""
-    if callable(layers):
-        return lambda path: False
-    trees = [(tree, _has_collections(tree)) for tree in (of_base, of_fresh)]
-    absent = [
-        layer
-        for layer in _as_paths(layers)
-        if not all(any(map(_matcher([layer], c), tree)) for tree, c in trees)
+def _absent(layer: str | Path | None, leaves: Mapping[Path, Any], where: str) -> str:
+    """What to say of a layer that no leaf lies in: what there is where it should be."""
+    if layer is None:
+        some = ", ".join("/".join(path) for path in list(leaves)[:3]) or "nothing"
+        return f"the predicate is true of no leaf of {where}, such as {some}: correct it"
+    parts = tuple(layer.split("/")) if isinstance(layer, str) else layer
+    collections = _has_collections(leaves)
+    views = [
+        p[1:] if collections and not any(q[:1] == parts[:1] for q in leaves) else p for p in leaves
     ]
-    matchers = [_matcher(absent, collections) for _, collections in trees]
-    return lambda path: any(matches(path) for matches in matchers)
+    depth = max((d for d in range(len(parts)) if any(v[:d] == parts[:d] for v in views)), default=0)
+    siblings = dict.fromkeys(
+        v[depth] for v in views if v[:depth] == parts[:depth] and len(v) > depth
+    )
+    owner = f"whose {'/'.join(parts[:depth])}" if depth else "which"
+    known = ", ".join(siblings) or "nothing"
+    return f"{_text(layer)}: not in {where}, {owner} has {known}: correct the list of layers"
 
 
-def _kind(leaf) -> str:
+def _merge(chosen: dict[Path, int | None], more: Mapping[Path, int | None]) -> None:
+    """Adds leaves to those chosen; of two numbers of blocks the larger, all before any number."""
+    for path, blocks in more.items():
+        known = chosen.get(path, 0)
+        chosen[path] = None if blocks is None or known is None else max(blocks, known)
+
+
+def _kind(leaf: Any, blocks: int | None = None) -> str:
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        shape = [*map(str, leaf.shape)] if blocks is None else ["…", *map(str, leaf.shape[1:])]
+        return f"{leaf.dtype}[{','.join(shape)}]"
     if isinstance(leaf, (bool, int, float, complex)):
         return f"{np.asarray(leaf).dtype}[]"
     return type(leaf).__name__
 
 
-def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
+def _too_few(path: Path, leaf: Any, blocks: int | None, where: str) -> list[str]:
+    """A line where a leaf has not that many blocks."""
+    there = np.shape(leaf)[0] if np.ndim(leaf) else 0
+    if blocks is None or blocks <= there:
+        return []
+    return [f"{'/'.join(path)}: {where} stacks {there} blocks, not {blocks}: ask for fewer"]
+
+
+def _floating(*leaves: Any) -> bool:
+    return all(jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.floating) for leaf in leaves)
+
+
+def _renamed(base: dict[Path, Any], rename: Mapping[str, str], lines: list[str]) -> dict[Path, Any]:
+    """The base's leaves under the names that they have in the fresh tree."""
+    collections = _has_collections(base)
+    old = [
+        (tuple(a.strip("/").split("/")), tuple(b.strip("/").split("/"))) for a, b in rename.items()
+    ]
+    old.sort(key=lambda pair: -len(pair[0]))  # the longest name that fits decides
+    used, out = set(), {}
+    for path, leaf in base.items():
+        new = path
+        for skip in (0, 1) if collections else (0,):
+            pair = next((p for p in old if path[skip : skip + len(p[0])] == p[0]), None)
+            if pair and new is path:
+                used.add(pair[0])
+                new = (*path[:skip], *pair[1], *path[skip + len(pair[0]) :])
+        if new in out:
+            lines.append(
+                f"{'/'.join(new)}: two leaves of the base are renamed to it: correct `rename`"
+            )
+        out[new] = leaf
+    for name, _ in old:
+        if name not in used:
+            lines.append(_absent(name, base, "the base").replace("the list of layers", "`rename`"))
+    return out
+
+
+def splice(
+    base: Any,
+    fresh: Tree,
+    layers: Layers,
+    *,
+    rename: Mapping[str, str] | None = None,
+    cast: bool = False,
+) -> Tree:
     """A new tree: `fresh`, with the named layers taken from `base`.
 
     Pure and total. Neither tree is changed; the result has exactly the structure of `fresh`. Leaves
     are shared with the inputs, not copied: before donating the result to a jitted step copy it, or
-    the base is donated with it. The same call keeps the running statistics of frozen layers where
-    they were: ``splice(before, after, frozen)``.
+    the base is donated with it.
 
     Args:
       base: a tree that holds the layers; other parts of it are not looked at and need not match.
-      fresh: a tree that holds the layers too, with equal shapes and dtypes in them.
-      layers: names, paths or a predicate; see the module. An empty list gives back `fresh`.
+      fresh: a tree that holds the layers too, with equal shapes and dtypes in them. Of NNX modules
+        (in place of states) variables with several names are taken under each of them, and the
+        result is a new module.
+      layers: names, paths, groups or a predicate, as `fresh` names them; see the module. An empty
+        list gives back `fresh`.
+      rename: names or paths in the base, each with the name in the fresh tree: ``{"block_0/attn":
+        "encoder/attention"}``.
+      cast: whether floating-point leaves of the base are cast to the fresh tree's dtype.
 
     Returns:
       A tree with the structure of `fresh`.
@@ -166,64 +255,157 @@ def splice(base: Any, fresh: Tree, layers: Layers) -> Tree:
         differ. Lists all of them with path, both shapes and what to do.
       TypeError: `layers` is a single string.
     """
-    of_base, of_fresh = _leaves(base), _leaves(fresh)
-    mismatches = _absent(layers, list(of_base), "the base") + _absent(
-        layers, list(of_fresh), "the fresh tree"
-    )
-    base_matches = _matcher(layers, _has_collections(of_base))
-    fresh_matches = _matcher(layers, _has_collections(of_fresh))
-    taken = [path for path in of_fresh if fresh_matches(path)]
-    given = [path for path in of_base if base_matches(path)]
-    # A layer that is absent as a whole has been reported; not again leaf by leaf.
-    in_absent = _in_absent_layer(layers, of_base, of_fresh)
-    for path in given:
-        if path not in of_fresh and not in_absent(path):
-            mismatches.append(
-                f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer"
-            )
-    for path in taken:
+    return _splice(base, fresh, layers, rename or {}, cast, partly=False)
+
+
+def keep_frozen(before: Any, after: Tree, layers: Layers) -> Tree:
+    """`after`, with everything in the named layers as it was `before`: the running statistics above all.
+
+    Freezing parameters in an optimizer does not freeze what a forward pass moves. In a loop of
+    one's own:
+
+        _, moved = net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
+        stats = keep_frozen(stats, moved["batch_stats"], frozen)
+
+    (To *use* the statistics, too, and not only keep them, run these layers in inference mode.)
+
+    Args:
+      before: variables, or one collection of them.
+      after: the same after a step.
+      layers: names, paths, groups or a predicate; see the module. A layer without a leaf is an error
+        only where the trees hold "params": a layer need not have statistics.
+
+    Raises:
+      TreeMismatch: the trees differ in structure, shapes or dtypes inside the layers.
+    """
+    return _splice(before, after, layers, {}, False, partly="params" not in _tops(after))
+
+
+def _tops(tree: Any) -> set[str]:
+    return {path[0] for path, _ in _named(tree) if path}
+
+
+def _splice(base, fresh, layers, rename, cast, partly):
+    module, rebuild = _unpack(fresh)
+    lines: list[str] = []
+    of_base, of_fresh = _renamed(dict(_named(base)), rename, lines), dict(_named(fresh))
+    chosen, given = {}, {}
+    absent: tuple[list[str], list[str]] = [], []
+    for (layer, theirs), (_, ours) in zip(
+        _find(layers, of_base), _find(layers, of_fresh), strict=True
+    ):
+        if theirs and ours:
+            _merge(chosen, ours)
+            _merge(given, theirs)
+        elif not partly or theirs or ours:  # reported as a whole, not leaf by leaf
+            absent[0].extend([] if theirs else [_absent(layer, of_base, "the base")])
+            absent[1].extend([] if ours else [_absent(layer, of_fresh, "the fresh tree")])
+    lines += [*absent[0], *absent[1]]
+    _merge(chosen, _tied(fresh, chosen))
+    lines += [
+        f"{'/'.join(path)}: only in the base: build the fresh tree with the same layer"
+        for path in given
+        if path not in of_fresh
+    ]
+    for path, blocks in chosen.items():
         name, new = "/".join(path), of_fresh[path]
         if path not in of_base:
-            if not in_absent(path):
-                mismatches.append(
-                    f"{name}: only in the fresh tree: build the base with the same layer"
-                )
+            lines.append(f"{name}: only in the fresh tree: build the base with the same layer")
             continue
-        old_kind, new_kind = _kind(of_base[path]), _kind(new)
-        if old_kind != new_kind:
-            mismatches.append(
-                f"{name}: base {old_kind}, fresh {new_kind}: leave this layer out of the list or build both alike"
+        old = of_base[path]
+        lines += _too_few(path, old, blocks, "the base") + _too_few(
+            path, new, blocks, "the fresh tree"
+        )
+        same = (
+            np.shape(old) == np.shape(new)
+            if blocks is None
+            else np.shape(old)[1:] == np.shape(new)[1:]
+        )
+        if not (same and cast and _floating(old, new)) and _kind(old, blocks) != _kind(new, blocks):
+            lines.append(
+                f"{name}: base {_kind(old, blocks)}, fresh {_kind(new, blocks)}: leave this layer out of the list "
+                f"or build both alike{'; cast=True converts it' if same and _floating(old, new) else ''}"
             )
-    if mismatches:
-        raise TreeMismatch("the base cannot be spliced into the fresh tree", mismatches)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(fresh)
-    chosen = set(taken)
-    return jax.tree_util.tree_unflatten(
-        structure,
-        [of_base[p] if (p := path_names(path)) in chosen else leaf for path, leaf in leaves],
-    )
+    if lines:
+        raise TreeMismatch("the base cannot be spliced into the fresh tree", lines)
+
+    def take(path, new):
+        old, blocks = of_base[path], chosen[path]
+        if cast and _floating(old, new) and old.dtype != new.dtype:
+            old = old.astype(new.dtype)
+        if blocks is None:
+            return old
+        return jnp.concatenate([old[:blocks], new[blocks:]])
+
+    values = [take(path, leaf) if path in chosen else leaf for path, leaf in _named(module)]
+    return rebuild(jax.tree.unflatten(jax.tree.structure(module), values))
+
+
+def _unpack(tree: Any) -> tuple[Any, Callable]:
+    """The tree whose leaves are replaced, and what makes the result of it: of an NNX module its state."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None or not isinstance(tree, nnx.Module):
+        return tree, lambda new: new
+    graph, state = nnx.split(tree)
+    return state, lambda new: nnx.merge(graph, new)
+
+
+def _tied(tree: Any, chosen: Mapping[Path, int | None]) -> dict[Path, int | None]:
+    """Of an NNX module the other names of the variables chosen."""
+    variables = _variables(tree)
+    ids = {id(variables[path]): blocks for path, blocks in chosen.items() if path in variables}
+    return {path: ids[id(v)] for path, v in variables.items() if id(v) in ids}
+
+
+def state_paths(module: Any, layers: Layers) -> list[Path]:
+    """Layers of an NNX module as paths in its state, for `freeze`.
+
+    A state holds a variable that has several names (a head that shares the embedding's array) under
+    the first of them only; this finds it by any.
+
+    Raises:
+      TreeMismatch: a layer is not in the module.
+    """
+    leaves, chosen = dict(_named(module)), {}
+    found = list(_find(layers, leaves))
+    absent = [_absent(layer, leaves, "the module") for layer, inside in found if not inside]
+    if absent:
+        raise TreeMismatch("these layers cannot be found", absent)
+    for _, inside in found:
+        _merge(chosen, inside)
+    _merge(chosen, _tied(module, chosen))
+    return [path for path, _ in _named(_unpack(module)[0]) if path in chosen]
+
+
+def _frozen(tree: Any, layers: Layers) -> dict[Path, int | None]:
+    """The leaves to freeze, each with its number of leading blocks; None for all of it."""
+    leaves, chosen, lines = dict(_named(tree)), {}, []
+    for layer, inside in _find(layers, leaves):
+        lines += [] if inside else [_absent(layer, leaves, "the tree")]
+        _merge(chosen, inside)
+    for path, blocks in chosen.items():
+        lines += _too_few(path, leaves[path], blocks, "the tree")
+    if lines:
+        raise TreeMismatch("these layers cannot be frozen", lines)
+    return {p: None if n is not None and n == leaves[p].shape[0] else n for p, n in chosen.items()}
 
 
 def labels(tree: Any, layers: Layers) -> Any:
     """A tree of the structure of `tree` with "frozen" at every leaf of the named layers, "trained" at all others.
 
-    Every leaf is covered, so that `optax.partition` (formerly `optax.multi_transform`) accepts it.
+    Every leaf is covered, so that `optax.partition` (formerly `optax.multi_transform`) accepts it. A
+    stack of which only the first blocks are named trains; `freeze` knows of those blocks.
 
     Args:
       tree: parameters, or updates of the same structure.
-      layers: names, paths or a predicate; see the module.
+      layers: names, paths, groups or a predicate; see the module.
 
     Raises:
-      TreeMismatch: a named layer is not in the tree.
+      TreeMismatch: a named layer is not in the tree, or the predicate matches nothing.
     """
-    paths = list(_leaves(tree))
-    absent = _absent(layers, paths, "the tree")
-    if absent:
-        raise TreeMismatch("these layers cannot be frozen", absent)
-    matches = _matcher(layers, _has_collections(paths))
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: FROZEN if matches(path_names(path)) else TRAINED, tree
-    )
+    chosen = _frozen(tree, layers)
+    marks = [FROZEN if chosen.get(path, 0) is None else TRAINED for path, _ in _named(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), marks)
 
 
 def freeze(
@@ -231,13 +413,19 @@ def freeze(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that trains everything but the named layers.
 
-    The frozen leaves' updates are zero and they have no optimizer state. Put the whole chain
-    (clipping, decay, momentum, rate) into `optimizer`: whatever is chained around the result would
-    act on frozen leaves again, a global norm would count their gradients.
+    The frozen leaves' updates are zero and they have no optimizer state; of a stack with frozen
+    first blocks `optimizer` sees the other blocks alone. Put the whole chain (clipping, decay,
+    momentum, rate) into `optimizer`: whatever is chained around the result would act on frozen
+    leaves again, a global norm would count their gradients.
+
+    Optax has the same partition as `optax.selective_transform(optimizer, freeze_mask=mask)`;
+    `optax.freeze(mask)` only zeroes updates, so that a chain around it still holds momentum for
+    frozen leaves and a decay after it moves them. This adds layers by name or path, blocks of a
+    stack, and an error where a name fits nothing.
 
     Args:
       optimizer: the whole chain for the leaves that train.
-      layers: names, paths or a predicate; see the module. An empty list freezes nothing.
+      layers: names, paths, groups or a predicate; see the module. An empty list freezes nothing.
 
     Returns:
       `optax.partition` of `optimizer` and `optax.set_to_zero()`.
@@ -245,6 +433,37 @@ def freeze(
     Raises:
       TreeMismatch: when the result is initialised on a tree without a named layer.
     """
-    return optax.partition(
-        {TRAINED: optimizer, FROZEN: optax.set_to_zero()}, lambda tree: labels(tree, layers)
-    )
+
+    def on(tree):
+        """The partition for a tree, and what takes the frozen blocks off another of its structure."""
+        chosen, names = _frozen(tree, layers), [path for path, _ in _named(tree)]
+        blocks = [chosen.get(path, 0) or 0 for path in names]
+        structure = jax.tree.structure(tree)
+        cut = lambda x: structure.unflatten(
+            [
+                leaf[n:] if n else leaf
+                for n, leaf in zip(blocks, structure.flatten_up_to(x), strict=True)
+            ]
+        )
+        pad = lambda x: structure.unflatten(
+            [
+                jnp.concatenate([jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), leaf]) if n else leaf
+                for n, leaf in zip(blocks, structure.flatten_up_to(x), strict=True)
+            ]
+        )
+        partition = optax.partition(
+            {TRAINED: optimizer, FROZEN: optax.set_to_zero()}, labels(tree, layers)
+        )
+        return partition, cut, pad
+
+    def init(params):
+        partition, cut, _ = on(params)
+        return partition.init(cut(params))
+
+    def update(updates, state, params=None, **extra):
+        partition, cut, pad = on(updates)
+        below = None if params is None else cut(params)
+        updates, state = partition.update(cut(updates), state, below, **extra)
+        return pad(updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
