@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+
+from yosinski_jax.analysis import target_size
+
+
+def records(freeze, tune, scratch, *, seeds=4, noise=0.001, sizes=(1, 25, None)):
+    """Networks with n = 1 whose accuracies by size are known; pairs share a common offset."""
+    rng = np.random.default_rng(0)
+    out = []
+    for seed in range(seeds):
+        for target in "AB":
+            hard = 0.1 * rng.standard_normal()  # shared by all three, so it must not count
+            for i, images in enumerate(sizes):
+                for treatment, n, means in (
+                    ("AnB", 1, freeze),
+                    ("AnB+", 1, tune),
+                    ("base", 0, scratch),
+                ):
+                    value = means[i] + hard + noise * rng.standard_normal()
+                    out.append(
+                        {
+                            "treatment": treatment, "n": n, "target": target, "split_seed": seed, "preserve": 0,
+                            "images_per_class": images, "accuracy": value, "status": "finished",
+                            "parameters_trained": 1000, "train_images": 5 * (images or 100),
+                        }
+                    )  # fmt: skip
+    return out
+
+
+def test_the_best_way_by_size_and_its_boundaries():
+    rows = target_size.cells(records((0.5, 0.6, 0.6), (0.4, 0.7, 0.7), (0.3, 0.5, 0.8)))
+    assert [(c.images, c.best, c.told) for c in rows] == [
+        (1, "freeze", True), (25, "fine-tune", True), (math.inf, "train from scratch", True)
+    ]  # fmt: skip
+    assert rows[0].margins["fine-tune"].value == pytest.approx(0.1, abs=0.003)
+    assert rows[0].ratio["freeze"] == 200
+    first, second = target_size.boundaries(rows)
+    assert (first.first, first.then, first.between, first.told) == (
+        "freeze",
+        "fine-tune",
+        (1, 25),
+        (1, 25),
+    )
+    assert second.between == (25, math.inf)
+    assert target_size.answer(rows) == [
+        "Freeze: n = 1 at 1 image a class.",
+        "Fine-tune: n = 1 at 25 images a class.",
+        "Train from scratch: n = 1 at all images.",
+    ]
+
+
+def test_equal_ways_and_single_seeds_cannot_be_told():
+    same = (0.5, 0.6, 0.7)
+    rows = target_size.cells(records(same, same, same, noise=0.01))
+    assert not any(c.told for c in rows)
+    (line,) = target_size.answer(rows)
+    assert line.startswith("Nowhere can the best way be told") and "4 split seeds" in line
+    rows = target_size.cells(records((0.9,), (0.5,), (0.1,), seeds=1, sizes=(1,)))
+    assert (
+        rows[0].best == "freeze" and not rows[0].told and rows[0].margins["fine-tune"].low is None
+    )
+    assert "one split seed" in target_size.answer(rows)[0]
+
+
+def test_incomplete_cells_are_left_out():
+    some = [r for r in records((0.5,), (0.4,), (0.3,), sizes=(5,)) if r["treatment"] != "AnB+"]
+    assert target_size.cells(some) == [] and target_size.answer([]) == []
