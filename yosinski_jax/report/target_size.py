@@ -1,0 +1,125 @@
+"""Figures of the target-size study: accuracy by size, the map of the best way, and the same by parameters an image."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from yosinski_jax.analysis.target_size import FREEZE, SCRATCH, TUNE, WAYS, Cell, size_in_words
+from yosinski_jax.report import theme
+
+_LOOK = {way: theme.look(treatment) for treatment, way in WAYS.items()}
+#: Fill of the map's cells: the treatments' own colors, the base's white made visible.
+_FILL = {FREEZE: theme.DARK_RED, TUNE: theme.LIGHT_RED, SCRATCH: "#c9d1d9"}
+_INCHES = 3.0  # side of one panel
+
+
+def _sizes(rows: Sequence[Cell]) -> list[float]:
+    return sorted({c.images for c in rows})
+
+
+def _label(images: float) -> str:
+    return "all" if math.isinf(images) else f"{images:.0f}"
+
+
+def curves(rows: Sequence[Cell]) -> Figure:
+    """Test accuracy against target size, a panel for each n; sizes are evenly spaced, as categories."""
+    ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
+    with theme.styled():
+        figure = Figure(figsize=(_INCHES * len(ns), _INCHES), layout="constrained")
+        axes = figure.subplots(1, len(ns), sharey=True, squeeze=False)[0]
+        for ax, n in zip(axes, ns, strict=True):
+            for way, look in _LOOK.items():
+                points = [(sizes.index(c.images), 100 * c.accuracy[way]) for c in rows if c.n == n]
+                ax.plot(
+                    *zip(*points, strict=True), label=way, color=look.edge, linestyle=look.line,
+                    marker=look.marker, markerfacecolor=look.face, markeredgecolor=look.edge,
+                )  # fmt: skip
+            ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
+            ax.set_title(f"n = {n}")
+        axes[0].set_ylabel("test accuracy (%)")
+        axes[0].legend()
+        figure.supxlabel("training images of each class of the target", fontsize=9)
+    return figure
+
+
+def best_way(rows: Sequence[Cell]) -> Figure:
+    """The map n × target size: color says which way has the highest mean, hatching that it cannot be told."""
+    ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
+    with theme.styled():
+        figure = Figure(
+            figsize=(1.6 + 0.95 * len(sizes), 1.5 + 0.6 * len(ns)), layout="constrained"
+        )
+        ax = figure.subplots()
+        for cell in rows:
+            x, y = sizes.index(cell.images), ns.index(cell.n)
+            ax.fill_between(
+                [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best],
+                alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor="white",
+            )  # fmt: skip
+            runner = min(d.value for d in cell.margins.values())
+            dark = cell.told and cell.best == FREEZE
+            ax.text(
+                x, y, f"+{100 * runner:.1f}", ha="center", va="center", fontsize=8,
+                color="white" if dark else theme.INK,
+            )  # fmt: skip
+        ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
+        ax.set_yticks(range(len(ns)), [str(n) for n in ns])
+        ax.set(xlabel="training images of each class of the target", ylabel="layers copied, n")
+        ax.grid(False)
+        handles = [Patch(facecolor=_FILL[way], label=way) for way in WAYS.values()]
+        handles.append(
+            Patch(facecolor="white", hatch="///", edgecolor=theme.MUTED, label="cannot be told")
+        )
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure
+
+
+def by_parameters(rows: Sequence[Cell]) -> Figure | None:
+    """Lead over training from scratch against (parameters trained) / (training images); None without counts."""
+    points: dict[str, list[tuple[float, float]]] = {FREEZE: [], TUNE: []}
+    for cell in rows:
+        for way in points:
+            if way in cell.ratio:
+                lead = 100 * (cell.accuracy[way] - cell.accuracy[SCRATCH])
+                points[way].append((cell.ratio[way], lead))
+    if not any(points.values()):
+        return None
+    with theme.styled():
+        figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+        ax = figure.subplots()
+        for way, pairs in points.items():
+            look = _LOOK[way]
+            ax.plot(
+                *zip(*sorted(pairs), strict=True), label=way, linestyle="none", marker=look.marker,
+                markerfacecolor=look.face, markeredgecolor=look.edge,
+            )  # fmt: skip
+        ax.axhline(0, color=theme.MUTED, linewidth=0.8)
+        ax.set_xscale("log")
+        ax.set(
+            xlabel="parameters trained / training images",
+            ylabel="points above training from scratch",
+        )
+        ax.legend()
+    return figure
+
+
+def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table behind the figures, accuracies and leads in per cent."""
+    headings = ["n", "target size", *(f"{way} (%)" for way in WAYS.values()), "best", "lead over the next", "told"]  # fmt: skip
+    return headings, [_row(cell) for cell in rows]
+
+
+def _row(cell: Cell) -> list[str]:
+    lead = min(cell.margins.values(), key=lambda d: d.value)
+    span = "" if lead.low is None else f" [{100 * lead.low:+.1f}, {100 * (lead.high or 0):+.1f}]"
+    accuracies: Mapping[str, float] = cell.accuracy
+    return [
+        str(cell.n),
+        size_in_words(cell.images),
+        *(f"{100 * accuracies[way]:.1f}" for way in WAYS.values()),
+        cell.best,
+        f"{100 * lead.value:+.1f}{span}",
+        "yes" if cell.told else "no",
+    ]
