@@ -119,7 +119,11 @@ def _below(p: float | None) -> bool:
 
 
 def _cell(n: int, images: float, trios: Sequence[tuple], statistic: str) -> Cell:
-    value = lambda record: accuracy(record, statistic)
+    def value(record: Mapping) -> float:
+        found = accuracy(record, statistic)
+        assert found is not None  # `cells` has left out the others
+        return found
+
     mean = {w: float(np.mean([value(ways[w]) for _, ways in trios])) for w in WAYS.values()}
     ratio = {
         w: float(
