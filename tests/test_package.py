@@ -21,6 +21,7 @@ BELOW = {
     "networks": {"base", "study", "splicing"},
     "training": {"base", "study", "splicing", "data", "networks"},
     "sweep": {"base", "study", "splicing", "data", "networks", "training"},
+    "measures": {"base", "study", "splicing", "data", "networks", "training"},
     "api": {"base", "study", "splicing", "data", "networks", "training", "sweep"},
     "analysis": {"base", "study"},
     "report": {"base", "study", "analysis"},

@@ -1,0 +1,100 @@
+r"""Asks each layer of a finished sweep's bases more: probes, similarity, transferability scores, stitching and others.
+
+  python -m experiments.measure --workdir=results/digits-random-digits
+      every measure that needs nothing but what the sweep kept
+  python -m experiments.measure --workdir=DIR --data_dir=DIR --measures=probe,cka
+      two of them, of a sweep on a prepared dataset
+  python -m experiments.measure --list
+      what there is
+
+Writes measures.csv (network, layer, measure, value, seconds). No network of the sweep is trained again. Stop it at any
+time; the same command goes on where it was.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
+_MEASURES = flags.DEFINE_list(
+    "measures", None, "names with commas, see --list; default all that can be had"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS datasets, as the sweep was given"
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 1000, "training and test images of each task to look at, at most", lower_bound=20
+)
+_WIDTH = flags.DEFINE_integer(
+    "width",
+    8192,
+    "features of an image, at most: larger maps are averaged over blocks",
+    lower_bound=1,
+)
+_LIST = flags.DEFINE_bool("list", False, "print the measures and stop")
+
+
+def main() -> None:
+    """Reads the sweep, measures, writes."""
+    # Imported here: --help and flag errors should not wait for jax.
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path
+    from yosinski_jax.base.progress import Progress
+    from yosinski_jax.measures import registry, workdir
+    from yosinski_jax.sweep.workdir import lock
+
+    if _LIST.value:
+        for m in registry.measures().values():
+            print(f"  {m.name:14}{', '.join(m.names[1:]):34}{m.about}")
+        return
+    if not _WORKDIR.value:
+        raise UserError("--workdir: give the folder of a finished sweep")
+    folder = as_path(_WORKDIR.value)
+    if not folder.is_dir():
+        raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
+    try:
+        names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
+        registry.choose(names)
+        workdir.check(folder, names)
+        bench = workdir.open_bench(
+            folder, _DATA_DIR.value, images=_IMAGES.value, width=_WIDTH.value
+        )
+        with lock(folder), Progress("measures", workdir.steps(folder), "layers") as progress:
+            rows = workdir.measure(
+                folder, names, bench, note=progress.note, progress=lambda *_: progress.advance()
+            )
+    except UserError as e:
+        raise UserError(_with_flag(str(e))) from e
+    _print(rows, names)
+    print(f"  {folder / 'measures.csv'}")
+
+
+def _with_flag(line: str) -> str:
+    """A message of the library, which speaks of arguments, as one of the command line."""
+    known = ("workdir=", "measures=", "images=", "width=")
+    return f"--{line}" if line.startswith(known) else line
+
+
+def _print(rows: list[Any], names: list[str]) -> None:
+    """The mean of every measure over the networks, by layer."""
+    import numpy as np
+
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row.measure, {}).setdefault(row.layer, []).append(row.value)
+    print(f"\n  {'mean over networks':24}" + "".join(f"{layer:>10}" for layer in layers))
+    for name, by_layer in found.items():
+        cells = (
+            f"{np.mean(by_layer[layer]):10.3f}" if layer in by_layer else " " * 10
+            for layer in layers
+        )
+        print(f"  {name:24}" + "".join(cells))
+    seconds = sum(row.seconds for row in rows)
+    print(f"\n{len(rows)} values of {len(set(names))} measures, {seconds:.1f} s of computing")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,58 @@
+"""Linear algebra that several measures share: one decomposition, of the smaller of the two Gram matrices."""
+
+import numpy as np
+
+
+def as_matrix(features: np.ndarray) -> np.ndarray:
+    """Features of any shape [images, ...] as float64 [images, features].
+
+    Raises:
+      ValueError: they have no second axis, or hold something that is not finite.
+    """
+    if np.ndim(features) < 2:
+        raise ValueError(f"features must be [images, ...], got shape {np.shape(features)}")
+    matrix = np.asarray(features, np.float64).reshape(len(features), -1)
+    if not np.isfinite(matrix).all():
+        raise ValueError("features hold numbers that are not finite")
+    return matrix
+
+
+def centered(features: np.ndarray) -> np.ndarray:
+    """Features minus their mean over images, float64 [images, features]."""
+    matrix = as_matrix(features)
+    return matrix - matrix.mean(0)
+
+
+def left_singular(matrix: np.ndarray, relative: float = 1e-7) -> tuple[np.ndarray, np.ndarray]:
+    """Left singular vectors [m, r] and singular values [r], descending, of float64 [m, d].
+
+    From the eigenvectors of the smaller Gram matrix, so that neither many images nor many features
+    cost more than the other. Squaring halves the digits: singular values below `relative` times the
+    largest are rounding and left out.
+    """
+    m, d = matrix.shape
+    values, vectors = np.linalg.eigh(matrix @ matrix.T if m <= d else matrix.T @ matrix)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if values[0] <= 0:
+        return np.zeros((m, 0)), np.zeros(0)
+    kept = values > relative**2 * values[0]
+    singular = np.sqrt(values[kept])
+    vectors = vectors[:, kept]
+    return (vectors if m <= d else matrix @ vectors / singular), singular
+
+
+def check_same_images(x: np.ndarray, y: np.ndarray) -> None:
+    """Checks that row i of both is of one image.
+
+    Raises:
+      ValueError: the numbers of rows differ.
+    """
+    if len(x) != len(y):
+        raise ValueError(
+            f"features of {len(x)} and of {len(y)} images: both must be of the same images"
+        )
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Float64 [images, classes]."""
+    return np.eye(classes)[np.asarray(labels)]

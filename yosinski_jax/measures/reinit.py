@@ -1,0 +1,22 @@
+"""Re-initialisation: test accuracy after one layer goes back to the values it had before training.
+
+Layers that this hardly harms are "ambient", others "critical" (Zhang, Bengio and Singer 2019, arXiv
+1902.01996). The initial values derive from the network's key, so nothing had to be kept.
+"""
+
+from typing import Any
+
+from yosinski_jax.measures.registry import EACH, measure
+from yosinski_jax.measures.subject import Subject
+from yosinski_jax.splicing import Layers, splice
+
+
+def reinitialized(final: Any, values: Any, layers: Layers) -> Any:
+    """A trained tree with the named layers taken from `values`, its initial or other fresh ones; see `splice`."""
+    return splice(values, final, layers)
+
+
+@measure("reinit", layers=EACH)
+def of_layer(subject: Subject) -> float:
+    """Accuracy on the base's own task, 0 … 1."""
+    return subject.accuracy(reinitialized(subject.final, subject.initial, subject.layers))

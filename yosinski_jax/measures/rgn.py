@@ -1,0 +1,63 @@
+"""Relative gradient norm: how much each layer would be moved by the other task, before any training on it.
+
+‖∂loss/∂θ‖ / ‖θ‖ of each layer, mean over up to five batches (Lee et al. 2022, arXiv 2210.11466, who fine-tune
+most where it is largest). The loss is the other task's, of the base under a fresh last layer, as A(L−1)B⁺
+begins; `rgn_own` is that of the base as it is, on its own task.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from yosinski_jax.measures.registry import EACH, measure
+from yosinski_jax.measures.subject import Subject
+from yosinski_jax.splicing import splice
+
+BATCHES = 5
+
+
+def relative_norm(gradients: Any, parameters: Any) -> float:
+    """‖gradients‖ / ‖parameters‖ over all leaves of two trees of the same structure."""
+    norm = lambda tree: np.sqrt(sum(float(np.vdot(x, x)) for x in jax.tree.leaves(tree)))
+    return norm(gradients) / norm(parameters)
+
+
+@measure("rgn", suffixes=("", "own"), layers=EACH)
+def of_layer(subject: Subject) -> dict[str, float]:
+    """On training images; all layers are computed at once."""
+    name = subject.layer
+    return {
+        suffix: subject.once_for_network(
+            f"rgn {task}", lambda task=task: _of_network(subject, task)
+        )[name]
+        for suffix, task in (("", "other"), ("own", "own"))
+    }
+
+
+def _of_network(subject: Subject, task: str) -> dict[str, float]:
+    bench, images = subject.bench, subject.bench.images(subject.task(task), "train")
+    model, variables = subject.model, subject.final
+    if task == "other":
+        model = subject.peer.model  # its last layer has the other task's classes
+        fresh = bench.fresh(model, subject.task(task), f"{subject.base.key}/rgn")
+        variables = splice(variables, fresh, model.layer_names[:-1])
+
+    def loss(variables, x, labels):
+        logits = model.apply(variables, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    gradient = bench.once((model, "gradient"), lambda: jax.jit(jax.grad(loss)))
+    size = min(bench.recipe.batch_size, len(images.labels))
+    order = np.random.RandomState(0).permutation(
+        len(images.labels)
+    )  # datasets may come sorted by class
+    norms: dict[str, list[float]] = {name: [] for name in model.layer_names}
+    for batch in range(min(BATCHES, len(order) // size)):
+        chosen = order[batch * size : (batch + 1) * size]
+        x = bench.inputs(subject.task(task), "train", chosen)
+        g = jax.device_get(gradient(variables, x, images.labels[chosen]))
+        for name, found in norms.items():
+            found.append(relative_norm(model.subtree(g, name), model.subtree(variables, name)))
+    return {name: float(np.mean(found)) for name, found in norms.items()}

@@ -1,0 +1,310 @@
+"""What a measure is shown: one layer of a base network, its features, its parameters, and the pair's other base.
+
+Features are computed once for each network, layer, task and part, in batches, and shared by all
+measures; those of one layer of one pair are held at a time.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data.dataset import Dataset, Task
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.treatments import Run
+from yosinski_jax.training.jobs import seed_of
+from yosinski_jax.training.step import preprocess
+
+BATCH = 250  # images
+PARTS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Base:
+    """A trained base.
+
+    Attributes:
+      name: "random-0/baseA".
+      key: what its random numbers derive from.
+      task: what it was trained on, with all its images.
+      variables: its parameters.
+      record: its record.
+      memory: what measures computed of the network as a whole.
+    """
+
+    name: str
+    key: str
+    task: Task
+    variables: Mapping[str, Any]
+    record: Mapping[str, Any]
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Some images of a task, as they are stored, with their labels in the task."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+class Bench:
+    """Runs networks on the images of tasks, in batches, and keeps the features of one layer.
+
+    Args:
+      dataset: the data.
+      model: gives the network for a number of classes.
+      recipe: how images become inputs, and how networks that a measure trains are trained.
+      seed: the sweep's.
+      images: images of each task and part to look at, at most; spread evenly over the task's.
+      width: features of an image, at most; a layer with more is averaged over blocks of pixels.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: Callable[[int], Model],
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        images: int = 1000,
+        width: int = 8192,
+    ):
+        self.dataset, self.recipe, self.seed = dataset, recipe.resolved(), seed
+        self.count, self.width = images, width
+        self.model = functools.cache(model)
+        self.feature_seconds = 0.0
+        self._images: dict[tuple[int, str], tuple[Task, Images, np.ndarray | None]] = {}
+        self._features: dict[tuple, np.ndarray] = {}
+        self._layer: object = None
+        self._made: dict[Hashable, Any] = {}
+
+    def images(self, task: Task, part: str) -> Images:
+        """The images of a task that are looked at."""
+        return self._read(task, part)[1]
+
+    def _read(self, task: Task, part: str) -> tuple[Task, Images, np.ndarray | None]:
+        name = (id(task), part)
+        if name not in self._images:
+            source = getattr(self.dataset, part)
+            index, labels = getattr(task, f"{part}_index"), getattr(task, f"{part}_labels")
+            chosen = evenly(labels, self.count)
+            pixels = np.stack([source.image(int(i)) for i in index[chosen]])
+            mean = (
+                self.dataset.train.mean_image(task.train_index)
+                if self.recipe.subtract_mean
+                else None
+            )
+            self._images[name] = task, Images(pixels, labels[chosen]), mean
+        return self._images[name]
+
+    def input_shape(self, task: Task) -> tuple[int, ...]:
+        """Shape of one image as the network gets it."""
+        height, width, channels = self.images(task, "test").pixels.shape[1:]
+        return (self.recipe.crop or height, self.recipe.crop or width, channels)
+
+    def inputs(self, task: Task, part: str, chosen: Any) -> jax.Array:
+        """Some of the images, by slice or positions, as the network gets them."""
+        _, images, mean = self._read(task, part)
+        return self.once("preprocess", lambda: jax.jit(self._preprocess))(
+            images.pixels[chosen], mean
+        )
+
+    def _preprocess(self, pixels: jax.Array, mean: jax.Array | None) -> jax.Array:
+        return preprocess(self.recipe, pixels, mean, None)
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, usually something compiled; made once."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _in_batches(self, run: Callable, task: Task, part: str) -> np.ndarray:
+        """`run` on the inputs of a task's images, float32 [images, ...]; every batch but the last has one size."""
+        count = len(self.images(task, part).labels)
+        starts = range(0, count, BATCH)
+        return np.concatenate([run(self.inputs(task, part, slice(i, i + BATCH))) for i in starts])
+
+    def run(self, model: Model, stop: int | None = None, start: int = 0) -> Callable:
+        """Layers start + 1 … stop in evaluation, compiled: (variables, inputs) → outputs."""
+        apply = lambda variables, x: model.apply(variables, x, start=start, stop=stop)
+        return self.once((model, start, stop), lambda: jax.jit(apply))
+
+    def features(self, base: Base, model: Model, task: Task, part: str, k: int) -> np.ndarray:
+        """Output of the first k layers, float32 [images, features]; kept until another layer is asked for."""
+        if self._layer != k:
+            self._layer = k
+            self._features.clear()
+        name = (base.name, id(task), part)
+        if name not in self._features:
+            began = time.perf_counter()
+            self._features[name] = self._compute(base, model, task, part, k)
+            self.feature_seconds += time.perf_counter() - began
+        return self._features[name]
+
+    def _compute(self, base: Base, model: Model, task: Task, part: str, k: int) -> np.ndarray:
+        if not model.cuts:
+            raise UserError(
+                f"{base.name}: {type(model.module).__name__} cannot be applied up to a layer, which measures of features "
+                "need; give its __call__ the arguments start and stop"
+            )
+        run = self.run(model, k)
+
+        def batch(x: jax.Array) -> np.ndarray:
+            return pooled(np.asarray(run(base.variables, x), np.float32), self.width)
+
+        return self._in_batches(batch, task, part)
+
+    def right(self, model: Model, variables: Any, task: Task, part: str = "test") -> np.ndarray:
+        """Which images a network classifies right, bool [images]."""
+        run = self.run(model)
+        logits = self._in_batches(lambda x: np.asarray(run(variables, x)), task, part)
+        return logits.argmax(-1) == self.images(task, part).labels
+
+    def fresh(self, model: Model, task: Task, key: str) -> Any:
+        """The initial values that a job with this key gets."""
+        data = jnp.asarray(seed_of(key, self.seed))
+        key_ = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
+        init = self.once((model, "init"), lambda: jax.jit(model.init))
+        return jax.device_get(init(key_, jnp.zeros((1, *self.input_shape(task)))))
+
+
+def evenly(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of `count` images at most, in order, as many of each class as there can be."""
+    if len(labels) <= count:
+        return np.arange(len(labels))
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    rank = np.arange(len(labels)) - starts  # within the class
+    return np.sort(by_class[np.argsort(rank, kind="stable")[:count]])
+
+
+def pooled(features: np.ndarray, width: int) -> np.ndarray:
+    """Features [images, ...] as [images, at most `width`]; maps [H, W, C] that are larger are averaged over blocks.
+
+    The side of the blocks is the smallest that is enough; blocks at the border may be smaller. What
+    is no map, or has more channels than `width`, stays as it is.
+    """
+    if features.ndim == 4:
+        _, height, wide, channels = features.shape
+        side = 1
+        while -(-height // side) * -(-wide // side) * channels > width and side < max(height, wide):
+            side += 1
+        if side > 1:
+            rows, columns = np.arange(0, height, side), np.arange(0, wide, side)
+            sums = np.add.reduceat(np.add.reduceat(features, rows, 1), columns, 2)
+            sizes = np.diff([*rows, height])[:, None] * np.diff([*columns, wide])[None, :]
+            features = sums / sizes[:, :, None].astype(np.float32)
+    return features.reshape(len(features), -1)
+
+
+@dataclasses.dataclass(eq=False)
+class Subject:
+    """One layer of one base.
+
+    Attributes:
+      bench: runs networks.
+      base: the network.
+      other: the other base of its pair of tasks.
+      k: number of the layer, from 1; 0 for the network as a whole.
+      records: those of the pair of tasks, by name ("A3B+").
+    """
+
+    bench: Bench
+    base: Base
+    other: Base
+    k: int
+    records: Mapping[str, Mapping[str, Any]]
+    _memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model(self) -> Model:
+        """The network."""
+        return self.bench.model(len(self.base.task.classes))
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.model.layer_names)
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer; "all" for the network as a whole."""
+        return self.model.layer_names[self.k - 1] if self.k else "all"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer's name alone; all names for the network as a whole."""
+        return (self.layer,) if self.k else self.model.layer_names
+
+    @property
+    def peer(self) -> "Subject":
+        """The same layer of the other base."""
+        return dataclasses.replace(self, base=self.other, other=self.base, _memory={})
+
+    @staticmethod
+    def seen_by_peer(task: str) -> str:
+        """The same task, "own" or "other", as the peer calls it."""
+        return {"own": "other", "other": "own"}[task]
+
+    def task(self, task: str = "own") -> Task:
+        """The task that the base was trained on ("own"), or the other base's ("other")."""
+        return (self.base if task == "own" else self.other).task
+
+    def classes(self, task: str = "own") -> int:
+        """Number of classes of a task."""
+        return len(self.task(task).classes)
+
+    def features(self, task: str = "own", part: str = "test") -> np.ndarray:
+        """The layer's output for images of a task, float32 [images, features]."""
+        return self.bench.features(self.base, self.model, self.task(task), part, self.k)
+
+    def labels(self, task: str = "own", part: str = "test") -> np.ndarray:
+        """Labels of the same images, integers [images]."""
+        return self.bench.images(self.task(task), part).labels
+
+    @property
+    def final(self) -> Any:
+        """The base's parameters."""
+        return self.base.variables
+
+    @property
+    def initial(self) -> Any:
+        """What it was before training."""
+        return self.bench.fresh(self.model, self.base.task, self.base.key)
+
+    def random(self, draw: int) -> Any:
+        """Other initial values, from a key of their own."""
+        return self.bench.fresh(self.model, self.base.task, f"{self.base.key}/rerandom{draw}")
+
+    def accuracy(self, variables: Any, task: str = "own") -> float:
+        """Test accuracy, 0 … 1, of the network with other parameters."""
+        return float(self.bench.right(self.model, variables, self.task(task)).mean())
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives; computed once for this layer."""
+        if name not in self._memory:
+            self._memory[name] = compute()
+        return self._memory[name]
+
+    def once_for_network(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives; computed once for this base, whatever the layer."""
+        if name not in self.base.memory:
+            self.base.memory[name] = compute()
+        return self.base.memory[name]
+
+    def copy(self, treatment: str) -> Mapping[str, Any]:
+        """The record of the network with this base's first k layers, trained on the other task.
+
+        Args:
+          treatment: "AnB", "AnB+".
+        """
+        run = Run(treatment, self.other.record["target"], self.k)
+        return self.records[run.name]

@@ -1,0 +1,400 @@
+"""Measures of a finished sweep: reads its folder, computes what is missing, keeps `measures.csv`.
+
+The file is written anew, atomically, after every layer of a pair of tasks, so that an interrupted
+command goes on where it was. `measures.json` beside it says what the numbers depend on; a changed base
+takes its rows with it, other options are refused.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path, first_line
+from yosinski_jax.data.dataset import load, make_task
+from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
+from yosinski_jax.measures.subject import Base, Bench, Subject
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Model
+from yosinski_jax.study import records
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.treatments import Run
+from yosinski_jax.training import checkpoints
+
+COLUMNS = ("network", "layer", "measure", "value", "seconds")
+#: Rows of this name say what features cost, which measures share: value is their number an image.
+FEATURES = "features"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number.
+
+    Attributes:
+      network: the base, "random-0/baseA".
+      layer: its layer; "all" for the network as a whole.
+      measure: a name of `Measure.names`, or `FEATURES`.
+      value: the number; NaN where it is not defined.
+      seconds: that the measure took for this layer, without the features; of several values of one
+        measure the first has them.
+    """
+
+    network: str
+    layer: str
+    measure: str
+    value: float
+    seconds: float
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What it is about."""
+        return self.network, self.layer, self.measure
+
+
+Rows = dict[tuple[str, str, str], Row]
+
+
+def read_rows(folder: Path) -> tuple[Rows, list[str]]:
+    """The rows of `measures.csv`, and one line about what of it cannot be used."""
+    path = as_path(folder) / "measures.csv"
+    if not path.exists():
+        return {}, []
+    rows, bad = {}, 0
+    for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
+        try:
+            value = float(line["value"]) if line["value"] else math.nan
+            row = Row(
+                line["network"], line["layer"], line["measure"], value, float(line["seconds"])
+            )
+            rows[row.place] = row
+        except (KeyError, TypeError, ValueError):
+            bad += 1
+    return rows, [f"{path}: {bad} damaged lines; what they held is computed again"] if bad else []
+
+
+def _write_rows(folder: Path, rows: Rows) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows.values():
+        value = "" if math.isnan(row.value) else repr(float(row.value))
+        writer.writerow([row.network, row.layer, row.measure, value, f"{row.seconds:.4f}"])
+    records.write_atomically(as_path(folder) / "measures.csv", text.getvalue())
+
+
+def measure(
+    folder: Path | str,
+    names: Sequence[str],
+    bench: Bench,
+    *,
+    note: Callable[[str], None] = print,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Row]:
+    """Computes measures of every base of a sweep that are not in its `measures.csv` yet.
+
+    Hold the workdir's lock around it: two writers would undo each other's rows.
+
+    Args:
+      folder: the workdir.
+      names: of measures.
+      bench: runs the sweep's networks on its data.
+      note: called with a line about anything out of the ordinary.
+      progress: called with what was done last, and how many layers of pairs are done, of how many.
+
+    Returns:
+      All rows of the file.
+
+    Raises:
+      UserError: there are no bases, a name is unknown, a measure needs what was not kept, or the file
+        was made with other options.
+    """
+    folder = as_path(folder)
+    wanted, pairs, damaged = check(folder, names)
+    rows, more = read_rows(folder)
+    for line in (*damaged, *more):
+        note(line)
+    rows = _check_options(folder, bench, pairs, rows, note)
+    total, done = sum(_layers_of(pair) for pair in pairs), 0
+    for pair in pairs:
+        bases = None
+        for k in [*range(1, _layers_of(pair)), 0]:
+            missing = _missing(pair, k, wanted, rows)
+            if missing:
+                bases = bases or _load(folder, pair, bench)
+                for row in _of_layer(bench, bases, pair, k, missing):
+                    rows[row.place] = row
+                _write_rows(folder, rows)
+            done += 1
+            if progress:
+                progress(pair.title, done, total)
+    return list(rows.values())
+
+
+def check(
+    folder: Path | str, names: Sequence[str]
+) -> tuple[list[Measure], list["_Pair"], list[str]]:
+    """Whether these measures can be had of this sweep; reads its records, no parameters and no data.
+
+    Returns:
+      The measures, the pairs of tasks, and a line for each damaged record.
+
+    Raises:
+      UserError: as `measure`.
+    """
+    folder, wanted = as_path(folder), choose(names)
+    found, damaged = records.read_all(folder)
+    pairs = _pairs(folder, found)
+    for m in wanted:
+        lacking = _lacks(folder, m, pairs)
+        if lacking:
+            raise UserError(f"measures={m.name}: {lacking}")
+    return wanted, pairs, damaged
+
+
+def available(folder: Path | str) -> list[str]:
+    """Names of the measures that can be had of this sweep.
+
+    Raises:
+      UserError: there are no bases.
+    """
+    folder = as_path(folder)
+    pairs = _pairs(folder, records.read_all(folder)[0])
+    return [m.name for m in measures().values() if not _lacks(folder, m, pairs)]
+
+
+def steps(folder: Path | str) -> int:
+    """How often `measure` calls `progress`."""
+    return sum(map(_layers_of, _pairs(as_path(folder), records.read_all(as_path(folder))[0])))
+
+
+def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) -> Bench:
+    """A bench for a sweep of the command line: its data, network and recipe, from `settings.json`.
+
+    Args:
+      folder: the workdir.
+      data_dir: where its prepared dataset is; the settings do not say.
+      options: `images` and `width` of `Bench`.
+
+    Raises:
+      UserError: the settings cannot be read, name a network or data of a program of one's own, or the data cannot be
+        found.
+    """
+    path = as_path(folder) / "settings.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe(**settings["recipe"])
+        name, network, seed = settings["dataset"], settings["network"], settings["seed"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(
+            f"{path}: cannot be read ({first_line(e)}); give the folder of a sweep"
+        ) from e
+    if network not in convnets.NETWORKS:
+        raise UserError(
+            f"{path}: the network {network} is of a program of your own; measure it from there, with "
+            "yosinski_jax.measures.workdir.measure"
+        )
+    dataset = load(name, data_dir, seed=seed)
+    if dataset.image_shape is None:
+        raise UserError(
+            f"dataset {name}: its images vary in size; measures need them prepared at one size"
+        )
+    height, width, channels = dataset.image_shape
+    shape = (recipe.crop or height, recipe.crop or width, channels)
+    dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
+
+    def model(classes: int) -> Model:
+        outputs = len(dataset.label_names) if settings.get("head") == "dataset" else classes
+        return Model.of(convnets.make(network, outputs, shape, dtype))
+
+    return Bench(dataset, model, recipe, seed=seed, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """The records of one pair of tasks, by name."""
+
+    title: str
+    records: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def bases(self) -> list[Mapping[str, Any]]:
+        return [self.records[name] for name in ("baseA", "baseB")]
+
+
+def _layers_of(pair: _Pair) -> int:
+    """Steps of the work on a pair: its layers, and the networks as a whole."""
+    return len(pair.bases[0]["layers"]) + 1
+
+
+def _pairs(folder: Path, found: Sequence[Mapping[str, Any]]) -> list[_Pair]:
+    """The pairs of tasks whose two bases are finished and kept."""
+    by_pair: dict[str, dict[str, Mapping]] = {}
+    for record in found:
+        if record["status"] == "finished":
+            title = f"{record['split']}-{record['split_seed']}"
+            by_pair.setdefault(title, {})[record["name"]] = record
+    pairs = [_Pair(t, r) for t, r in sorted(by_pair.items()) if {"baseA", "baseB"} <= r.keys()]
+    if not pairs:
+        raise UserError(
+            f"workdir={folder}: holds no pair of tasks with both bases finished (baseA and baseB), of which measures are "
+            "taken; give the folder of a sweep with halves A and B, or finish that first"
+        )
+    kept = [
+        p
+        for p in pairs
+        if all((folder / "checkpoints" / p.title / b["name"]).is_dir() for b in p.bases)
+    ]
+    if not kept:
+        raise UserError(
+            f"workdir={folder}: the bases' parameters are gone ({folder / 'checkpoints'}); start the sweep again in "
+            "this folder with its baseA and baseB records moved away, or give another folder"
+        )
+    return kept
+
+
+def _lacks(folder: Path, m: Measure, pairs: Sequence[_Pair]) -> str | None:
+    """What a measure needs and the sweep has not got, and what to do; None if there is all."""
+    lacking = [
+        t
+        for t in m.needs
+        if not any(r["treatment"] == t for p in pairs for r in p.records.values())
+    ]
+    if lacking:
+        return (
+            f"needs the treatments {', '.join(m.needs)}, of which {folder} has no {', '.join(lacking)}; add them to the "
+            "sweep with --treatments and --extend"
+        )
+    if m.copies and not any(_kept_copies(folder, p, m.needs) for p in pairs):
+        return f"needs the parameters of {', '.join(m.needs)}, which {folder} did not keep; run the sweep with --keep=all"
+    return None
+
+
+def _kept_copies(folder: Path, pair: _Pair, treatments: Sequence[str]) -> bool:
+    return any(
+        (folder / "checkpoints" / pair.title / r["name"]).is_dir()
+        for r in pair.records.values()
+        if r["treatment"] in treatments
+    )
+
+
+def _check_options(
+    folder: Path, bench: Bench, pairs: Sequence[_Pair], rows: Rows, note: Callable[[str], None]
+) -> Rows:
+    """Compares with what the rows there were made with; leaves out those of bases that changed."""
+    path = folder / "measures.json"
+    now = {
+        "images": bench.count,
+        "width": bench.width,
+        "bases": {f"{p.title}/{b['name']}": b.get("params_sha256") for p in pairs for b in p.bases},
+    }
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if rows and path.exists() else now
+    except ValueError:
+        before = {"bases": {}}  # unknown: nothing of it can be trusted
+    for name in ("images", "width"):
+        if before.get(name, now[name]) != now[name]:
+            raise UserError(
+                f"{name}={now[name]}: {folder / 'measures.csv'} was made with {name}={before[name]}; use that, or "
+                "remove the file"
+            )
+    known = before.get("bases", {})
+    changed = {
+        name
+        for name, sha in now["bases"].items()
+        if known.get(name, sha if before is now else None) != sha
+    }
+    stale = {n.rpartition("/")[0] for n in changed & {row.network for row in rows.values()}}
+    if stale:
+        note(
+            f"{folder / 'measures.csv'}: the bases of {', '.join(sorted(stale))} changed; their rows are computed again"
+        )
+        rows = {
+            place: row for place, row in rows.items() if row.network.rpartition("/")[0] not in stale
+        }
+        _write_rows(
+            folder, rows
+        )  # before the note of the new bases: after a crash nothing old counts as new
+    records.write_json(path, now)
+    return rows
+
+
+def _missing(
+    pair: _Pair, k: int, wanted: Sequence[Measure], rows: Rows
+) -> dict[str, list[Measure]]:
+    """Measures of one layer that a base has not got, by the base's name."""
+    depth = len(pair.bases[0]["layers"])
+    layer = pair.bases[0]["layers"][k - 1] if k else "all"
+    asked = {INNER: range(1, depth), EACH: range(1, depth + 1), EACH_AND_WHOLE: range(depth + 1)}
+    missing = {}
+    for base in pair.bases:
+        network = f"{pair.title}/{base['name']}"
+        mine = [
+            m
+            for m in wanted
+            if k in asked[m.layers]
+            and not all((network, layer, name) in rows for name in m.names)
+            and _has_copies(pair, base, k, m)
+        ]
+        if mine:
+            missing[base["name"]] = mine
+    return missing
+
+
+def _has_copies(pair: _Pair, base: Mapping, k: int, m: Measure) -> bool:
+    """Whether the networks are there that a measure reads: a sweep may have some n alone."""
+    target = next(b["target"] for b in pair.bases if b is not base)
+    return all(Run(t, target, k).name in pair.records for t in m.needs)
+
+
+def _load(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
+    """The two bases by name.
+
+    Raises:
+      UserError: a checkpoint is damaged.
+    """
+    bases = {}
+    for record in pair.bases:
+        name = f"{pair.title}/{record['name']}"
+        try:
+            variables = checkpoints.load(folder / "checkpoints" / pair.title / record["name"])
+        except checkpoints.DamagedCheckpoint as e:
+            raise UserError(
+                f"{e}; start the sweep again in {folder} with the record of {name} moved away"
+            ) from e
+        key = f"{record['dataset']}/{record['network']}/{record['recipe']}/{name}"
+        task = make_task(bench.dataset, record["classes"], record.get("images_per_class"))
+        bases[record["name"]] = Base(name, key, task, variables, record)
+    return bases
+
+
+def _of_layer(
+    bench: Bench,
+    bases: Mapping[str, Base],
+    pair: _Pair,
+    k: int,
+    missing: Mapping[str, Sequence[Measure]],
+) -> Iterator[Row]:
+    one, two = bases.values()
+    for base, other in ((one, two), (two, one)):
+        subject = Subject(bench, base, other, k, pair.records)
+        features = bench.feature_seconds
+        for m in missing.get(base.record["name"], ()):
+            began, before = time.perf_counter(), bench.feature_seconds
+            values = m.compute(subject)
+            seconds = time.perf_counter() - began - (bench.feature_seconds - before)
+            values = values if isinstance(values, Mapping) else {"": values}
+            if tuple(values) != m.suffixes:
+                raise ValueError(
+                    f"measure {m.name} gives {list(values)}, but is registered with {list(m.suffixes)}"
+                )
+            for i, (name, value) in enumerate(zip(m.names, values.values(), strict=True)):
+                yield Row(base.name, subject.layer, name, float(value), 0.0 if i else seconds)
+        if bench.feature_seconds > features:
+            width = subject.features().shape[1]
+            yield Row(base.name, subject.layer, FEATURES, width, bench.feature_seconds - features)
