@@ -50,23 +50,7 @@ def create_exclusively(path: Path, content: bytes) -> bool:
       UserError: it cannot be written.
     """
     try:
-        if is_remote(path):
-            return _create_object(path, content)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Linked into place whole: a file opened with "x" would for a moment be there and empty.
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            temporary.write_bytes(content)
-            try:
-                os.link(temporary, path)
-            except PermissionError:  # a file system without hard links
-                with open(path, "xb") as file:
-                    file.write(content)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
-    except FileExistsError:
-        return False
+        return (_create_object if is_remote(path) else _create_file)(path, content)
     except UserError:
         raise
     except Exception as e:  # OSError, and the kinds of gcsfs and Google's libraries
@@ -74,6 +58,25 @@ def create_exclusively(path: Path, content: bytes) -> bool:
             f"{path}: cannot be written ({first_line(e)}); free some space or repair that, and start the same command "
             "again, finished networks are kept"
         ) from e
+
+
+def _create_file(path: Path, content: bytes) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Linked into place whole: a file opened with "x" would for a moment be there and empty.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        try:
+            os.link(temporary, path)
+        except PermissionError:  # a file system without hard links
+            with open(path, "xb") as file:
+                file.write(content)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
 
 
 def _create_object(path: Path, content: bytes) -> bool:
@@ -85,8 +88,11 @@ def _create_object(path: Path, content: bytes) -> bool:
         ) from e
     system, name = fsspec.core.url_to_fs(os.fspath(path))
     # gcsfs sends ifGenerationMatch=0 with mode x: the bucket itself decides who was first.
-    with system.open(name, "xb") as file:
-        file.write(content)
+    try:
+        with system.open(name, "xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
     return True
 
 

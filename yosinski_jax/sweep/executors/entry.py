@@ -21,9 +21,10 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from yosinski_jax.base.files import as_path, first_line, is_remote
+from yosinski_jax.study import records
 from yosinski_jax.sweep.executors import claims
 from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Unit, log_of
 
@@ -34,14 +35,14 @@ NOT_SENT_BACK = ("running", "claims", "logs")
 GRACE = 60.0
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def send(stream: IO[bytes], message: Any) -> None:
     """Writes one message."""
     content = pickle.dumps(message)
     stream.write(struct.pack("<Q", len(content)) + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive(stream: IO[bytes]) -> Any:
     """Reads one message.
 
     Raises:
@@ -86,15 +87,13 @@ def unpack(folder: Path, content: bytes, last: Iterable[str] = ()) -> None:
       content: what `pack` made.
       last: names of files that say that the others are there.
     """
-    from yosinski_jax.base import files
-
     late = set(last)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for entry in sorted(archive.getmembers(), key=lambda entry: entry.name in late):
             file = archive.extractfile(entry)
             # Archives come from our own workers, but a path that leads out of the folder is refused.
             if file is not None and ".." not in Path(entry.name).parts:
-                files.write_atomically(folder / entry.name.lstrip("/"), file.read())
+                records.write_atomically(folder / entry.name.lstrip("/"), file.read())
 
 
 def run(unit: Unit, workdir: Path, on_lost: Any = None) -> tuple[str, Any, str]:
@@ -168,7 +167,9 @@ def _upload(local: Path, log: Path) -> None:
 
 def main(workdir: str) -> None:
     """Runs units until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to act on
+    # Ctrl-C, and Slurm's warning before it takes a job away, are for the process that started this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed between units must not go between the messages
     folder, inbox = as_path(workdir), queue.SimpleQueue()

@@ -1,0 +1,260 @@
+"""Units as Ray tasks, each around a fresh process on whatever machine of the cluster has room."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path, first_line, is_remote
+from yosinski_jax.sweep.executors import entry, local
+from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Outcome, Unit
+
+INSTALL = 'pip install -e ".[ray]"'
+#: Times that Ray starts a task again when its process or machine dies; `drive` does after that.
+RETRIES = 3
+_SECONDS_TO_ANSWER = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What a unit takes of a cluster; None for what fits it: a GPU where there are any, all chips of a TPU host."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+    tpus: int | None = None
+
+
+def connect(address: str | None, cpus: int | None = None) -> Any:
+    """Joins a cluster, or starts one on this machine.
+
+    Args:
+      address: "auto" for the cluster that this machine belongs to, HOST:PORT, or None for a new one.
+      cpus: of a new cluster; the machine's if not given.
+
+    Returns:
+      The module `ray`, connected.
+
+    Raises:
+      UserError: Ray is not installed, or nothing answers.
+    """
+    try:
+        import ray
+    except ImportError as e:
+        raise UserError(f"--executor=ray: Ray is not installed; {INSTALL}") from e
+    _check_address(address)
+    # The same package on every machine that sees this one's disk; elsewhere the installed one.
+    paths = os.pathsep.join(filter(None, [str(local.ROOT), os.environ.get("PYTHONPATH")]))
+    options: dict[str, Any] = {
+        "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+        "logging_level": "error", "log_to_driver": False, "configure_logging": True,
+    }  # fmt: skip
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": cpus}
+    else:
+        options |= {"address": address}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(**options)
+    except Exception as e:  # ConnectionError, RuntimeError, and kinds of its own
+        where = f"--ray_address={address}" if address else "--executor=ray"
+        raise UserError(
+            f"{where}: no cluster can be reached ({first_line(e)}); start one with ray start --head, or leave "
+            "--ray_address out for one on this machine"
+        ) from e
+    return ray
+
+
+def _check_address(address: str | None) -> None:
+    """Asks whether anybody listens: Ray itself would try for minutes."""
+    if address in (None, "auto", "local"):
+        return
+    assert address is not None
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"--ray_address={address}: must be auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except OSError as e:
+        raise UserError(
+            f"--ray_address={address}: does not answer ({e.strerror or first_line(e)}); check the address, or start a "
+            "cluster there with ray start --head"
+        ) from e
+
+
+def _look(probe: str) -> str:
+    """Runs on a machine of the cluster: what keeps it from reading and writing the workdir; "" for nothing."""
+    try:
+        path = as_path(probe)
+        if path.read_text() != path.name:
+            return "sees another workdir"
+        path.with_name(f"{path.name}-{uuid.uuid4().hex[:6]}").write_text("")
+    except Exception as e:
+        return f"{type(e).__name__}: {first_line(e)}"
+    return ""
+
+
+def _task(unit: Unit, workdir: str, env: Mapping[str, str], inputs: bytes | None) -> Any:
+    """Runs on a machine of the cluster."""
+    return (*local.once(unit, workdir, env, inputs), socket.gethostname())
+
+
+class Ray:
+    """Units on a Ray cluster.
+
+    Args:
+      workdir: where units work.
+      env: variables of their processes.
+      share: what a unit takes of the cluster.
+      address: see `connect`.
+      shared: whether every machine sees the workdir. If not, what a unit reads and writes travels
+        through Ray's object store.
+      cpus: of a cluster that is started here.
+
+    Raises:
+      UserError: Ray is not installed, nothing answers, a machine does not see the workdir, or none has
+        what a unit takes.
+    """
+
+    holds_back = False
+
+    def __init__(
+        self,
+        workdir: Path,
+        env: Mapping[str, str],
+        share: Share | None = None,
+        *,
+        address: str | None = None,
+        shared: bool = True,
+        cpus: int | None = None,
+    ):
+        self.workdir, self._env, self._shared = workdir, dict(env), shared
+        self._ray = connect(address, cpus)
+        self._pending: dict[Any, tuple[str, Unit]] = {}
+        self._count = 0
+        try:
+            self._nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            options = self._options(share or Share())
+            if shared:
+                self._probe()
+        except BaseException:
+            self._ray.shutdown()
+            raise
+        self._start = self._ray.remote(**options)(_task)
+
+    def _options(self, share: Share) -> dict[str, Any]:
+        of = lambda node, what: node["Resources"].get(what, 0)
+        most = lambda what: max((of(node, what) for node in self._nodes), default=0)
+        gpus = share.gpus if share.gpus is not None else min(1, most("GPU"))
+        tpus = share.tpus if share.tpus is not None else (0 if gpus else most("TPU"))
+        cpus = share.cpus if share.cpus is not None else 1
+        asked = {"CPU": cpus, "GPU": gpus, "TPU": tpus}
+        fits = [n for n in self._nodes if all(of(n, what) >= x for what, x in asked.items())]
+        if not fits:
+            has = "; ".join(
+                ", ".join(f"{of(node, what):g} {what}" for what in asked)
+                for node in self._nodes[:4]
+            )
+            raise UserError(
+                f"--group_cpus={cpus:g} --group_gpus={gpus:g} --group_tpus={tpus:g}: no machine of the cluster has "
+                f"that much ({has}); ask for less, or start such machines first"
+            )
+        self.workers: int | None = sum(
+            int(
+                min(of(n, what) // x for what, x in asked.items() if x)
+                if any(asked.values())
+                else 1
+            )
+            for n in fits
+        )
+        resources = {"TPU": tpus} if tpus else {}
+        return {
+            "num_cpus": cpus, "num_gpus": gpus, "resources": resources, "max_retries": RETRIES,
+        }  # fmt: skip
+
+    def _probe(self) -> None:
+        """Finds out whether every machine sees the workdir, before anything is trained."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+        probe = self.workdir / f".probe-{uuid.uuid4().hex}"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text(probe.name)
+        try:
+            look = self._ray.remote(num_cpus=0, max_retries=1)(_look)
+            asked = [
+                look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(str(probe))
+                for node in self._nodes
+            ]
+            for node, answer in zip(self._nodes, asked, strict=True):
+                name = node["NodeManagerHostname"]
+                try:
+                    blind = self._ray.get(answer, timeout=120)
+                except Exception as e:  # its own kinds: the package is not installed there, say
+                    raise UserError(
+                        f"--executor=ray: nothing runs on {name} ({_cause(e)}); install this package there"
+                    ) from e
+                if blind:
+                    raise UserError(
+                        f"--workdir={self.workdir}: cannot be seen from {name} ({blind}); mount it there, use a bucket "
+                        "(gs://…), or add --noshared_workdir to send files through Ray's object store"
+                    )
+        finally:
+            for path in self.workdir.glob(f"{probe.name}*"):
+                path.unlink()
+
+    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> str:
+        """See `Executor`."""
+        self._count += 1
+        handle = f"{unit.id}/{self._count}"
+        inputs = None if self._shared else entry.pack(self.workdir, unit.reads)
+        folder = os.fspath(self.workdir if is_remote(self.workdir) else self.workdir.absolute())
+        task = self._start.options(name=unit.title).remote(unit, folder, self._env, inputs)
+        self._pending[task] = (handle, unit)
+        return handle
+
+    def as_completed(self) -> Iterator[Outcome]:
+        """See `Executor`."""
+        while self._pending:
+            # With a limit, so that signals are seen.
+            done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=0.5)
+            for task in done:
+                yield self._outcome(task, *self._pending.pop(task))
+
+    def _outcome(self, task: Any, handle: str, unit: Unit) -> Outcome:
+        try:
+            kind, value, message, host = self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as e:
+            return Outcome(handle, unit, ERROR, None, _cause(e))
+        except Exception as e:  # its process or its machine died more often than Ray tries
+            return Outcome(handle, unit, LOST, None, _cause(e))
+        if kind == DONE and not self._shared:
+            value, files = value
+            entry.unpack(self.workdir, files, unit.writes)
+        return Outcome(handle, unit, kind, value, f"{message} (on {host})" if message else "")
+
+    def cancel(self) -> None:
+        """See `Executor`."""
+        for task in self._pending:
+            with contextlib.suppress(Exception):
+                # Raises KeyboardInterrupt in the task, whose process then saves and stops.
+                self._ray.cancel(task, force=False)
+        with contextlib.suppress(Exception):
+            self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=entry.GRACE)
+        self._pending.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the cluster; one that was started here ends."""
+        if "ray" in sys.modules:
+            self._ray.shutdown()
+
+
+def _cause(error: Exception) -> str:
+    """The last line of what Ray says: the lines before are a traceback of its own machinery."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).strip()[:200]
