@@ -316,7 +316,7 @@ def test_a_dataset_in_a_bucket(bucket, tmp_path, monkeypatch, name, data_dir):
     assert np.array_equal(pickle.loads(pickle.dumps(found.test)).image(0), test[0])
     assert np.allclose(found.train.mean_image(np.arange(7)), train.mean(0))
     assert bucket.names("bucket/") == before, "the cache of labels belongs on this machine"
-    assert list((tmp_path / "cache").glob("tiny-train-labels-*.npy"))
+    assert list((tmp_path / "cache").glob("tiny-train-labels-*.array"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Datasets and tasks."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 import tiny_datasets
@@ -175,3 +178,43 @@ def test_shared_imagenet_has_images_of_many_sizes():
         imagenet.train.images()
     with pytest.raises(UserError, match="no mean image"):
         imagenet.train.mean_image(np.arange(3))
+
+
+def test_fingerprint_is_of_images_labels_and_names():
+    one = tiny()
+    assert one.fingerprint == tiny().fingerprint
+    assert one.fingerprint == dataclasses.replace(one, name="other").fingerprint
+    other_labels, other_test = tiny(labels=(2, 0, 1, 0, 2, 0, 1)), tiny(test_labels=(0, 1, 2, 1))
+    other_names = dataclasses.replace(one, label_names=("cat", "dog", "bee"))
+    pixels = one.test.images().copy()
+    pixels[3, 7, 7, 2] ^= 1
+    other_pixels = dataclasses.replace(one, test=data.ArraySource(pixels, one.test.labels))
+    all_of_them = (one, other_labels, other_test, other_names, other_pixels)
+    assert len({dataset.fingerprint for dataset in all_of_them}) == 5
+
+
+def test_fingerprint_of_files_survives_a_copy(tmp_path):
+    splits = {"train": (tiny_datasets.pictures(7), [2, 0, 1, 0, 2, 1, 0])}
+    splits["test"] = (tiny_datasets.pictures(4, seed=1), [0, 1, 2, 2])
+    directory = tiny_datasets.write(tmp_path / "one", splits)
+    first = data.load(str(directory)).fingerprint
+    shutil.copytree(directory, tmp_path / "two" / "tiny" / "1.0.0")
+    assert data.load("tiny", str(tmp_path / "two")).fingerprint == first
+    splits["test"] = (tiny_datasets.pictures(4, seed=2), [0, 1, 2, 2])
+    tiny_datasets.write(tmp_path / "three", splits)
+    assert data.load("tiny", str(tmp_path / "three")).fingerprint != first
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 12, 5))
+def test_a_flipped_bit_of_the_label_names_is_seen(tmp_path, bit):
+    splits = {"train": (tiny_datasets.pictures(3), [2, 0, 1])}
+    directory = tiny_datasets.write(tmp_path, splits | {"test": splits["train"]})
+    before = data.load(str(directory)).fingerprint
+    path = directory / "label.labels.txt"
+    names = bytearray(path.read_bytes())
+    names[bit // 8] ^= 1 << (bit % 8)
+    path.write_bytes(names)
+    try:
+        assert data.load(str(directory)).fingerprint != before
+    except UserError as error:
+        assert "\n" not in str(error)

@@ -46,7 +46,7 @@ def test_labels_are_read_without_decoding(directory, monkeypatch):
 
 def test_the_label_index_is_read_instead_of_the_records(directory, monkeypatch):
     assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
-    assert len(list(directory.glob("tiny-train-labels-*.npy"))) == 1
+    assert len(list(directory.glob("tiny-train-labels-*.array"))) == 1
     forbid(monkeypatch, tfds_source.PreparedSplit, "_read_part")
     assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
 
@@ -69,12 +69,12 @@ def test_an_index_of_changed_files_is_not_used(directory):
             writer.write(tfds_write.example(image.bytes_list.value[0], label=label))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert tfds_source.open_directory(directory).train.labels.tolist() == [1, 1, 1, 1, 2, 1, 0]
-    assert len(list(directory.glob("tiny-train-labels-*.npy"))) == 1  # the old one is gone
+    assert len(list(directory.glob("tiny-train-labels-*.array"))) == 1  # the old one is gone
 
 
 def test_a_damaged_index_is_made_again(directory):
     assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
-    [index] = directory.glob("tiny-train-labels-*.npy")
+    [index] = directory.glob("tiny-train-labels-*.array")
     index.write_bytes(index.read_bytes()[:-5])
     assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
 
@@ -83,8 +83,8 @@ def test_a_read_only_folder_puts_the_index_into_the_cache(directory, monkeypatch
     directory.chmod(0o555)
     try:
         assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
-        assert not list(directory.glob("*.npy"))
-        assert len(list(derived.folder().glob("tiny-train-labels-*.npy"))) == 1
+        assert not list(directory.glob("*.array"))
+        assert len(list(derived.folder().glob("tiny-train-labels-*.array"))) == 1
         forbid(monkeypatch, tfds_source.PreparedSplit, "_read_part")
         assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
     finally:

@@ -12,6 +12,8 @@ images = digits.train.images()[task.train_index]   # uint8 [500, 8, 8, 1]
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +22,7 @@ import numpy as np
 
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import tfds, tfds_find
+from yosinski_jax.data import derived, tfds, tfds_find
 
 DIGITS = "digits"
 # Of 174 to 183 images of a digit; leaves at least 130 for training.
@@ -36,6 +38,11 @@ class Source(Protocol):
     @property
     def labels(self) -> np.ndarray:
         """Labels of all images, int32 [images]; no image is decoded for them."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the images' content; equal for a copy of their files."""
         ...
 
     def __len__(self) -> int: ...
@@ -80,6 +87,11 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the pixels."""
+        return derived.array_digest(self.pixels)
+
     def image(self, index: int) -> np.ndarray:
         """Returns one image, uint8 [height, width, channels]."""
         return self.pixels[index]
@@ -118,6 +130,17 @@ class Dataset:
         for part, source in (("training", self.train), ("test", self.test)):
             if len(source) == 0:
                 raise UserError(f"dataset {self.name}: it has no {part} images")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of what is learned from: images, labels and label names, wherever they lie and whatever the name.
+
+        Large files are sampled (`derived.files_digest`); reads the labels.
+        """
+        parts = {"label_names": self.label_names, "image_shape": self.image_shape}
+        for part, source in (("train", self.train), ("test", self.test)):
+            parts[part] = source.fingerprint, derived.array_digest(source.labels)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

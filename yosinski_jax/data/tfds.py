@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.base.files import as_path
 from yosinski_jax.base.progress import Progress
 from yosinski_jax.data import derived, images
 
@@ -59,6 +59,7 @@ class PreparedSplit:
         split: name of the split.
         shards: its files, in order.
         shape: (height, width, channels) of the images, None where it varies.
+        classes: number of classes; labels are smaller.
         raw: whether images are stored as plain uint8 instead of an encoded file.
     """
 
@@ -66,7 +67,9 @@ class PreparedSplit:
     split: str
     shards: tuple[Shard, ...]
     shape: tuple[int | None, int | None, int]
+    classes: int
     raw: bool = False
+    dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -164,25 +167,16 @@ class PreparedSplit:
         except (RuntimeError, ValueError, IndexError, OSError):
             return [self.record(i) for i in range(index, index + last - first)]  # names the record
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """Digest of the files' names, sizes and times of change, and of what the labels mean."""
-        digest = hashlib.sha256()
-        for shard in self.shards:
-            path: Any = as_path(shard.path)
-            stat = path.stat()
-            size_and_time = (
-                [stat.length, stat.mtime]
-                if is_remote(shard.path)
-                else [stat.st_size, stat.st_mtime_ns]
-            )
-            line = [path.name, shard.records, *size_and_time]
-            digest.update(repr(line).encode())
-        for path in sorted(self.directory.glob("*.labels.txt")) + [
-            self.directory / "features.json"
-        ]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        """Digest of the files' content; equal for a copy of the dataset."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return derived.files_digest(
+            [shard.path for shard in self.shards], [shard.records for shard in self.shards]
+        )
 
     @property
     def directory(self) -> Path:
@@ -196,10 +190,10 @@ class PreparedSplit:
 
     @functools.cached_property
     def _labels(self) -> np.ndarray:
-        found = self._entry("labels").load(beside=True)
-        if found is not None and found.shape == (len(self),):
-            return found
-        labels = np.empty(len(self), np.int32)
+        found = self._entry("labels").load([len(self)], np.int32, beside=True)
+        if found is not None:
+            return self._checked(found)
+        labels = np.empty(len(self), np.int64)
         example = _example()
 
         def read(part: tuple[int, int, int, int]) -> int:
@@ -213,8 +207,19 @@ class PreparedSplit:
             return part[2] - part[1]
 
         self._in_threads(read, f"labels of {self.dataset} {self.split}")
+        labels = self._checked(labels)
         self.keep_labels(labels)
         return labels
+
+    def _checked(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as int32 [records]; CorruptRecord if one stands for no class."""
+        strange = np.flatnonzero((labels < 0) | (labels >= self.classes))
+        if len(strange):
+            raise CorruptRecord(
+                f"{self.where(int(strange[0]))}: label {labels[strange[0]]} of {self.classes} classes "
+                f"({len(strange)} such in all); prepare the dataset again"
+            )
+        return labels.astype(np.int32, copy=False)
 
     def keep_labels(self, labels: np.ndarray) -> None:
         """Writes the label index, int32 [records]; for who knows the labels without reading."""
@@ -234,8 +239,8 @@ class PreparedSplit:
             )
         shape = (len(self), *(side or 0 for side in self.shape))
         keep = _UNCACHED_PIXEL_BYTES <= np.prod(shape) <= _CACHED_PIXEL_BYTES
-        found = self._entry("pixels").load() if keep else None
-        if found is not None and found.shape == shape:
+        found = self._entry("pixels").load(shape, np.uint8) if keep else None
+        if found is not None:
             return found
         pixels = np.empty(shape, np.uint8)
 
@@ -288,15 +293,13 @@ class PreparedSplit:
         chosen = np.bincount(self.labels[index], minlength=int(self.labels.max()) + 1)
         whole = np.bincount(self.labels, minlength=len(chosen))
         classes = np.flatnonzero(chosen)
-        sums = self._entry("class-sums").load(beside=True, mapped=True)
-        if sums is not None and (chosen[classes] == whole[classes]).all():
-            total = np.zeros(sums.shape[1:], np.uint64)
-            for row in np.searchsorted(np.unique(self.labels), classes):
-                total += sums[row]
-            return (total / len(index)).astype(np.float32)
+        if (chosen[classes] == whole[classes]).all():
+            total = self._class_sums(np.searchsorted(np.unique(self.labels), classes))
+            if total is not None:
+                return (total / len(index)).astype(np.float32)
         digest = hashlib.sha256(np.sort(index).astype(np.int64).tobytes()).hexdigest()[:16]
         entry = self._entry(f"mean-{digest}")
-        found = entry.load()
+        found = entry.load(self.shape, np.float32)
         if found is not None:
             return found
         parts = np.array_split(np.sort(index), -(-len(index) // _RECORDS_PER_READ))
@@ -311,6 +314,18 @@ class PreparedSplit:
         mean = (total / len(index)).astype(np.float32)
         entry.save(mean)
         return mean
+
+    def _class_sums(self, rows: np.ndarray) -> np.ndarray | None:
+        """Adds up the kept sums of some classes; None if they are not there."""
+        total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+        for row in rows:
+            found = self._entry("class-sums").load(
+                [None, *self.shape], np.uint32, beside=True, row=int(row)
+            )
+            if found is None:
+                return None
+            total += found
+        return total
 
     def _sum(self, index: np.ndarray) -> np.ndarray:
         if "_pixels" in self.__dict__:
@@ -425,7 +440,12 @@ def open_directory(directory: Path) -> Opened:
                 f"{absent[0]}: file is missing ({len(absent)} in all); prepare it again"
             )
         parts[split] = PreparedSplit(
-            info.name, split, shards, (height, width, channels or 3), raw=kind == "Tensor"
+            info.name,
+            split,
+            shards,
+            (height, width, channels or 3),
+            len(names),
+            raw=kind == "Tensor",
         )
     held_out = [key for key in ("test", "validation") if key in parts and parts[key].labelled]
     if "train" not in parts or not held_out:

@@ -131,7 +131,7 @@ def test_plain_tfds_reads_cifar10_by_its_name(tmp_path):
 def test_labels_are_known_without_reading(tmp_path, monkeypatch):
     source = archive(tmp_path / "a.tar.gz", pickled_cifar10())
     directory = entry.prepare("cifar10", str(tmp_path), source, checksum=False)
-    assert len(list(directory.glob("cifar10-*-labels-*.npy"))) == 2
+    assert len(list(directory.glob("cifar10-*-labels-*.array"))) == 2
 
 
 def test_a_folder_of_unpacked_files(tmp_path):

@@ -114,7 +114,7 @@ def test_images_have_one_size_and_the_right_labels(prepared):
 def test_nothing_temporary_is_left(prepared):
     _, directory = prepared
     endings = {path.name.split(".", 1)[-1].split("-")[0] for path in directory.iterdir()}
-    assert endings == {"array_record", "json", "labels.txt", "npy", "txt"}
+    assert endings == {"array", "array_record", "json", "labels.txt", "txt"}
     assert [path.name for path in directory.parent.iterdir()] == ["5.1.0"]
 
 
