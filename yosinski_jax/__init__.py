@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from yosinski_jax.api import transfer_sweep as transfer_sweep
     from yosinski_jax.base.errors import UserError as UserError
-    from yosinski_jax.networks.convnets import make as make_network  # noqa: F401
+    from yosinski_jax.networks.registry import make as make_network  # noqa: F401
     from yosinski_jax.networks.network import Model as Model
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze
@@ -33,7 +33,7 @@ _WHERE = {
     "load_layers": ("training.checkpoints", "load_layers"),
     "UserError": ("base.errors", "UserError"),
     "Model": ("networks.network", "Model"),
-    "make_network": ("networks.convnets", "make"),
+    "make_network": ("networks.registry", "make"),
     "Recipe": ("study.recipes", "Recipe"),
     "TreeMismatch": ("splicing", "TreeMismatch"),
     "freeze": ("splicing", "freeze"),

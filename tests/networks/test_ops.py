@@ -230,3 +230,25 @@ def test_unknown_compiler_option_is_left_out(monkeypatch):
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
     assert ops.compiler_options.__wrapped__() == {}
+
+
+def test_convolution_of_linen_layers_on_the_fast_path():
+    import flax.linen as nn
+
+    x = jax.random.normal(jax.random.key(0), (2, 9, 9, 4))
+    options = dict(features=6, kernel_size=(3, 3), strides=(2, 2), padding=1, feature_group_count=2)
+    ours = nn.Conv(**options, conv_general_dilated=ops.conv_general_dilated)
+    plain = nn.Conv(**options)
+    variables = plain.init(jax.random.key(1), x)
+    for module in (ours, plain):
+        assert module.apply(variables, x).shape == (2, 5, 5, 6)
+    loss = lambda module: jax.grad(lambda v, x: (module.apply(v, x) ** 2).sum(), (0, 1))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        loss(ours)(variables, x),
+        loss(plain)(variables, x),
+    )
+    for wrong in ({"strides": (1, 2)}, {"padding": ((0, 1), (1, 0))}, {"kernel_dilation": 2}):
+        module = nn.Conv(**options | wrong, conv_general_dilated=ops.conv_general_dilated)
+        with pytest.raises(NotImplementedError, match="needs one of each in 2-D"):
+            module.apply(variables, x)

@@ -76,6 +76,25 @@ def conv2d(
     return jnp.concatenate(parts, axis=3) if groups > 1 else parts[0]
 
 
+def conv_general_dilated(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` by `conv2d`, for `nn.Conv(…, conv_general_dilated=…)`.
+
+    Raises:
+        NotImplementedError: If the kernel steps or pads differently along the two axes, or
+            is dilated.
+    """
+    pads, steps = {p for pair in padding for p in pair}, set(strides)
+    dilated = any(
+        set(options.get(name) or (1,)) != {1} for name in ("lhs_dilation", "rhs_dilation")
+    )
+    if x.ndim != 4 or len(pads) != 1 or len(steps) != 1 or dilated:
+        raise NotImplementedError(f"strides {strides}, padding {padding}: needs one of each in 2-D")
+    groups = options.get("feature_group_count", 1)
+    return conv2d(x, kernel, stride=steps.pop(), padding=pads.pop(), groups=groups)
+
+
 def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         x,
