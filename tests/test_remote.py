@@ -30,10 +30,10 @@ from yosinski_jax.sweep import workdir
 from yosinski_jax.training import checkpoints
 
 SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
-RECORD = {
-    "schema": 1, "name": "A3B+", "treatment": "AnB+", "n": 3, "target": "B", "split": "random", "split_seed": 0,
-    "status": "finished", "curve": {}, "settings_digest": "x", "accuracy": 0.5,
-}  # fmt: skip
+RECORD = records.Record.of({
+    "name": "A3B+", "treatment": "AnB+", "n": 3, "source": "A", "target": "B", "split": "random", "split_seed": 0,
+    "status": "diverged", "curve": {}, "settings_digest": "x", "diverged_at_step": 7,
+})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +167,11 @@ def test_records(bucket):
     folder = files.as_path("gs://bucket/w")
     path = records.write(folder, RECORD)
     assert str(path) == "gs://bucket/w/records/random-0/A3B+.json"
-    records.write(folder, RECORD | {"accuracy": 0.6})
+    later = records.Record.of({**RECORD, "diverged_at_step": 8})
+    records.write(folder, later)
     (folder / "records" / "random-0" / "A2B+.json").write_text("{")
     found, damaged = records.read_all(folder)
-    assert found == [RECORD | {"accuracy": 0.6}]
+    assert found == [later]
     assert len(damaged) == 1 and "gs://bucket/w/records/random-0/A2B+.json" in damaged[0]
 
 
@@ -246,7 +247,7 @@ def test_a_lock_that_another_left(bucket, change, held):
     folder = files.as_path("gs://bucket/l")
     lock = {"holder": "process 7 on far since today", "host": "far", "process": 7, "token": "t"}
     renewed = time.time() - change.get("age", 0)
-    records.write_json(folder / "lock", lock | {"renewed": renewed} | change)
+    files.write_json(folder / "lock", lock | {"renewed": renewed} | change)
     if held:
         with pytest.raises(UserError, match="process 7 on far since today"), workdir.lock(folder):
             pass
@@ -260,7 +261,7 @@ def test_a_lock_that_another_left(bucket, change, held):
 def test_two_starts_at_the_same_moment(bucket, monkeypatch):
     folder = files.as_path("gs://bucket/l")
     other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
-    monkeypatch.setattr(workdir.time, "sleep", lambda _: records.write_json(folder / "lock", other))
+    monkeypatch.setattr(workdir.time, "sleep", lambda _: files.write_json(folder / "lock", other))
     with pytest.raises(UserError, match="process 7 on far"), workdir.lock(folder):
         pass
     assert json.loads(bucket.read("bucket/l/lock"))["token"] == "t", "the other's lock is removed"
@@ -271,7 +272,7 @@ def test_a_holder_whose_lock_was_taken_over_stops(bucket, monkeypatch, capfd):
     folder = files.as_path("gs://bucket/l")
     other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
     with pytest.raises(KeyboardInterrupt), workdir.lock(folder):
-        records.write_json(folder / "lock", other)
+        files.write_json(folder / "lock", other)
         for _ in range(100):
             time.sleep(0.1)
     assert "taken over by process 7 on far since today; stopping" in capfd.readouterr().out

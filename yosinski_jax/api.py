@@ -4,7 +4,6 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -13,6 +12,7 @@ from yosinski_jax.base.files import as_path
 from yosinski_jax.data.dataset import from_arrays
 from yosinski_jax.networks.network import Model
 from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.study.treatments import TREATMENTS, parse_treatments
 from yosinski_jax.sweep.runner import Display, Sweep
@@ -37,7 +37,7 @@ def transfer_sweep(
     workdir: Path | str | None = None,
     name: str = "arrays",
     display: Display | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Runs the layer-transfer study on a linen network and arrays.
 
         import flax.linen as nn
@@ -89,7 +89,7 @@ def transfer_sweep(
       display: what is told while it works.
 
     Returns:
-      One record a network, as `records` describes them.
+      One record a network.
 
     Raises:
       UserError: arrays, labels, split, batch or workdir do not fit; says what to do.

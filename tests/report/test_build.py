@@ -13,8 +13,8 @@ import simulated
 
 from yosinski_jax.analysis import results
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import sealed, write_json
 from yosinski_jax.report import build, page
-from yosinski_jax.study import records
 
 VOID = {"meta", "link", "br", "path", "use", "rect", "image", "polyline", "line"}
 
@@ -58,11 +58,11 @@ class Checker(HTMLParser):
 def make(folder, found, plan=None, settings=None):
     folder.mkdir(parents=True, exist_ok=True)
     for r in found:
-        records.write(folder, r)
-    records.write_json(folder / "plan.json", simulated.plan(found if plan is None else plan))
+        simulated.write(folder, r)
+    write_json(folder / "plan.json", simulated.plan(found if plan is None else plan))
     command = "python -m experiments.sweep --split=random"
     settings = {"dataset": "digits", "network": "digits4", "command": command} | (settings or {})
-    records.write_json(folder / "settings.json", settings)
+    write_json(folder / "settings.json", sealed(settings))
     return folder
 
 
@@ -241,11 +241,11 @@ def test_damaged_and_impossible_records_are_named_and_left_out(tmp_path):
         ("A1A", "n", 2),
     ):
         r = json.loads((folder / f"{name}.json").read_text()) | {field: value}
-        (folder / f"{name}.json").write_text(json.dumps(r))
+        simulated.write(tmp_path, r)
     build.write_report(tmp_path, figure_files=False)
     text = Checker(text_of(tmp_path)).text
     assert "7 records could not be used" in text
-    assert "97.3 is not an accuracy between 0 and 1" in text
+    assert "accuracy is 97.3, but its curve says 0." in text
     assert "does not agree with its treatment" in text
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert sum(r["status"] == "missing" for r in rows) == 7
@@ -254,6 +254,7 @@ def test_damaged_and_impossible_records_are_named_and_left_out(tmp_path):
 def test_diverged_networks_are_told(tmp_path):
     found = simulated.study(seeds=2)
     found[7] |= {"status": "diverged", "diverged_at_step": 70, "accuracy": None}
+    found[7] |= {"accuracy_best": None, "accuracy_mean_of_ten_best": None}
     found[7]["curve"] = {"step": [], "epoch": [], "loss": [], "accuracy": []}
     make(tmp_path, found)
     build.write_report(tmp_path, figure_files=False)
@@ -308,7 +309,7 @@ def test_no_workdir_is_one_line(tmp_path, prepare, message):
 def test_mixed_settings_are_refused(tmp_path):
     make(tmp_path, simulated.study(seeds=1))
     other = next(r for r in simulated.study(seeds=2, digest="0ther") if r["split_seed"] == 1)
-    records.write(tmp_path, other)
+    simulated.write(tmp_path, other)
     with pytest.raises(UserError, match="2 different settings"):
         build.write_report(tmp_path)
 
@@ -328,6 +329,9 @@ def test_two_workdirs_are_laid_on_each_other(tmp_path, finished):
     found = simulated.study(rng_seed=0, digest="other")
     for r in found:
         r["accuracy"] -= 0.01
+        r["curve"]["accuracy"][-1] = r["accuracy"]
+        best = sorted(r["curve"]["accuracy"])[-10:]
+        r |= {"accuracy_best": best[-1], "accuracy_mean_of_ten_best": float(np.mean(best))}
     make(tmp_path / "other", found)
     build.write_report(finished, figure_files=False, comparisons=[str(tmp_path / "other")])
     text = Checker(text_of(finished)).text

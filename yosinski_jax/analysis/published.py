@@ -59,7 +59,7 @@ def records() -> list[dict]:
         curve = [(int(i), float(a)) for i, a in curves[row["directory"]].items() if a]
         out.append(
             {
-                "schema": 1,
+                "schema": 2,
                 "name": name,
                 "treatment": treatment,
                 "n": n,

@@ -15,7 +15,7 @@ from yosinski_jax.analysis.tables import (
     where,
 )
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, reading
+from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
 from yosinski_jax.study.records import read_all
 from yosinski_jax.study.treatments import HALVES, TREATMENTS, parse
 
@@ -173,14 +173,19 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
         )
     found, damaged = read_all(workdir)
     plan = _plan(workdir)
-    settings = read_json(workdir / "settings.json", {})
+    try:
+        settings = read_sealed(workdir / "settings.json")
+    except FileNotFoundError:
+        settings = {}
+    except Damaged as e:
+        settings, _ = {}, damaged.append(str(e))
     if not found and not damaged and not plan:
         raise UserError(
             f"{flag}={workdir}: holds no records and no plan.json, so there is nothing to report; "
             "give the folder of a sweep"
         )
     sound = []
-    for record in found:
+    for record in map(dict, found):
         wrong = problem(record)
         if wrong:
             damaged.append(wrong)
@@ -190,8 +195,6 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
         check_records(sound)
     except UserError as e:
         raise UserError(f"{flag}={workdir}: {e}") from e
-    if not isinstance(settings, dict):
-        raise UserError(f"{workdir / 'settings.json'}: not a JSON object; restore it")
     dataset = str(settings.get("dataset") or next((r.get("dataset") for r in sound), "") or workdir)
     names = {r["split"] for r in (*sound, *plan)}
     split = next(iter(names), "") if len(names) < 2 else str(settings.get("split") or "")

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path
-from yosinski_jax.study.records import write_atomically, write_json
+from yosinski_jax.base.files import as_path, write_atomically, write_json
 from yosinski_jax.study.treatments import TREATMENTS
 
 #: What is reported for a network, and the field of a record that holds it.

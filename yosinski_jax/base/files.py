@@ -5,10 +5,15 @@ whatever may be in a bucket goes through `as_path`. Standard library only, as lo
 """
 
 import contextlib
+import errno
+import hashlib
 import importlib.util
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from yosinski_jax.base.errors import UserError
 
@@ -91,3 +96,108 @@ def local_path(path: str | os.PathLike[str], flag: str, advice: str) -> Path:
     if is_remote(path):
         raise UserError(f"{flag}={os.fspath(path)}: must be a local folder; {advice}")
     return Path(path)
+
+
+class Damaged(Exception):
+    """A file that does not hold what was written; the message names it and the cause."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it is either as before or complete, also after a crash.
+
+    On a disk it is written beside its final place and renamed; an object in a bucket becomes visible
+    as a whole and is written in place.
+
+    Raises:
+      UserError: the disk is full, the folder is read-only, or the like; names the file and the
+        cause.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        try:
+            path.write_bytes(data)
+        except Exception as e:  # gcsfs, Google's libraries and TensorFlow have kinds of their own
+            raise UserError(write_failure(path, e)) from e
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(write_failure(path, e)) from e
+
+
+def write_failure(path: Path, error: Exception) -> str:
+    """One line about a file that could not be written, and what to do about it."""
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "choose a folder that can be written",
+        errno.EACCES: "choose a folder that you may write",
+        errno.EPERM: "choose a folder that you may write",
+        errno.ENOTDIR: "choose a path whose parts are folders",
+        errno.EEXIST: "choose a path whose parts are folders",
+    }.get(getattr(error, "errno", None) or 0, "repair that")
+    cause = getattr(error, "strerror", None) or first_line(error)
+    return (
+        f"{path}: cannot be written ({cause}); {advice} and start again, finished networks are kept"
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as JSON, atomically. NaN and infinity become null: JSON has neither."""
+    write_atomically(path, json.dumps(_plain(value), indent=1) + "\n")
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a digest of itself, in the form in which `read_sealed` returns it."""
+    plain = {k: v for k, v in _plain(value).items() if k != "digest"}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return plain | {"digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_sealed(path: Path, advice: str = "") -> dict[str, Any]:
+    """Reads what `write_json` wrote of `sealed`.
+
+    Args:
+      path: of the file.
+      advice: what else can be done where it cannot be read, for the error.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      Damaged: it is not what was written.
+      UserError: it cannot be read, which says nothing of what it holds.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (ValueError, RecursionError) as e:
+        raise Damaged(f"{path}: not readable as JSON ({first_line(e)})") from e
+    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
+        raise UserError(
+            f"{path}: cannot be read ({first_line(e)}); repair that and start again"
+            + (f", {advice}" if advice else "")
+        ) from e
+    if not isinstance(value, dict):
+        raise Damaged(f"{path}: not a JSON object but a {type(value).__name__}")
+    if sealed(value)["digest"] != value.get("digest"):
+        raise Damaged(f"{path}: was altered since it was written (its digest does not fit)")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -21,10 +21,9 @@ from yosinski_jax.analysis.tables import (
     write_results,
 )
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path
+from yosinski_jax.base.files import as_path, write_atomically
 from yosinski_jax.report import figures, page, plots, sections, sections_answers, theme
 from yosinski_jax.report.page import Markup, element, join
-from yosinski_jax.study.records import write_atomically
 
 EFFECT_COLUMNS = (
     "split", "effect", "label", "direction", "layers", "n", "value", "low", "high", "p", "p_holm",

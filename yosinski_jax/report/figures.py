@@ -26,8 +26,8 @@ from yosinski_jax.analysis.tables import (
     table_cells,
     where,
 )
+from yosinski_jax.base.files import write_json
 from yosinski_jax.report import plots, plots_training, theme
-from yosinski_jax.study import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -477,7 +477,7 @@ def _fits(path: Path, kernel: np.ndarray, fit_new: bool) -> list[gabor.Fit] | No
         return None
     fits = gabor.fit_all(kernel)
     kept = {"kernel_sha256": digest, "version": gabor.VERSION}
-    records.write_json(path, kept | {"fits": [dataclasses.asdict(f) for f in fits]})
+    write_json(path, kept | {"fits": [dataclasses.asdict(f) for f in fits]})
     return fits
 
 

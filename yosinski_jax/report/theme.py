@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from yosinski_jax.study.records import write_atomically
+from yosinski_jax.base.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

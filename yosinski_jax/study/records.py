@@ -1,86 +1,246 @@
-"""One JSON file for each finished network. Standard library only, so that anything can read them.
+"""One JSON file for each finished network, typed and checked. Standard library only.
 
     WORKDIR/settings.json                              what the sweep was asked for
     WORKDIR/plan.json                                  every network of the sweep, finished or not
     WORKDIR/records/<split>-<split_seed>/<name>.json   one finished (or diverged) network
 
-A file is written beside its final place and renamed, so that a reader never meets half of one; an
-object in a bucket becomes visible as a whole and is written in place.
+Each file carries a digest of itself, so that a flipped bit is found when it is read.
 """
 
-import contextlib
-import errno
-import json
-import os
+import base64
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, first_line, is_remote
+from yosinski_jax.base.files import Damaged, as_path, read_sealed, sealed, write_json
+from yosinski_jax.study.treatments import parse
 
-SCHEMA = 1
-#: Fields without which a record cannot be used, and the types they must have.
-REQUIRED = {
-    "schema": int, "name": str, "treatment": str, "n": int, "target": str, "split": str, "split_seed": int,
-    "status": str, "curve": dict, "settings_digest": str,
-}  # fmt: skip
+SCHEMA = 2
+#: Series of a curve, one entry an evaluation each. The last two are missing where nobody measured them.
+CURVE = ("step", "epoch", "loss", "accuracy", "train_accuracy", "test_loss")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it is either as before or complete, also after a crash.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record(Mapping[str, Any]):
+    """One finished network. Also a mapping from the names of its fields, so that `record["accuracy"]` works.
+
+    Attributes:
+      name, treatment, n, target, source, preserve: see `treatments.Run`.
+      split, split_seed: the pair of tasks.
+      status: "finished" or "diverged".
+      curve: lists by the names in `CURVE`: steps and epochs done, mean training loss since the
+        evaluation before, share of the test images classified correctly (0 … 1), share of a fixed
+        subset of the training images, mean test loss. Of a diverged network only what was measured
+        before.
+      settings_digest: of everything that the sweep's numbers depend on.
+      schema: version of this format.
+      images_per_class: training images of each class; None for all.
+      dataset, network, recipe, seed: what the sweep was asked for.
+      layers: names of the layers, first to last.
+      classes: label names of its task.
+      train_images, test_images: sizes of its task.
+      environment: versions and devices.
+      seconds, images_per_second: its share of its group's time, its group's throughput.
+      diverged_at_step: first step whose loss was not finite (0-based); 0 where its base diverged.
+      cause: why it was not trained.
+      accuracy, accuracy_best, accuracy_mean_of_ten_best: last, best, and mean of the ten best of the
+        curve (the paper's statistic, chosen on the images that it is measured on); None if it
+        diverged before the first evaluation.
+      steps: training steps.
+      parameters_trained, parameters_frozen: their numbers.
+      layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters; None where not finite.
+      params_sha256: `checkpoints.checksum` of its parameters.
+      images_skipped: files and records of the images that could not be read.
+      correct: whether each test image of its task, in order, was classified correctly in the last
+        evaluation; see `unpack`. None if diverged or not measured.
+      train_accuracy_images: size of the subset behind the curve's `train_accuracy`.
+      digest: SHA-256 of all the rest; filled in when it is written.
+    """
+
+    name: str
+    treatment: str
+    n: int
+    target: str
+    split: str
+    split_seed: int
+    status: str
+    curve: Mapping[str, Sequence[float | None]]
+    settings_digest: str
+    schema: int = SCHEMA
+    source: str | None = None
+    preserve: int = 0
+    images_per_class: int | None = None
+    dataset: str | None = None
+    network: str | None = None
+    recipe: str | None = None
+    seed: int = 0
+    layers: Sequence[str] = ()
+    classes: Sequence[str] = ()
+    train_images: int | None = None
+    test_images: int | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
+    images_per_second: float | None = None
+    diverged_at_step: int | None = None
+    cause: str | None = None
+    accuracy: float | None = None
+    accuracy_best: float | None = None
+    accuracy_mean_of_ten_best: float | None = None
+    steps: int | None = None
+    parameters_trained: int | None = None
+    parameters_frozen: int | None = None
+    layer_change: Mapping[str, float | None] | None = None
+    params_sha256: str | None = None
+    images_skipped: Sequence[str] = ()
+    correct: str | None = None
+    train_accuracy_images: int | None = None
+    digest: str | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _TYPES:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_TYPES)
+
+    def __len__(self) -> int:
+        return len(_TYPES)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Record":
+        """The record with these fields, checked and sealed.
+
+        Raises:
+          ValueError: fields that are missing, unknown, of the wrong type, or contradict each other.
+        """
+        fields = sealed(fields)  # in the form in which it is read back: lists, null for NaN
+        missing = [name for name in _REQUIRED if name not in fields]
+        wrong = [k for k, v in fields.items() if k not in _TYPES or not _fits(v, _TYPES[k])]
+        if missing or wrong:
+            raise ValueError(
+                f"fields missing, unknown or of the wrong type: {', '.join(missing + wrong)}"
+            )
+        record = cls(**sealed(cls(**fields)))  # with the fields left out
+        contradiction = _contradiction(record)
+        if contradiction:
+            raise ValueError(contradiction)
+        return record
+
+    @property
+    def id(self) -> str:
+        """Where it stands: "random-0/A3B+"."""
+        return f"{self.split}-{self.split_seed}/{self.name}"
+
+
+_TYPES = typing.get_type_hints(Record)
+_REQUIRED = [f.name for f in dataclasses.fields(Record)][:9]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of an annotated type."""
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, h) for h in arguments)
+    origin = typing.get_origin(hint) or hint
+    if origin is Sequence:
+        return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
+    if origin is Any:
+        return True
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if origin is float else origin)
+
+
+def _contradiction(record: Record) -> str | None:
+    """What a record says against itself, or None."""
+    if record.schema != SCHEMA:
+        return f"schema {record.schema} is of another version of this package; expected {SCHEMA}"
+    if record.status not in ("finished", "diverged"):
+        return f"status {record.status!r} is neither finished nor diverged"
+    try:
+        run = parse(record.name)
+    except UserError as e:
+        return str(e)
+    named = (run.treatment, run.n, run.target, run.preserve, run.source)
+    if named != (record.treatment, record.n, record.target, record.preserve, record.source):
+        return "its name does not agree with its treatment, n, target, preserve and source"
+    return _curve_contradiction(record) or _correct_contradiction(record)
+
+
+def _curve_contradiction(record: Record) -> str | None:
+    curve, status = record.curve, record.status
+    unknown = set(curve) - set(CURVE)
+    if unknown:
+        return f"its curve has unknown series: {', '.join(sorted(unknown))}"
+    if len({len(series) for series in curve.values()}) > 1:
+        return "the series of its curve are not equally long"
+    values = [v for v in curve.get("accuracy", ()) if v is not None and 0 <= v <= 1]
+    if len(values) < len(curve.get("accuracy", ())):
+        return "its curve holds an accuracy that is not between 0 and 1"
+    if status == "finished" and not values:
+        return "finished, but its curve is empty"
+    if (status == "diverged") != (record.diverged_at_step is not None):
+        return f"status {status!r} does not go with diverged_at_step {record.diverged_at_step}"
+    best = sorted(values, reverse=True)[:10]
+    expected = (values[-1], best[0], math.fsum(best) / len(best)) if values else (None,) * 3
+    for field, value in zip(STATISTICS, expected, strict=True):
+        found = record[field]
+        if value is None or found is None:
+            same = found is value
+        else:
+            same = math.isclose(found, value, abs_tol=1e-9)
+        if not same:
+            return f"{field} is {found}, but its curve says {value}"
+    return None
+
+
+STATISTICS = ("accuracy", "accuracy_best", "accuracy_mean_of_ten_best")
+
+
+def _correct_contradiction(record: Record) -> str | None:
+    if record.correct is None:
+        return None
+    try:
+        right = sum(unpack(record.correct, record.test_images or 0))
+    except ValueError as e:
+        return f"correct: {e}"
+    if record.accuracy is None or not math.isclose(
+        right / (record.test_images or 1), record.accuracy, abs_tol=1e-9
+    ):
+        return f"accuracy is {record.accuracy}, but {right} of {record.test_images} test images are correct"
+    return None
+
+
+def pack(correct: Iterable[Any]) -> str:
+    """Whether each image was classified correctly, one truth value an image, as `Record.correct`.
+
+    The bits of `numpy.packbits`, in base64.
+    """
+    bits = "".join("1" if c else "0" for c in correct)
+    size = -(-len(bits) // 8)
+    number = int(bits.ljust(8 * size, "0") or "0", 2)
+    return base64.b64encode(number.to_bytes(size, "big")).decode()
+
+
+def unpack(correct: str, images: int) -> list[bool]:
+    """`Record.correct` as one truth value an image.
 
     Raises:
-      UserError: the disk is full, the folder is read-only, or the like; names the file and the
-        cause.
+      ValueError: it is not of so many images.
     """
-    data = content.encode() if isinstance(content, str) else content
-    if is_remote(path):
-        try:
-            path.write_bytes(data)
-        except Exception as e:  # gcsfs, Google's libraries and TensorFlow have kinds of their own
-            raise UserError(write_failure(path, e)) from e
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(write_failure(path, e)) from e
-
-
-def write_failure(path: Path, error: Exception) -> str:
-    """One line about a file that could not be written, and what to do about it."""
-    advice = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some of your quota",
-        errno.EROFS: "choose a --workdir that can be written",
-        errno.EACCES: "choose a --workdir that you may write",
-        errno.EPERM: "choose a --workdir that you may write",
-        errno.ENOTDIR: "choose a --workdir that is a folder",
-        errno.EEXIST: "choose a --workdir that is a folder",
-    }.get(getattr(error, "errno", None) or 0, "repair that")
-    cause = getattr(error, "strerror", None) or first_line(error)
-    return f"{path}: cannot be written ({cause}); {advice} and start the same command again, finished networks are kept"
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes `value` as JSON, atomically. NaN and infinity become null: JSON has neither."""
-    write_atomically(path, json.dumps(_finite(value), indent=1) + "\n")
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+    data = base64.b64decode(correct, validate=True)
+    bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}" if data else ""
+    if len(data) != -(-images // 8) or "1" in bits[images:]:
+        raise ValueError(f"{len(data)} bytes are not the bits of {images} images")
+    return [bit == "1" for bit in bits[:images]]
 
 
 def path_of(workdir: Path, split: str, split_seed: int, name: str) -> Path:
@@ -88,45 +248,34 @@ def path_of(workdir: Path, split: str, split_seed: int, name: str) -> Path:
     return as_path(workdir) / "records" / f"{split}-{split_seed}" / f"{name}.json"
 
 
-def write(workdir: Path, record: dict) -> Path:
+def write(workdir: Path, record: Record) -> Path:
     """Writes the record of one network, atomically, and returns its path."""
-    path = path_of(workdir, record["split"], record["split_seed"], record["name"])
-    write_json(path, record)
+    path = path_of(workdir, record.split, record.split_seed, record.name)
+    write_json(path, dict(record))
     return path
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> Record:
     """Reads and checks one record.
 
     Raises:
-      ValueError: not a whole record; says what is wrong.
+      Damaged: not a whole record, altered, or contradicting itself; names the file and says what is
+        wrong.
       UserError: it cannot be read, which says nothing of what it holds.
     """
+    advice = "or move the file away to have its network trained again"
+    fields = read_sealed(path, advice)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = Record.of(fields)
     except ValueError as e:
-        raise ValueError(f"{path}: not a readable record ({e})") from e
-    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
-        raise UserError(
-            f"{path}: cannot be read ({first_line(e)}); repair that and start again, or move the file away to have "
-            "its network trained again"
-        ) from e
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: not a record (a JSON {type(record).__name__})")
-    wrong = [k for k, t in REQUIRED.items() if not isinstance(record.get(k), t)]
-    if wrong:
-        raise ValueError(f"{path}: fields missing or of the wrong type: {', '.join(wrong)}")
-    if record["status"] not in ("finished", "diverged"):
-        raise ValueError(f"{path}: status {record['status']!r} is neither finished nor diverged")
-    expected = path_of(path.parents[2], record["split"], record["split_seed"], record["name"])
+        raise Damaged(f"{path}: {e}") from e
+    expected = path_of(path.parents[2], record.split, record.split_seed, record.name)
     if expected.name != path.name or expected.parent.name != path.parent.name:
-        raise ValueError(
-            f"{path}: holds the record of {record['split']}-{record['split_seed']}/{record['name']}"
-        )
+        raise Damaged(f"{path}: holds the record of {record.id}")
     return record
 
 
-def read_all(workdir: Path) -> tuple[list[dict], list[str]]:
+def read_all(workdir: Path) -> tuple[list[Record], list[str]]:
     """Every record of a workdir.
 
     Returns:
@@ -135,12 +284,12 @@ def read_all(workdir: Path) -> tuple[list[dict], list[str]]:
     Raises:
       UserError: a file cannot be read.
     """
-    records, damaged = [], []
+    found, damaged = [], []
     for path in sorted(as_path(workdir).glob("records/*/*.json")):
         if path.name.startswith("."):
             continue
         try:
-            records.append(read(path))
-        except ValueError as e:
+            found.append(read(path))
+        except Damaged as e:
             damaged.append(str(e))
-    return records, damaged
+    return found, damaged

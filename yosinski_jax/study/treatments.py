@@ -113,6 +113,13 @@ def parse(name: str) -> Run:
         raise UserError(
             f"network name {name!r} is not of the form baseA, B3B, B3B+, A3B, A3B+, R3B, baseAll: check its spelling"
         )
+    try:
+        return _run(m)
+    except ValueError as e:  # "R3B+", "A0B"
+        raise UserError(f"network name {name!r}: there is no such network ({e})") from e
+
+
+def _run(m: re.Match[str]) -> Run:
     if m["base"]:
         return Run("base", m["base"])
     if m["target"] is None:

@@ -11,9 +11,10 @@ import dataclasses
 import functools
 import hashlib
 import io
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +23,12 @@ import numpy as np
 
 from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path
+from yosinski_jax.base.files import as_path, sealed, write_atomically, write_json
 from yosinski_jax.data.dataset import Dataset, Task, make_task
 from yosinski_jax.networks.network import Model
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import GRID, Group, Planned, Settings, networks
 from yosinski_jax.sweep import workdir
 from yosinski_jax.training import checkpoints, multihost
@@ -47,7 +49,7 @@ class Display(Protocol):
     def progress(self, sweep: "Sweep", group: Group, population: Training) -> None:
         """A group has come further."""
 
-    def recorded(self, sweep: "Sweep", record: Mapping[str, Any]) -> None:
+    def recorded(self, sweep: "Sweep", record: Record) -> None:
         """A network is finished."""
 
 
@@ -120,7 +122,7 @@ class Sweep:
         self._tasks: dict[tuple, Task] = {}
         self._check_batch()
         self.groups = self._group(replicas)
-        self.records: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, Record] = {}
         self._bases: dict[str, Any] = {}
         #: Networks recorded by this object, not found recorded.
         self.trained = 0
@@ -187,7 +189,7 @@ class Sweep:
 
     # Running.
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> list[Record]:
         """Trains every network that is not recorded yet.
 
         Returns:
@@ -199,7 +201,8 @@ class Sweep:
         """
         with contextlib.ExitStack() as stack, _signals() as asked:
             self._asked, self._votes = asked, multihost.Votes()
-            self.records = multihost.from_leader(lambda: self._open(stack))
+            found = multihost.from_leader(lambda: self._open(stack))
+            self.records = {record.id: record for record in map(Record.of, found)}
             self.display.plan(self, len(self.records))
             for group in self.groups:
                 if any(member.id not in self.records for member in group.members):
@@ -216,20 +219,21 @@ class Sweep:
           UserError: the workdir was begun with other settings, or cannot be read.
         """
         workdir.check_settings(
-            self.folder, self._described(), GRID if self.extend else (), write=False
+            self.folder, self._described(), GRID if self.extend else (), False, self.display.note
         )
         self.read_records()
 
-    def _open(self, stack: contextlib.ExitStack) -> dict[str, dict[str, Any]]:
+    def _open(self, stack: contextlib.ExitStack) -> list[dict[str, Any]]:
         """Takes the workdir until the stack is closed; returns the records found in it."""
         stack.enter_context(workdir.lock(self.folder))
-        workdir.check_settings(self.folder, self._described(), GRID if self.extend else ())
-        records.write_json(
-            self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
+        workdir.check_settings(
+            self.folder, self._described(), GRID if self.extend else (), note=self.display.note
         )
+        plan = sealed({"networks": [p.as_json() for p in self.planned]})
+        write_json(self.folder / "plan.json", plan)
         self.read_records()
         self._name_unused_saves()
-        return self.records
+        return [dict(record) for record in self.records.values()]
 
     def saves_folder(self, group: Group) -> Path:
         """Where a group in training is saved; another folder if anything that its numbers depend on changes."""
@@ -264,17 +268,14 @@ class Sweep:
         for line in damaged:
             self.display.note(f"{line}; this network is trained again")
         for record in found:
-            name = f"{record['split']}-{record['split_seed']}/{record['name']}"
-            if name not in known:
+            if record.id not in known:
                 continue
-            if record["settings_digest"] != self.settings.digest:
-                path = records.path_of(
-                    self.folder, record["split"], record["split_seed"], record["name"]
-                )
+            if record.settings_digest != self.settings.digest:
+                path = records.path_of(self.folder, record.split, record.split_seed, record.name)
                 raise UserError(
                     f"{path}: was made with other settings than this workdir's; move it away"
                 )
-            self.records[name] = record
+            self.records[record.id] = record
         # A base is worth its record only if networks that still wait for it can read it.
         for name, layers in sorted(self._layers_needed().items()):
             record = self.records.get(name)
@@ -295,11 +296,11 @@ class Sweep:
                 needed[base] = max(needed.get(base, 0), planned.run.copied)
         return needed
 
-    def _load_base(self, name: str, record: Mapping[str, Any], layers: int) -> Any:
+    def _load_base(self, name: str, record: Record, layers: int) -> Any:
         path = self.folder / "checkpoints" / name
         model = self.model(next(p for p in self.planned if p.id == name))
         params = checkpoints.load_layers(path, model.layer_names[:layers])
-        if checkpoints.noted_checksum(path) != record.get("params_sha256"):
+        if checkpoints.noted_checksum(path) != record.params_sha256:
             raise checkpoints.DamagedCheckpoint(f"{path}: is not the network of its record")
         return params
 
@@ -410,9 +411,9 @@ class Sweep:
             folder = self.folder / "checkpoints" / planned.id
             checkpoints.save(folder, result.params)
             self._save_filters(folder, self.model(planned), result)
-        record = self._as_record(planned, result, seconds, rate)
-        if skipped:
-            record["images_skipped"] = list(skipped)
+        record = Record.of(
+            self._as_record(planned, result, seconds, rate) | {"images_skipped": list(skipped)}
+        )
         if multihost.leader():
             records.write(self.folder, record)
         self.records[planned.id] = record
@@ -426,14 +427,14 @@ class Sweep:
         if kernel is not None:
             content = io.BytesIO()
             np.savez(content, kernel=kernel.astype(np.float32))
-            records.write_atomically(folder / "first_layer.npz", content.getvalue())
+            write_atomically(folder / "first_layer.npz", content.getvalue())
 
     def _as_record(
         self, planned: Planned, result: Result | None, seconds: float, rate: float
     ) -> dict[str, Any]:
         task, settings = self.task(planned), self.settings
         common = {
-            "schema": records.SCHEMA, **planned.as_json(),
+            **planned.as_json(),
             "dataset": settings.dataset, "network": settings.network, "recipe": self.recipe(planned).name,
             "seed": settings.seed, "layers": list(self.model(planned).layer_names),
             "classes": list(task.classes),
@@ -463,7 +464,7 @@ class Sweep:
             "accuracy": curve["accuracy"][-1] if kept else None,
             "accuracy_best": best[0] if kept else None,
             # The paper's statistic: chosen on the images it is measured on.
-            "accuracy_mean_of_ten_best": sum(best[:10]) / len(best[:10]) if kept else None,
+            "accuracy_mean_of_ten_best": math.fsum(best[:10]) / len(best[:10]) if kept else None,
             "curve": curve,
             "steps": result.step[-1],
             "parameters_trained": result.trained,

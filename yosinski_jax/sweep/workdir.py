@@ -9,13 +9,21 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, first_line, is_remote, reading
-from yosinski_jax.study import records
+from yosinski_jax.base.files import (
+    Damaged,
+    as_path,
+    is_remote,
+    read_sealed,
+    reading,
+    sealed,
+    write_failure,
+    write_json,
+)
 
 #: In a bucket: seconds between two signs of life of a lock, after which a lock without one counts
 #: for nothing, and that two starts at the same moment wait to see which of them has it.
@@ -50,7 +58,7 @@ def lock(workdir: Path) -> Iterator[None]:
             f"--workdir={workdir}: a part of this path is a file; choose a folder"
         ) from e
     except OSError as e:
-        raise UserError(records.write_failure(workdir, e)) from e
+        raise UserError(write_failure(workdir, e)) from e
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +77,7 @@ def lock(workdir: Path) -> Iterator[None]:
             file.write(f"{_myself()}\n")
             file.flush()
         except OSError as e:
-            raise UserError(records.write_failure(path, e)) from e
+            raise UserError(write_failure(path, e)) from e
         yield
 
 
@@ -89,7 +97,7 @@ def _remote_lock(workdir: Path) -> Iterator[None]:
     }
 
     def renew() -> None:
-        records.write_json(path, mine | {"renewed": time.time()})
+        write_json(path, mine | {"renewed": time.time()})
 
     def keep() -> None:
         while not ended.wait(RENEW):
@@ -166,7 +174,11 @@ def _in_use(workdir: Path, lock: Mapping[str, Any]) -> str:
 
 
 def check_settings(
-    workdir: Path, settings: Mapping[str, Any], extend: tuple[str, ...] = (), write: bool = True
+    workdir: Path,
+    settings: Mapping[str, Any],
+    extend: tuple[str, ...] = (),
+    write: bool = True,
+    note: Callable[[str], None] = print,
 ) -> None:
     """Compares settings with those that the workdir was begun with; writes them if it is new.
 
@@ -175,29 +187,24 @@ def check_settings(
       settings: what is asked for now; a JSON object.
       extend: fields that may be larger now than they were (a longer list, a higher number).
       write: whether to write them, if they are new or larger.
+      note: is told if the file is damaged.
 
     Raises:
       UserError: they differ; shows each difference.
     """
     path = as_path(workdir) / "settings.json"
-    now = json.loads(json.dumps(settings))
-    if not path.exists():
-        if write:
-            records.write_json(path, now)
-        return
+    now = sealed(settings)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as e:
+        before = read_sealed(path)
+    except FileNotFoundError:
+        before = None
+    except Damaged as e:  # each record says which settings it was made with, so nothing is mixed
+        note(f"{e}; written anew")
+        before = None
+    if before is None:
         if write:
-            print(f"{path}: damaged ({e}); written anew", flush=True)
-            records.write_json(path, now)
+            write_json(path, now)
         return
-    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
-        raise UserError(
-            f"{path}: cannot be read ({first_line(e)}); repair that and start again"
-        ) from e
     differences, grown = [], False
     for name, old, new in _differences(before, now):
         if name in extend and _contains(new, old):
@@ -214,13 +221,13 @@ def check_settings(
             f"{hint}or choose another --workdir"
         )
     if grown and write:
-        records.write_json(path, now)
+        write_json(path, now)
 
 
 def _differences(old: Mapping, new: Mapping, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     for name in dict.fromkeys([*old, *new]):
         a, b = old.get(name), new.get(name)
-        if name == "command":  # how it was typed, kept for the reader
+        if name in ("command", "digest"):  # how it was typed, kept for the reader
             continue
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
