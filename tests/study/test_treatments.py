@@ -29,7 +29,7 @@ def test_paper_names(name, treatment, source, target, n, frozen, copied):
     assert run.waits_for == (f"base{source}" if source else None)
 
 
-@pytest.mark.parametrize("name", ["", "base", "C3B", "A3", "A3B++", "baseC", "A3all", "R3B-0250"])
+@pytest.mark.parametrize("name", ["", "base", "C3B", "A3", "A3B++", "baseC", "A3all", "R3B-25"])
 def test_parse_refuses(name):
     with pytest.raises(UserError, match="not of the form"):
         parse(name)
@@ -77,3 +77,15 @@ def test_run_checks_itself():
 def test_networks_on_all_classes_copy_nothing(fields):
     with pytest.raises(ValueError, match=r"all|images"):
         Run(**fields)
+
+
+def test_small_targets_copy_from_whole_bases():
+    runs = grid(("base", "AnB", "AnB+"), (1,), target_images=(25, None))
+    assert [r.name for r in runs] == [
+        "baseA", "baseB", "baseA-0025", "baseB-0025", "A1B-0025", "A1B+-0025", "B1A-0025", "B1A+-0025",
+        "A1B", "A1B+", "B1A", "B1A+",
+    ]  # fmt: skip
+    assert all(parse(r.name) == r for r in runs)
+    small = parse("A1B+-0025")
+    assert (small.images, small.source, small.waits_for, small.copied) == (25, "A", "baseA", 1)
+    assert parse("baseB-0025").waits_for is None

@@ -5,7 +5,9 @@ over, the half of the classes it is trained on (target), and, where layers are c
 the copied base was trained on (source). The paper writes them as "baseA", "B3B", "B3B+", "A3B",
 "A3B+": the first three layers from A, trained on B, "+" for fine-tuned. Random features, which the
 paper leaves unnamed, are "R3B" here. Networks on all classes are "baseAll", on a reduced data set
-"baseAll-0250" (250 images of each class), with random features "R3all".
+"baseAll-0250" (250 images of each class), with random features "R3all". The same suffix marks networks
+on a small target: "A3B-0025" copies three layers of the base that was trained on all images of A and is
+itself trained on 25 images of each class of B; "baseB-0025" is trained on the same few from scratch.
 """
 
 import dataclasses
@@ -21,9 +23,9 @@ HALVES = ("A", "B")
 ALL = "all"
 
 _NAME = re.compile(
-    r"base(?P<base>[AB])"
+    r"(?:base(?P<base>[AB])"
     r"|(?P<source>[ABR])(?P<n>\d+)(?P<target>[AB])(?:p(?P<p>[12]))?(?P<plus>\+?)"
-    r"|(?:baseAll|R(?P<n_all>\d+)all)(?:-(?P<images>\d{4,}))?"
+    r"|baseAll|R(?P<n_all>\d+)all)(?:-(?P<images>\d{4,}))?"
 )
 
 
@@ -43,8 +45,9 @@ class Run:
       preserve: number p of layers after the frozen ones that are copied as well and fine-tuned (the
         public code's "preserved" layers, 1 or 2); 0 for the paper's treatments. Only with BnB and
         AnB.
-      images: training images of each class, where a network on all classes is given less than the
-        others; None otherwise.
+      images: training images of each class, where a network is given fewer than the others: on a
+        reduced data set, or on a small target, whose copied layers come from a base on all images
+        of its half; None otherwise.
     """
 
     treatment: str
@@ -60,8 +63,8 @@ class Run:
             raise ValueError(f"target {self.target!r} is not A, B or all")
         if self.target == ALL and self.treatment not in ("base", "RnB"):
             raise ValueError(f"treatment {self.treatment} needs a half as target, not all classes")
-        if self.images is not None and (self.target != ALL or self.images < 1):
-            raise ValueError(f"images = {self.images!r} does not go with target {self.target}")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images = {self.images!r}: must be at least 1")
         if (self.n == 0) != (self.treatment == "base") or self.n < 0:
             raise ValueError(f"n = {self.n} does not go with treatment {self.treatment}")
         if self.preserve and self.treatment not in ("BnB", "AnB"):
@@ -89,12 +92,13 @@ class Run:
         """The paper's name, such as "baseB", "A3B", "A3B+"; "A3Bp1" with one preserved layer."""
         if self.target == ALL:
             name = f"R{self.n}all" if self.n else "baseAll"
-            return name if self.images is None else f"{name}-{self.images:04d}"
-        if self.treatment == "base":
-            return f"base{self.target}"
-        preserved = f"p{self.preserve}" if self.preserve else ""
-        plus = "+" if self.treatment.endswith("+") else ""
-        return f"{self.source or 'R'}{self.n}{self.target}{preserved}{plus}"
+        elif self.treatment == "base":
+            name = f"base{self.target}"
+        else:
+            preserved = f"p{self.preserve}" if self.preserve else ""
+            plus = "+" if self.treatment.endswith("+") else ""
+            name = f"{self.source or 'R'}{self.n}{self.target}{preserved}{plus}"
+        return name if self.images is None else f"{name}-{self.images:04d}"
 
     @property
     def waits_for(self) -> str | None:
@@ -120,15 +124,15 @@ def parse(name: str) -> Run:
 
 
 def _run(m: re.Match[str]) -> Run:
+    images = None if m["images"] is None else int(m["images"])
     if m["base"]:
-        return Run("base", m["base"])
+        return Run("base", m["base"], images=images)
     if m["target"] is None:
-        images = None if m["images"] is None else int(m["images"])
         if m["n_all"] is None:
             return Run("base", ALL, images=images)
         return Run("RnB", ALL, int(m["n_all"]), images=images)
     kind = {"R": "R"}.get(m["source"], "B" if m["source"] == m["target"] else "A")
-    return Run(f"{kind}nB{m['plus']}", m["target"], int(m["n"]), int(m["p"] or 0))
+    return Run(f"{kind}nB{m['plus']}", m["target"], int(m["n"]), int(m["p"] or 0), images)
 
 
 def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
@@ -156,6 +160,7 @@ def grid(
     layers: Sequence[int],
     preserve: Sequence[int] = (),
     depth: int | None = None,
+    target_images: Sequence[int | None] = (None,),
 ) -> list[Run]:
     """Every network of one pair of tasks, bases first.
 
@@ -164,17 +169,24 @@ def grid(
       layers: the values of n.
       preserve: the values of p for additional BnB and AnB networks with p preserved layers.
       depth: number of layers of the network; preserved layers must leave the last one fresh.
+      target_images: training images of each class of the target, each for copies and a network
+        trained from scratch; None for all. The bases that are copied are trained on all images.
     """
     networks = [Run("base", half) for half in HALVES]
-    for target in ("B", "A"):
-        for n in layers:
-            networks += [Run(t, target, n) for t in TREATMENTS[1:] if t in treatments]
-            networks += [
-                Run(t, target, n, p)
-                for p in preserve
-                for t in ("BnB", "AnB")
-                if t in treatments and (depth is None or n + p < depth)
-            ]
+    for images in target_images:
+        if images is not None:
+            networks += [Run("base", half, images=images) for half in HALVES]
+        for target in ("B", "A"):
+            for n in layers:
+                networks += [
+                    Run(t, target, n, images=images) for t in TREATMENTS[1:] if t in treatments
+                ]
+                networks += [
+                    Run(t, target, n, p, images)
+                    for p in preserve
+                    for t in ("BnB", "AnB")
+                    if t in treatments and (depth is None or n + p < depth)
+                ]
     return networks
 
 
