@@ -70,7 +70,6 @@ def test_run_checks_itself():
     "fields",
     [
         {"treatment": "AnB", "target": "all", "n": 1},
-        {"treatment": "base", "target": "B", "images": 5},
         {"treatment": "base", "target": "all", "images": 0},
     ],
 )
