@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from yosinski_jax.api import transfer_sweep as transfer_sweep
     from yosinski_jax.base.errors import UserError as UserError
-    from yosinski_jax.networks.registry import make as make_network  # noqa: F401
     from yosinski_jax.networks.network import Model as Model
+    from yosinski_jax.networks.registry import make as make_network  # noqa: F401
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze
     from yosinski_jax.splicing import keep_frozen as keep_frozen
