@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 
@@ -171,3 +173,50 @@ def test_bytes_read_go_by_the_layers_asked_for(tmp_path):
     for count in (1, 2, 4):
         found = read(["conv1", "conv2", "fc6", "fc7"][:count])
         assert count * size <= found < (count + 0.5) * size
+
+
+class TwoLayers(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, name="fc2")(nn.Dense(4, name="fc1")(x))
+
+
+@pytest.fixture(scope="module")
+def training_state():
+    from flax.training.train_state import TrainState
+
+    params = TwoLayers().init(jax.random.key(0), jnp.ones((1, 3)))["params"]
+    chain = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9))
+    return TrainState.create(apply_fn=None, params=params, tx=chain)
+
+
+def test_managers_and_training_states(tmp_path, training_state):
+    """A root stands for its last step; of a training state come parameters alone."""
+    with ocp.CheckpointManager(tmp_path / "root") as manager:
+        for step in (3, 12):
+            state = training_state.replace(
+                params=jax.tree.map(lambda x, step=step: x + step, training_state.params)
+            )
+            manager.save(step, args=ocp.args.StandardSave(state))
+        manager.wait_until_finished()
+    like = {"params": training_state.params}
+    for where, step in (("root", 12), ("root/3", 3), ("root/3/default", 3)):
+        found = checkpoints.load_layers(tmp_path / where, ["fc1"])
+        assert found.keys() == {"params"} and found["params"].keys() == {"fc1"}
+        whole = checkpoints.load_pretrained(tmp_path / where, TwoLayers(), like)
+        for tree, expected in ((found["params"]["fc1"], like["params"]["fc1"]), (whole, like)):
+            jax.tree.map(
+                lambda a, b, step=step: np.testing.assert_array_equal(a, b + step), tree, expected
+            )
+
+
+def test_pretrained_weights_that_are_not_there(tmp_path, training_state):
+    like = {"params": training_state.params}
+    for name in ("nothing", "nothing.npz"):
+        with pytest.raises(UserError, match=f"{name}: there is no such file or folder"):
+            checkpoints.load_pretrained(tmp_path / name, TwoLayers(), like)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        UserError, match=r"empty: .*; give an orbax checkpoint, or one of .safetensors"
+    ):
+        checkpoints.load_pretrained(tmp_path / "empty", TwoLayers(), like)

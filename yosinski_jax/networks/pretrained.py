@@ -196,6 +196,8 @@ def convert(tree: Any, module: nn.Module, like: Mapping[str, Any]) -> dict[str, 
       TreeMismatch: lists every leaf that is missing, of another shape, or of no use.
     """
     flat = {"/".join(path): leaf for path, leaf in _leaves(tree)}
+    if all(name.endswith("/value") for name in flat):  # an NNX state, saved as it is
+        flat = {name.removesuffix("/value"): leaf for name, leaf in flat.items()}
     given = _name_map(module, set(flat))
     bare = not any(name.startswith("params/") for name in flat)
     last = list(getattr(module, "layer_names", ()))[-1:]  # a head of other classes is left behind

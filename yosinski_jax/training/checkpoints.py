@@ -10,11 +10,13 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -22,9 +24,13 @@ from absl import logging as absl_logging
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.networks.pretrained import SUFFIXES, convert, read_file
 from yosinski_jax.splicing import Layers, TreeMismatch, labels, path_names
 
 _CHECKSUM = "checksums.json"
+# What a step of a CheckpointManager is called, and what the item in it with the parameters may be.
+_STEP = re.compile(r"(?:(?:checkpoint|ckpt|step)_)?(\d+)")
+_ITEMS = ("default", "params", "state", "model", "pytree")
 _STORAGE_TROUBLE = (
     "UNAVAILABLE",
     "DEADLINE_EXCEEDED",
@@ -178,7 +184,7 @@ def metadata(path: Path) -> dict[str, Any]:
       DamagedCheckpoint: there is no readable checkpoint.
       UserError: the storage cannot be reached or refuses.
     """
-    path = _absolute(path)
+    path = _item(_absolute(path))
     if not path.is_dir():
         raise DamagedCheckpoint(f"{path}: there is no checkpoint")
     _expected(path)
@@ -199,7 +205,8 @@ def load(path: Path) -> dict[str, Any]:
       DamagedCheckpoint: it is not there, truncated or altered.
       UserError: the storage cannot be reached or refuses.
     """
-    return _read(_absolute(path), metadata(path), None)
+    path = _item(_absolute(path))
+    return _read(path, metadata(path), None)
 
 
 def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str, Any]:
@@ -213,7 +220,8 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
 
     Args:
       path: folder of an orbax checkpoint of one tree (written here or by
-        `ocp.StandardCheckpointer`).
+        `ocp.StandardCheckpointer`), or a step or the root of a `CheckpointManager`, which stands for
+        its last step. Of a training state its parameters are meant.
       layers: names, paths or a predicate, as in `splice`.
       like: a tree that the layers will be spliced into.
 
@@ -225,7 +233,7 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
       DamagedCheckpoint: it is not there, truncated or altered.
       UserError: the storage cannot be reached or refuses.
     """
-    path = _absolute(path)
+    path = _item(_absolute(path))
     found = metadata(path)
     marked = labels(found, layers)
     if like is not None:
@@ -278,7 +286,7 @@ def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
             )
     except Exception as e:
         raise _unreadable(path, "the checkpoint", e) from e
-    tree = _prune(tree)
+    tree = tree if marked is None else _prune(tree)
     expected = _expected(path)["leaves"]
     wrong = [name for name, value in _checksums(tree).items() if expected.get(name, value) != value]
     if wrong:
@@ -288,10 +296,50 @@ def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
 
 def _prune(tree: Any) -> Any:
     """The tree without placeholders and without branches that hold nothing else."""
-    if not isinstance(tree, Mapping):
-        return tree
-    kept = {k: _prune(v) for k, v in tree.items() if v is not ocp.PLACEHOLDER}
-    return {k: v for k, v in kept.items() if not (isinstance(v, Mapping) and not v)}
+    if isinstance(tree, Mapping):
+        kept = {k: _prune(v) for k, v in tree.items()}
+        return {k: v for k, v in kept.items() if not _is_nothing(v)}
+    if isinstance(tree, list | tuple):  # optimizer states come back as lists
+        return [v for v in map(_prune, tree) if not _is_nothing(v)]
+    return tree
+
+
+def _is_nothing(tree: Any) -> bool:
+    return (
+        tree is None or tree is ocp.PLACEHOLDER or (isinstance(tree, Mapping | list) and not tree)
+    )
+
+
+def load_pretrained(path: Path | str, module: nn.Module, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads weights that another program wrote as the variables of a network.
+
+    Args:
+      path: a .safetensors, .npz or .msgpack file, or an orbax folder: a checkpoint of one tree or of a
+        training state, or a step or the root of a `CheckpointManager`, which stands for its last.
+      module: the network's module; built-in ones know the names of torchvision, timm and AugReg.
+      like: the network's variables, or their shapes and dtypes.
+
+    Returns:
+      A tree with the structure and dtypes of `like`; the last layer may be of another width.
+
+    Raises:
+      TreeMismatch: lists every leaf that is missing, of another shape, or of no use.
+      UserError: there is nothing to read, or it is damaged.
+    """
+    path = _absolute(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder; give the path of the weights")
+    if not path.is_dir():
+        return convert(read_file(path), module, like)
+    path = _item(path)
+    try:
+        found = metadata(path)
+        mark = lambda key: "frozen" if "params" not in found or key in like else "trained"
+        marked = {key: jax.tree.map(lambda _, key=key: mark(key), found[key]) for key in found}
+        tree = _read(path, found, marked)
+    except DamagedCheckpoint as e:
+        raise UserError(f"{e}; give an orbax checkpoint, or one of {', '.join(SUFFIXES)}") from e
+    return convert(tree, module, like)
 
 
 def delete(path: Path) -> None:
@@ -302,6 +350,17 @@ def delete(path: Path) -> None:
         return
     with contextlib.suppress(Exception):  # as above; what is left is damaged and found to be
         path.rmtree(missing_ok=True)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _item(path: Path) -> Path:
+    """The folder of one tree: of a `CheckpointManager` its last step, of a step the item in it."""
+    if not path.is_dir() or (path / "_METADATA").exists():
+        return path
+    folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
+    steps = {int(m[1]): name for name in folders if (m := _STEP.fullmatch(name))}
+    if steps:
+        return _item(folders[steps[max(steps)]])
+    return next((folders[name] for name in _ITEMS if name in folders), path)
 
 
 def _absolute(path: Path | str) -> Path:
