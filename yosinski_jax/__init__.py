@@ -4,7 +4,8 @@ For programs of your own:
 
 * `splice`, `freeze`, `labels`, `keep_frozen`: copy and freeze layers of any pytree, keep running
   statistics (`splicing.py` depends on nothing else here).
-* `load_layers`: only the first layers of an orbax checkpoint, checked before they are read.
+* `load_layers`: only the first layers of an orbax checkpoint, checked before they are read;
+  `load_pretrained`: weights that another program wrote.
 * `transfer_sweep`: the whole study on your linen module and arrays.
 * `Model`, `make_network`: networks that can be applied from layer to layer.
 """
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from yosinski_jax.study.recipes import Recipe as Recipe
     from yosinski_jax.study.splits import make_split as make_split
     from yosinski_jax.training.checkpoints import load_layers as load_layers
+    from yosinski_jax.training.checkpoints import load_pretrained as load_pretrained
 
 # Loaded on first use: reading records or preparing data should not wait for jax, nor worker
 # processes start it.
 _WHERE = {
     "transfer_sweep": ("api", "transfer_sweep"),
     "load_layers": ("training.checkpoints", "load_layers"),
+    "load_pretrained": ("training.checkpoints", "load_pretrained"),
     "UserError": ("base.errors", "UserError"),
     "Model": ("networks.network", "Model"),
     "make_network": ("networks.registry", "make"),

@@ -41,7 +41,7 @@ def read_file(path: Path | str) -> dict[str, Any]:
         flat = _READERS[path.suffix](path)
     except ImportError as e:
         raise UserError(
-            f"{path}: needs safetensors, which is not installed: pip install safetensors"
+            f"{path}: needs safetensors, which is not installed: pip install yosinski-jax[pretrained]"
         ) from e
     except Exception as e:  # damaged files raise whatever their bytes lead to
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
