@@ -7,10 +7,12 @@ r"""Asks each layer of a finished sweep's bases more: probes, similarity, transf
   python -m experiments.measure --list
       what there is
 
-Writes measures.csv (network, layer, measure, value, seconds). No network of the sweep is trained again. Stop it at any
+Writes measures.csv (network, layer, measure, value, seconds), measures.svg, and what of it predicts the drops of
+transfer: predictors.csv and predictors.svg. No network of the sweep is trained again. Stop it at any
 time; the same command goes on where it was.
 """
 
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -68,7 +70,25 @@ def main() -> None:
     except UserError as e:
         raise UserError(_with_flag(str(e))) from e
     _print(rows, names)
-    print(f"  {folder / 'measures.csv'}")
+    paths = _compare(folder)
+    for path in (folder / "measures.csv", *paths):
+        print(f"  {path}")
+
+
+def _compare(folder: Path) -> list[Path]:
+    """Holds the measures against the drops; writes the table and the figures."""
+    from yosinski_jax.analysis import predictors, predictors_words
+    from yosinski_jax.report import plots_measures
+    from yosinski_jax.study import records
+
+    values, found = predictors.read(folder), records.read_all(folder)[0]
+    predicting = predictors.predictors(values, found)
+    print(f"\n{predictors_words.text_table(predicting)}\n")
+    for sentence in predictors_words.answer(predicting, found, values):
+        print(sentence)
+    table = folder / "predictors.csv"
+    records.write_atomically(table, predictors_words.csv_table(predicting))
+    return [table, *plots_measures.write(folder, values, predicting)]
 
 
 def _with_flag(line: str) -> str:

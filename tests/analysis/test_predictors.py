@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from measured import study
+
+from yosinski_jax.analysis import predictors as p
+from yosinski_jax.analysis import predictors_words as words
+
+
+def by_name(found, drop=p.SPECIFICITY):
+    return {f.measure: f for f in found if f.drop == drop}
+
+
+def test_drops_are_those_of_the_definition():
+    records, _ = study(pairs=1)
+    found = {(d.kind, d.target, d.n): d for d in p.drops(records)}
+    assert len(found) == 16
+    one = found[p.SPECIFICITY, "B", 2]
+    transfer = next(r for r in records if (r["treatment"], r["target"], r["n"]) == ("AnB", "B", 2))
+    assert one.points == pytest.approx(100 * (0.88 - transfer["accuracy"]))
+    assert (one.network, one.layer) == ("random-0/baseA", "conv2")  # whose features are transferred
+    assert found[p.COADAPTATION, "B", 2].points == pytest.approx(2)
+    assert found[p.COADAPTATION, "B", 2].network == "random-0/baseB"
+
+
+def test_diverged_and_missing_networks_are_passed_over():
+    records, _ = study(pairs=1)
+    records[0]["status"] = "diverged"  # baseA
+    kinds = [(d.kind, d.target) for d in p.drops(records)]
+    assert (p.COADAPTATION, "A") not in kinds and (p.SPECIFICITY, "A") in kinds
+
+
+def test_a_measure_that_knows_each_drop_is_told_from_depth():
+    records, values = study()
+    found = by_name(p.predictors(values, records))
+    assert found["good"].adds and found["good"].beyond.value < -0.8
+    assert found["good"].error_with_depth < 0.5 * found["good"].error_depth
+    # Runs with depth: perfectly correlated over layers, and yet worth nothing beyond it.
+    assert found["deep"].along.value < -0.9 and not found["deep"].adds
+    assert not found["noise"].adds
+    assert found["depth"].beyond is None and found["depth"].seconds == 0
+    assert found["good"].points == 48 and found["good"].pairs == 6
+
+
+def test_noise_is_seldom_said_to_add():
+    wrong = sum(
+        by_name(p.predictors(v, r))["noise"].adds
+        for r, v in (study(pairs=4, seed=s) for s in range(40))
+    )
+    assert wrong <= 4
+
+
+def test_the_left_out_pair_is_not_seen():
+    records, values = study(pairs=2)
+    before = by_name(p.predictors(values, records))["depth"].error_depth
+    drops = [d for d in p.drops(records) if d.kind == p.SPECIFICITY]
+    guess = {
+        (d.pair, n): np.mean([e.points for e in drops if e.pair != d.pair and e.n == n])
+        for d in drops for n in range(1, 5)
+    }  # fmt: skip
+    errors = [d.points - guess[d.pair, d.n] for d in drops]
+    assert before == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_jackknife_of_a_mean_is_students_interval():
+    x = np.array([0.1, 0.4, 0.3, 0.6])
+    found = p.jackknife(lambda kept: float(x[kept].mean()), np.arange(4))
+    half = 3.182446 * x.std(ddof=1) / 2
+    assert (found.low, found.high) == pytest.approx((0.35 - half, 0.35 + half), abs=1e-5)
+    assert p.jackknife(lambda kept: float(x[kept].mean()), np.zeros(4)).low is None
+
+
+def test_spearman_with_ties_and_constants():
+    assert p.spearman(np.array([1, 2, 3, 4]), np.array([1, 4, 9, 16])) == pytest.approx(1)
+    assert p.spearman(np.array([1, 1, 2, 3]), np.array([3, 3, 2, 1])) == pytest.approx(-1)
+    assert np.isnan(p.spearman(np.ones(4), np.arange(4)))
+
+
+def test_answers_hold_whatever_comes_out():
+    records, values = study()
+    text = " ".join(words.answer(p.predictors(values, records), records, values))
+    assert (
+        "Specificity: beyond the depth of the cut, good (ρ = -" in text
+        and "is shown to predict it" in text
+    )
+    # Every selffer falls short by the same two points: nothing to rank.
+    assert "Co-adaptation" in text and "nan" not in text
+    without = [v for v in values if v.measure != "good"]
+    text = " ".join(words.answer(p.predictors(without, records), records, without))
+    assert (
+        "of 2 measures none is shown to predict more than the depth" in text
+        and "no proof that none does" in text
+    )
+    one = study(pairs=1)
+    text = " ".join(words.answer(p.predictors(one[1], one[0]), *one))
+    assert "one pair of tasks gives no interval" in text and "shown" not in text
+    assert words.answer([], [], [])[0].startswith("There is no pair")
+
+
+def test_table_and_file(tmp_path):
+    records, values = study(pairs=2)
+    values.append(p.Value("random-0/baseA", "conv1", "features", 9, 3.0))
+    found = p.predictors(values, records)
+    assert "features" not in by_name(found) and p.feature_seconds(values) == 3.0
+    table = words.csv_table(found).splitlines()
+    assert table[0].split(",") == list(words.COLUMNS) and len(table) == len(found) + 1
+    assert "good" in words.text_table(found)
+    (tmp_path / "measures.csv").write_text(
+        "network,layer,measure,value,seconds\nrandom-0/baseA,conv1,cka,,0.1\nrandom-0/baseA,conv1,rank,x,0.1\n"
+    )
+    (read,) = p.read(tmp_path)
+    assert read.measure == "cka" and np.isnan(read.value)
+    assert p.read(tmp_path / "none") == []

@@ -1,0 +1,319 @@
+"""What predicts transfer? Measures of the bases' layers (`measures.csv`) against the measured drops.
+
+For target task T with source S and cut n: specificity is BnB − AnB, what is lost because the features are
+another task's; co-adaptation is base − BnB, what is lost by cutting alone. A measure of layer n stands for
+the first through the base of S, whose features are transferred, for the second through the base of T.
+
+Drops tend to grow with n, so anything that runs one way with depth is correlated with them. Hence two
+correlations (Spearman): over the layers of one pair, and of what is left of measure and drop after their means at
+each n are taken away, over all pairs ("beyond depth"). And two errors of a prediction from the *other*
+pairs: by the measure alone, and by the mean at that n with the measure on top, beside that mean alone. The
+pairs of tasks alone are independent: intervals are jackknives over pairs with Student's t.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from yosinski_jax.base.files import as_path
+
+SPECIFICITY, COADAPTATION = "specificity", "co-adaptation"
+DROPS = (SPECIFICITY, COADAPTATION)
+LEVEL = 0.05
+#: Rows of `measures.csv` that cost time and predict nothing.
+_FEATURES = "features"
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One line of `measures.csv`."""
+
+    network: str
+    layer: str
+    measure: str
+    value: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A correlation with its interval over pairs and the p value of 0; None where one pair gives none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """How well one measure predicts one kind of drop.
+
+    Attributes:
+      measure: its name.
+      drop: `SPECIFICITY` or `COADAPTATION`.
+      along: rank correlation over the layers of a pair and direction, mean over them; None below three layers.
+      beyond: rank correlation over all pairs and layers, means at each n taken away.
+      error: root mean square error, in points of accuracy, of a straight line through the other pairs.
+      error_with_depth: of the other pairs' mean at the same n, corrected by the measure.
+      error_depth: of that mean alone.
+      error_constant: of the other pairs' mean over all n.
+      points: number of drops; pairs: of pairs of tasks.
+      seconds: that the measure took on all bases, without the features.
+    """
+
+    measure: str
+    drop: str
+    along: Interval | None
+    beyond: Interval | None
+    error: float | None
+    error_with_depth: float | None
+    error_depth: float | None
+    error_constant: float | None
+    points: int
+    pairs: int
+    seconds: float
+
+    @property
+    def adds(self) -> bool:
+        """Whether it is shown to say more than depth: correlated beyond it at the 5 % level (corrected), with a smaller error."""
+        if self.beyond is None or self.beyond.p is None or self.beyond.p >= LEVEL:
+            return False
+        if self.error_with_depth is None or self.error_depth is None:
+            return False
+        return self.error_with_depth < self.error_depth
+
+
+def read(workdir: Path) -> list[Value]:
+    """The sound lines of a workdir's `measures.csv`; none if there is no such file."""
+    path = as_path(workdir) / "measures.csv"
+    if not path.exists():
+        return []
+    values = []
+    for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
+        try:
+            value = float(line["value"]) if line["value"] else math.nan
+            values.append(
+                Value(
+                    line["network"], line["layer"], line["measure"], value, float(line["seconds"])
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """One measured drop: in points of accuracy, at cut n of a pair of tasks, and the base and layer that stand for it."""
+
+    pair: str
+    target: str
+    n: int
+    kind: str
+    points: float
+    network: str
+    layer: str
+
+
+def drops(records: Sequence[Mapping]) -> list[Drop]:
+    """Specificity and co-adaptation at every cut of every pair of tasks that has the networks for them."""
+    found: dict[tuple, Mapping] = {}
+    for r in records:
+        if r["status"] == "finished" and r["target"] in ("A", "B") and not r.get("preserve"):
+            found.setdefault(
+                (f"{r['split']}-{r['split_seed']}", r["target"], r["treatment"], r["n"]), r
+            )
+    result = []
+    for (pair, target, treatment, n), selffer in sorted(found.items()):
+        if treatment != "BnB":
+            continue
+        source = "B" if target == "A" else "A"
+        base, transfer = found.get((pair, target, "base", 0)), found.get((pair, target, "AnB", n))
+        layer = selffer["layers"][n - 1]
+        for kind, high, low, owner in (
+            (SPECIFICITY, selffer, transfer, source),
+            (COADAPTATION, base, selffer, target),
+        ):
+            if high is not None and low is not None:
+                points = 100 * (high["accuracy"] - low["accuracy"])
+                result.append(Drop(pair, target, n, kind, points, f"{pair}/base{owner}", layer))
+    return result
+
+
+def predictors(values: Sequence[Value], records: Sequence[Mapping]) -> list[Predictor]:
+    """Every measure against both kinds of drops; "depth" is the number of the layer, which costs nothing.
+
+    p values are Holm-corrected over the measures, each kind of drop and of correlation a family.
+    """
+    measured = drops(records)
+    names = [n for n in dict.fromkeys(v.measure for v in values) if n != _FEATURES]
+    at = {(v.network, v.layer, v.measure): v.value for v in values}
+    result = []
+    for kind in DROPS:
+        mine = [d for d in measured if d.kind == kind]
+        if not mine:
+            continue
+        found = [_predictor("depth", kind, [(d, float(d.n)) for d in mine], 0.0)]
+        for name in names:
+            there = [(d, at.get((d.network, d.layer, name), math.nan)) for d in mine]
+            there = [(d, value) for d, value in there if math.isfinite(value)]
+            if there:
+                found.append(_predictor(name, kind, there, _seconds(values, names, name)))
+        result += _corrected(found)
+    return result
+
+
+def _seconds(values: Sequence[Value], names: Sequence[str], name: str) -> float:
+    """Of a measure; of one of its variants those of the whole, which computes them together."""
+    owners = [n for n in names if name == n or name.startswith(f"{n}_")]
+    return max(sum(v.seconds for v in values if v.measure == owner) for owner in owners)
+
+
+def _predictor(
+    name: str, kind: str, there: Sequence[tuple[Drop, float]], seconds: float
+) -> Predictor:
+    pair = np.array([d.pair for d, _ in there])
+    series = np.array([f"{d.pair}/{d.target}" for d, _ in there])
+    n = np.array([d.n for d, _ in there])
+    x = np.array([value for _, value in there])
+    y = np.array([d.points for d, _ in there])
+    pairs = sorted(set(pair))
+
+    def beyond(kept: np.ndarray) -> float:
+        return spearman(_without_means(x[kept], n[kept]), _without_means(y[kept], n[kept]))
+
+    errors: list[float | None] = [None] * 4
+    if len(pairs) > 1:
+        guesses = [_left_out(pair, predict) for predict in _predictions(x, y, n)]
+        errors = [float(np.sqrt(np.mean((guess - y) ** 2))) for guess in guesses]
+    return Predictor(
+        measure=name,
+        drop=kind,
+        along=_along(x, y, pair, series),
+        beyond=None if name == "depth" else jackknife(beyond, pair),
+        error=errors[0],
+        error_with_depth=errors[1],
+        error_depth=errors[2],
+        error_constant=errors[3],
+        points=len(y),
+        pairs=len(pairs),
+        seconds=seconds,
+    )
+
+
+def _along(x, y, pair, series) -> Interval | None:
+    """Mean over pairs and directions of the rank correlation over layers."""
+    by_pair: dict[str, list[float]] = {}
+    for s in dict.fromkeys(series):
+        mine = series == s
+        if mine.sum() >= 3:
+            rho = spearman(x[mine], y[mine])
+            if math.isfinite(rho):
+                by_pair.setdefault(str(pair[mine][0]), []).append(rho)
+    if not by_pair:
+        return None
+    means = np.array([np.mean(found) for found in by_pair.values()])
+    return jackknife(lambda kept: float(means[kept].mean()), np.arange(len(means)))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; NaN if either is constant."""
+    a, b = (stats.rankdata(np.round(z, 10)) for z in (x, y))
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _without_means(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """What is left after the mean at each n."""
+    return x - np.array([x[n == m].mean() for m in n])
+
+
+def jackknife(statistic: Callable[[np.ndarray], float], groups: np.ndarray) -> Interval | None:
+    """A statistic with its 95 % interval: groups are left out one by one; t with groups − 1 degrees of freedom.
+
+    For a mean over groups it is Student's interval.
+
+    Args:
+      statistic: of the values whose places are marked, bool [values].
+      groups: of each value.
+
+    Returns:
+      Without interval for one group; None where the statistic is not defined.
+    """
+    value = statistic(np.ones(len(groups), bool))
+    if not math.isfinite(value):
+        return None
+    names = sorted(set(groups.tolist()))
+    k = len(names)
+    left = np.array([statistic(groups != name) for name in names]) if k > 1 else np.array([])
+    if k < 2 or not np.isfinite(left).all():
+        return Interval(value)
+    error = math.sqrt((k - 1) / k * float(((left - left.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.975, k - 1)) * error
+    p = float(2 * stats.t.sf(abs(value) / error, k - 1)) if error else (1.0 if value == 0 else 0.0)
+    return Interval(value, max(value - half, -1.0), min(value + half, 1.0), p)
+
+
+def _predictions(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> list[Callable]:
+    """Ways to predict the drops of places `out` from those of places `kept`, in the order of `Predictor`'s errors."""
+
+    def line(a, b):
+        spread = float(((a - a.mean()) ** 2).sum())
+        return float(((a - a.mean()) * (b - b.mean())).sum()) / spread if spread else 0.0
+
+    def by_measure(kept, out):
+        return y[kept].mean() + line(x[kept], y[kept]) * (x[out] - x[kept].mean())
+
+    def means(z, kept, out):
+        at = [z[kept][n[kept] == m] for m in n[out]]
+        return np.array([part.mean() if part.size else z[kept].mean() for part in at])
+
+    def with_depth(kept, out):
+        slope = line(_without_means(x[kept], n[kept]), _without_means(y[kept], n[kept]))
+        return means(y, kept, out) + slope * (x[out] - means(x, kept, out))
+
+    return [
+        by_measure,
+        with_depth,
+        lambda kept, out: means(y, kept, out),
+        lambda kept, out: np.full(out.sum(), y[kept].mean()),
+    ]
+
+
+def _left_out(pair: np.ndarray, predict: Callable) -> np.ndarray:
+    guess = np.zeros(len(pair))
+    for name in set(pair):
+        guess[pair == name] = predict(pair != name, pair == name)
+    return guess
+
+
+def _corrected(found: Sequence[Predictor]) -> list[Predictor]:
+    """With Holm-corrected p values; depth is what measures are held against and belongs to no family."""
+    result = list(found)
+    for field in ("along", "beyond"):
+        tests = [(getattr(f, field), i) for i, f in enumerate(result) if f.measure != "depth"]
+        made = sorted((t.p, i) for t, i in tests if t is not None and t.p is not None)
+        largest = 0.0
+        for rank, (p, i) in enumerate(made):
+            largest = max(largest, min(1.0, (len(made) - rank) * p))
+            interval = dataclasses.replace(getattr(result[i], field), p=largest)
+            result[i] = dataclasses.replace(result[i], **{field: interval})
+    return result
+
+
+def training_seconds(records: Sequence[Mapping]) -> float:
+    """Seconds that training the frozen copies took, which a measure that predicts both drops would save."""
+    return sum(r.get("seconds") or 0.0 for r in records if r["treatment"] in ("BnB", "AnB"))
+
+
+def feature_seconds(values: Sequence[Value]) -> float:
+    """Seconds that the features took, which measures share."""
+    return sum(v.seconds for v in values if v.measure == _FEATURES)
