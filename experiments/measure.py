@@ -78,6 +78,7 @@ def main() -> None:
 def _compare(folder: Path) -> list[Path]:
     """Holds the measures against the drops; writes the table and the figures."""
     from yosinski_jax.analysis import predictors, predictors_words
+    from yosinski_jax.base.files import write_atomically
     from yosinski_jax.report import plots_measures
     from yosinski_jax.study import records
 
@@ -87,7 +88,7 @@ def _compare(folder: Path) -> list[Path]:
     for sentence in predictors_words.answer(predicting, found, values):
         print(sentence)
     table = folder / "predictors.csv"
-    records.write_atomically(table, predictors_words.csv_table(predicting))
+    write_atomically(table, predictors_words.csv_table(predicting))
     return [table, *plots_measures.write(folder, values, predicting)]
 
 

@@ -1,14 +1,14 @@
 """Measures of a finished sweep: reads its folder, computes what is missing, keeps `measures.csv`.
 
 The file is written anew, atomically, after every layer of a pair of tasks, so that an interrupted
-command goes on where it was. `measures.json` beside it says what the numbers depend on; a changed base
+command goes on where it was. `measures.json` beside it says what the numbers depend on and seals the file; a changed base
 takes its rows with it, other options are refused.
 """
 
 import csv
 import dataclasses
+import hashlib
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, first_line
+from yosinski_jax.base.files import (
+    Damaged,
+    as_path,
+    first_line,
+    read_sealed,
+    sealed,
+    write_atomically,
+    write_json,
+)
 from yosinski_jax.data.dataset import load, make_task
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.subject import Base, Bench, Subject
@@ -61,31 +69,59 @@ Rows = dict[tuple[str, str, str], Row]
 
 
 def read_rows(folder: Path) -> tuple[Rows, list[str]]:
-    """The rows of `measures.csv`, and one line about what of it cannot be used."""
+    """The rows of `measures.csv`, and one line if it is not as it was written, which counts as none."""
     path = as_path(folder) / "measures.csv"
     if not path.exists():
         return {}, []
-    rows, bad = {}, 0
-    for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-        try:
-            value = float(line["value"]) if line["value"] else math.nan
-            row = Row(
-                line["network"], line["layer"], line["measure"], value, float(line["seconds"])
+    again = "every measure is computed again"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if _digest(text) not in _read_notes(folder).get("measures.csv", ()):
+            return {}, [f"{path}: was altered since it was written; {again}"]
+        lines = csv.DictReader(io.StringIO(text))
+        rows = [
+            Row(
+                r["network"],
+                r["layer"],
+                r["measure"],
+                float(r["value"] or "nan"),
+                float(r["seconds"]),
             )
-            rows[row.place] = row
-        except (KeyError, TypeError, ValueError):
-            bad += 1
-    return rows, [f"{path}: {bad} damaged lines; what they held is computed again"] if bad else []
+            for r in lines
+        ]
+    except (Damaged, KeyError, TypeError, ValueError) as e:
+        return {}, [f"{path}: cannot be used ({first_line(e)}); {again}"]
+    return {row.place: row for row in rows}, []
 
 
-def _write_rows(folder: Path, rows: Rows) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_notes(folder: Path) -> dict[str, Any]:
+    """`measures.json`: what the rows depend on, and digests of `measures.csv`; empty if there is none.
+
+    Raises:
+      Damaged: it was altered.
+    """
+    try:
+        return read_sealed(as_path(folder) / "measures.json")
+    except FileNotFoundError:
+        return {}
+
+
+def _write_rows(folder: Path, rows: Rows, notes: dict[str, Any]) -> None:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows.values():
         value = "" if math.isnan(row.value) else repr(float(row.value))
         writer.writerow([row.network, row.layer, row.measure, value, f"{row.seconds:.4f}"])
-    records.write_atomically(as_path(folder) / "measures.csv", text.getvalue())
+    text = file.getvalue()
+    # The note comes first and allows both, so that a crash in between leaves files that go together.
+    notes["measures.csv"] = [*notes.get("measures.csv", ())[-1:], _digest(text)]
+    write_json(as_path(folder) / "measures.json", sealed(notes))
+    write_atomically(as_path(folder) / "measures.csv", text)
 
 
 def measure(
@@ -119,7 +155,7 @@ def measure(
     rows, more = read_rows(folder)
     for line in (*damaged, *more):
         note(line)
-    rows = _check_options(folder, bench, pairs, rows, note)
+    rows, notes = _check_options(folder, bench, pairs, rows, note)
     total, done = sum(_layers_of(pair) for pair in pairs), 0
     for pair in pairs:
         bases = None
@@ -129,7 +165,7 @@ def measure(
                 bases = bases or _load(folder, pair, bench)
                 for row in _of_layer(bench, bases, pair, k, missing):
                     rows[row.place] = row
-                _write_rows(folder, rows)
+                _write_rows(folder, rows, notes)
             done += 1
             if progress:
                 progress(pair.title, done, total)
@@ -187,10 +223,10 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
     """
     path = as_path(folder) / "settings.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_sealed(path)
         recipe = Recipe(**settings["recipe"])
         name, network, seed = settings["dataset"], settings["network"], settings["seed"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, Damaged, KeyError, TypeError) as e:
         raise UserError(
             f"{path}: cannot be read ({first_line(e)}); give the folder of a sweep"
         ) from e
@@ -285,31 +321,19 @@ def _kept_copies(folder: Path, pair: _Pair, treatments: Sequence[str]) -> bool:
 
 def _check_options(
     folder: Path, bench: Bench, pairs: Sequence[_Pair], rows: Rows, note: Callable[[str], None]
-) -> Rows:
-    """Compares with what the rows there were made with; leaves out those of bases that changed."""
-    path = folder / "measures.json"
-    now = {
-        "images": bench.count,
-        "width": bench.width,
-        "bases": {f"{p.title}/{b['name']}": b.get("params_sha256") for p in pairs for b in p.bases},
-    }
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if rows and path.exists() else now
-    except ValueError:
-        before = {"bases": {}}  # unknown: nothing of it can be trusted
+) -> tuple[Rows, dict[str, Any]]:
+    """Compares with what the rows there were made with; gives those of bases that did not change, and the new notes."""
+    bases = {f"{p.title}/{b['name']}": b["params_sha256"] for p in pairs for b in p.bases}
+    notes = {"images": bench.count, "width": bench.width, "bases": bases}
+    before = _read_notes(folder) if rows else notes
     for name in ("images", "width"):
-        if before.get(name, now[name]) != now[name]:
+        if before[name] != notes[name]:
             raise UserError(
-                f"{name}={now[name]}: {folder / 'measures.csv'} was made with {name}={before[name]}; use that, or "
+                f"{name}={notes[name]}: {folder / 'measures.csv'} was made with {name}={before[name]}; use that, or "
                 "remove the file"
             )
-    known = before.get("bases", {})
-    changed = {
-        name
-        for name, sha in now["bases"].items()
-        if known.get(name, sha if before is now else None) != sha
-    }
-    stale = {n.rpartition("/")[0] for n in changed & {row.network for row in rows.values()}}
+    changed = {name for name, sha in bases.items() if before["bases"].get(name, sha) != sha}
+    stale = {network.rpartition("/")[0] for network in changed}
     if stale:
         note(
             f"{folder / 'measures.csv'}: the bases of {', '.join(sorted(stale))} changed; their rows are computed again"
@@ -317,11 +341,9 @@ def _check_options(
         rows = {
             place: row for place, row in rows.items() if row.network.rpartition("/")[0] not in stale
         }
-        _write_rows(
-            folder, rows
-        )  # before the note of the new bases: after a crash nothing old counts as new
-    records.write_json(path, now)
-    return rows
+    notes["measures.csv"] = before.get("measures.csv", [])
+    _write_rows(folder, rows, notes)
+    return rows, notes
 
 
 def _missing(
