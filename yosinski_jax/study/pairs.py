@@ -24,9 +24,9 @@ def equal_halves(split: Split, seed: int) -> Split:
     """
     count = min(len(split.A), len(split.B))
 
-    def drawn(half: Sequence[str]) -> tuple[str, ...]:
+    def drawn(half: tuple[str, ...]) -> tuple[str, ...]:
         if len(half) == count:
-            return tuple(half)
+            return half
         # A second number in the list, so that the draw is not the one of a random split.
         chosen = np.random.RandomState([seed, 1]).choice(len(half), count, replace=False)
         return tuple(half[i] for i in sorted(chosen))
