@@ -143,7 +143,7 @@ class Ray:
             if shared:
                 self._probe()
         except BaseException:
-            self._ray.shutdown()
+            self.close()
             raise
         self._start = self._ray.remote(**options)(_task)
 

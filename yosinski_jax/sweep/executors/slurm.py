@@ -1,6 +1,7 @@
 """Units as Slurm jobs through submitit: bases as one array, what waits for them as another behind it."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line, local_path
 from yosinski_jax.sweep.executors import local
-from yosinski_jax.sweep.executors.interface import ERROR, LOST, Outcome, Unit
+from yosinski_jax.sweep.executors.interface import DONE, LOST, Outcome, Unit
 
 INSTALL = 'pip install -e ".[slurm]"'
 POLL = 5.0  # seconds between two looks at the jobs; a controller serves many users
+
+
+class UnitFailed(RuntimeError):
+    """Makes the job fail, so that Slurm does not start what waits for it; the message begins with how it ended."""
 
 
 class Job:
@@ -21,13 +26,20 @@ class Job:
     def __init__(self, workdir: str, env: Mapping[str, str]):
         self.workdir, self.env = workdir, dict(env)
 
-    def __call__(self, unit: Unit) -> tuple[str, Any, str]:
-        """Runs the unit in a fresh process of the job's machine."""
+    def __call__(self, unit: Unit) -> Any:
+        """Runs the unit in a fresh process of the job's machine.
+
+        Raises:
+          UnitFailed: it raised, or its process died.
+        """
         self._worker = local.Worker(self.workdir, self.env)
         try:
-            return self._worker.run(unit)
+            kind, value, message = self._worker.run(unit)
         finally:
             self._stop()
+        if kind != DONE:
+            raise UnitFailed(f"{kind}: {message}")
+        return value
 
     def checkpoint(self, unit: Unit) -> Any:
         """Called by submitit before the job is taken away."""
@@ -150,18 +162,14 @@ class Slurm:
                 time.sleep(0.2 if self._local else POLL)
 
     def _outcome(self, handle: str, unit: Unit, job: Any) -> Outcome:
-        error = None
-        with contextlib.suppress(Exception):
-            error = job.exception()
-        if error is None:
-            try:
-                return Outcome(handle, unit, *job.result())
-            except Exception as e:
-                error = e
-        message = f"job {job.job_id}: {(str(error).strip().splitlines() or ['ended'])[-1][:200]}"
-        # The unit's own errors come back as values: what is raised is the job's, killed or timed out.
-        kind = ERROR if type(error).__name__ == "FailedJobError" else LOST
-        return Outcome(handle, unit, kind, None, message)
+        try:
+            return Outcome(handle, unit, DONE, job.result())
+        except Exception as e:  # submitit's own kinds, with the job's traceback as text
+            error = str(e).strip()
+        found = re.search(r"UnitFailed: (\w+): (.*)", error)
+        # Anything else is the job's own end: killed, out of time, cancelled with what it waits for.
+        kind, message = found.groups() if found else (LOST, (error.splitlines() or ["ended"])[-1])
+        return Outcome(handle, unit, kind, None, f"{message[:200]} (job {job.job_id})")
 
     def cancel(self) -> None:
         """See `Executor`."""
