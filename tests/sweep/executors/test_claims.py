@@ -5,9 +5,11 @@ import sys
 import threading
 import time
 
+import fake_gcs
 import pytest
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path
 from yosinski_jax.sweep.executors import claims
 from yosinski_jax.sweep.executors.claims import Claims, create_exclusively, held
 
@@ -123,4 +125,27 @@ def test_a_damaged_claim_is_dead_after_a_lease(tmp_path):
     other = Claims(tmp_path)
     assert other.take("unit") is None
     with held(other, "unit", lambda: False) as claim:
+        assert claim.number == 2
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+    for name in ("TENSORSTORE_GCS_HTTP_URL", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)  # so that what `install` sets does not stay
+    server = fake_gcs.Server()
+    fake_gcs.install(server.url)
+    yield as_path("gs://bucket/claims")
+    server.shutdown()
+
+
+def test_in_a_bucket_the_first_to_create_has_the_claim(bucket):
+    """The bucket decides: a listing from before the other's claim does not help."""
+    mine, late = Claims(bucket).take("unit"), Claims(bucket)
+    late.number = lambda name: 0
+    assert mine.number == 1 and late.take("unit") is None
+    assert json.loads(mine.path.read_text())["token"] == mine._mine["token"]
+    mine.release()
+    with held(Claims(bucket), "unit", lambda: False) as claim:
         assert claim.number == 2

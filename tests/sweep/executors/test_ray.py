@@ -12,7 +12,7 @@ from yosinski_jax.sweep.executors import ray as on_ray
 
 def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r'Ray is not installed; pip install -e "\.\[ray\]"'):
+    with pytest.raises(UserError, match=r'needs ray.*pip install "yosinski-jax\[ray\]"'):
         on_ray.Ray(tmp_path, {})
 
 

@@ -15,7 +15,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_without_submitit_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r'submitit is not installed; pip install -e "\.\[slurm\]"'):
+    with pytest.raises(UserError, match=r'needs submitit.*pip install "yosinski-jax\[slurm\]"'):
         slurm.Slurm(tmp_path, {})
 
 

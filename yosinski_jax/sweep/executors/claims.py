@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line, is_remote
 
@@ -80,13 +81,10 @@ def _create_file(path: Path, content: bytes) -> bool:
 
 
 def _create_object(path: Path, content: bytes) -> bool:
-    try:
-        import fsspec
-    except ImportError as e:
-        raise UserError(
-            f'{path}: gcsfs is needed for claims in a bucket; pip install -e ".[gcs]"'
-        ) from e
-    system, name = fsspec.core.url_to_fs(os.fspath(path))
+    extras.load("gcsfs", f"{path}: a claim in a bucket")
+    from fsspec.core import url_to_fs
+
+    system, name = url_to_fs(os.fspath(path))
     # gcsfs sends ifGenerationMatch=0 with mode x: the bucket itself decides who was first.
     try:
         with system.open(name, "xb") as file:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, first_line, is_remote
 from yosinski_jax.sweep.executors import entry, local
 from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Outcome, Unit
 
-INSTALL = 'pip install -e ".[ray]"'
 #: Times that Ray starts a task again when its process or machine dies; `drive` does after that.
 RETRIES = 3
 _SECONDS_TO_ANSWER = 5.0
@@ -43,10 +43,7 @@ def connect(address: str | None, cpus: int | None = None) -> Any:
     Raises:
       UserError: Ray is not installed, or nothing answers.
     """
-    try:
-        import ray
-    except ImportError as e:
-        raise UserError(f"--executor=ray: Ray is not installed; {INSTALL}") from e
+    ray = extras.load("ray", "--executor=ray")
     _check_address(address)
     # The same package on every machine that sees this one's disk; elsewhere the installed one.
     paths = os.pathsep.join(filter(None, [str(local.ROOT), os.environ.get("PYTHONPATH")]))

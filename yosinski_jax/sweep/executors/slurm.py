@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line, local_path
 from yosinski_jax.sweep.executors import local
 from yosinski_jax.sweep.executors.interface import DONE, LOST, Outcome, Unit
 
-INSTALL = 'pip install -e ".[slurm]"'
 POLL = 5.0  # seconds between two looks at the jobs; a controller serves many users
 
 
@@ -82,10 +82,7 @@ class Slurm:
         options: Mapping[str, Any] | None = None,
         cluster: str = "slurm",
     ):
-        try:
-            import submitit
-        except ImportError as e:
-            raise UserError(f"--executor=slurm: submitit is not installed; {INSTALL}") from e
+        submitit = extras.load("submitit", "--executor=slurm")
         folder = local_path(workdir, "--workdir", "Slurm's machines must see it").absolute()
         options = dict(options or {})
         self.workers: int | None = options.get("array_parallelism")
