@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from yosinski_jax.base import files
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import write_atomically
 from yosinski_jax.sweep.executors.interface import (
     DONE,
     ERROR,
@@ -51,7 +51,7 @@ def note_failure(workdir: Path, unit: Unit, message: str, starts: int) -> None:
         "log": str(log), "last_lines": last_lines(log).splitlines(),
     }  # fmt: skip
     try:
-        write_atomically(failed_path(workdir, unit), json.dumps(record, indent=1) + "\n")
+        files.write_atomically(failed_path(workdir, unit), json.dumps(record, indent=1) + "\n")
     except UserError:  # the disk is full, say, which is why it failed; the exit code tells
         pass
 

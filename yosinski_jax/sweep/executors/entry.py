@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from yosinski_jax.base.files import as_path, first_line, is_remote, write_atomically
+from yosinski_jax.base import files
+from yosinski_jax.base.files import as_path, first_line, is_remote
 from yosinski_jax.sweep.executors import claims
 from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Unit, log_of
 
@@ -92,7 +93,7 @@ def unpack(folder: Path, content: bytes, last: Iterable[str] = ()) -> None:
             file = archive.extractfile(entry)
             # Archives come from our own workers, but a path that leads out of the folder is refused.
             if file is not None and ".." not in Path(entry.name).parts:
-                write_atomically(folder / entry.name.lstrip("/"), file.read())
+                files.write_atomically(folder / entry.name.lstrip("/"), file.read())
 
 
 def run(unit: Unit, workdir: Path, on_lost: Any = None) -> tuple[str, Any, str]:
