@@ -6,6 +6,8 @@ python -m experiments.report --published
 the same from the authors' 148 networks of 2014
 python -m experiments.report --workdir=DIR --compare=published --compare=OTHER_DIR
 other studies laid on it
+python -m experiments.report --workdir=DIR --margin=1 --figures
+differences below 1 point count as none; every figure as PNG, PDF and SVG too
 """
 
 from absl import flags
@@ -26,6 +28,15 @@ _STATISTIC = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "folder to write with --published; default results/published"
 )
+_MARGIN = flags.DEFINE_float(
+    "margin",
+    2.0,
+    "points of accuracy: layers are called general, and treatments equal, only where an equivalence "
+    "test shows that they differ by less",
+)
+_FIGURES = flags.DEFINE_bool(
+    "figures", False, "write each figure of the page as PNG, PDF and SVG too, into figures/"
+)
 
 
 def main() -> None:
@@ -34,23 +45,37 @@ def main() -> None:
     from yosinski_jax.base.files import as_path
     from yosinski_jax.report import build
 
+    if not 0 < _MARGIN.value < 100:  # also not a number
+        raise UserError(f"--margin={_MARGIN.value}: must be between 0 and 100 points, such as 2")
+    margin = _MARGIN.value / 100
     if _PUBLISHED.value == bool(_WORKDIR.value):
         raise UserError(
             "--workdir, --published: give one of the two, the folder of a sweep or --published"
         )
     if _PUBLISHED.value:
         folder = as_path(_OUTPUT.value or "results/published", "--output")
-        path = build.write_published(folder, statistic=_STATISTIC.value, comparisons=_COMPARE.value)
+        path = build.write_published(
+            folder,
+            statistic=_STATISTIC.value,
+            margin=margin,
+            figure_files=_FIGURES.value,
+            comparisons=_COMPARE.value,
+        )
     else:
         if _OUTPUT.value:
             raise UserError(f"--output={_OUTPUT.value}: only with --published; leave it out")
         folder = as_path(_WORKDIR.value or "")
         path = build.write_report(
-            folder, statistic=_STATISTIC.value or "last", comparisons=_COMPARE.value
+            folder,
+            statistic=_STATISTIC.value or "last",
+            margin=margin,
+            figure_files=_FIGURES.value,
+            comparisons=_COMPARE.value,
         )
     for name in (path.name, "results.csv", "results.json", "effects.csv", "table.md", "table.tex"):
         print(f"  {folder / name}")
-    print(f"  {folder / 'figures'}/")
+    if _FIGURES.value:
+        print(f"  {folder / 'figures'}/")
 
 
 if __name__ == "__main__":

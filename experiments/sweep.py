@@ -207,27 +207,18 @@ def _page_on_the_way(folder: Path) -> None:
     from yosinski_jax.report import build
 
     if _REPORT.value:
-        build.write_report(folder, running=True, figure_files=False)
+        build.write_report(folder, running=True)
 
 
 def _write(sweep) -> list[Path]:
-    """Writes the results, figures and page of what is recorded; returns their paths."""
-    from yosinski_jax.analysis import results, tables
-    from yosinski_jax.report import build, plots
+    """Writes the results, Figure 2 and the page of what is recorded; returns their paths."""
+    from yosinski_jax.report import build
 
-    records = [
-        sweep.records[planned.id] for planned in sweep.planned if planned.id in sweep.records
-    ]
-    tables.write_results(sweep.folder, records, [planned.as_json() for planned in sweep.planned])
+    page = build.write_report(sweep.folder, pages=_REPORT.value)
     paths = [sweep.folder / "records", sweep.folder / "results.csv"]
-    if records:
-        first = sweep.planned[0].split.name
-        of = lambda split: results.most_images([r for r in records if r["split"] == split])
-        paths += plots.figure2(of(first), sweep.folder / "figure2", whole=of("all"))
-        if _REPORT.value:
-            # Each figure as a file of its own takes as long as the rest: experiments.report makes them.
-            paths.append(build.write_report(sweep.folder, figure_files=False))
-    return paths
+    if sweep.records:
+        paths += [sweep.folder / f"figure2.{fmt}" for fmt in build.FIGURE_2]
+    return paths + ([page] if _REPORT.value else [])
 
 
 def _print_table(sweep) -> None:

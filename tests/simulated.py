@@ -1,5 +1,6 @@
 """Records of sweeps that never ran, with effects known beforehand."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,20 +27,54 @@ def study(
     treatments=TREATMENTS,
     layers=(1, 2, 3),
     noise: float = 0.002,
+    effects=None,
+    base: float = BASE,
+    test_images: int = 10000,
+    bits: bool = False,
+    train_accuracy: bool = False,
+    pairs_of_tasks: int | None = None,
     split: str = "random",
     rng_seed: int = 0,
     digest: str = "abc123def456",
 ) -> list[dict]:
-    """Records in the form of `records.read_all`; without noise every number is exact."""
+    """Records in the form of `records.read_all`; without noise every number is exact.
+
+    Args:
+      seeds: number of split seeds.
+      treatments: those trained.
+      layers: the values of n.
+      noise: standard deviation of a network's accuracy.
+      split: its name.
+      rng_seed: of the noise.
+      digest: of the settings.
+      effects: like `EFFECTS`.
+      base: true accuracy of the bases.
+      test_images: of each task.
+      bits: whether records keep which test images were right; the accuracy is then theirs.
+      train_accuracy: whether records tell it: halfway between the test accuracy and 1.
+      pairs_of_tasks: number of different pairs of tasks; by default one for each seed of random
+        halves, one for all seeds of other splits.
+    """
+    effects = effects or EFFECTS
+    pairs_of_tasks = pairs_of_tasks or (seeds if split == "random" else 1)
     rng = np.random.RandomState(rng_seed)
     out = []
     for seed in range(seeds):
         hard = {t: rng.randn() * noise for t in "AB"}
+        hardness = {t: rng.rand(test_images) for t in "AB"} if bits else {}
+        order = np.random.RandomState(seed % pairs_of_tasks).permutation(10)
+        classes = {"A": sorted(map(str, order[:5])), "B": sorted(map(str, order[5:]))}
         for network in grid(treatments, layers):
-            value = BASE + hard[network.target] + rng.randn() * noise
+            value = base + hard[network.target] + rng.randn() * noise
             if network.n:
-                value += EFFECTS[network.treatment][network.n - 1]
+                value += effects[network.treatment][network.n - 1]
             value = float(np.clip(value, 0, 1))
+            kept = {}
+            if bits:
+                # The same images are hard for all networks, up to some of their own.
+                right = hardness[network.target] + 0.1 * rng.rand(test_images) < 1.05 * value
+                value = float(right.mean())
+                kept["correct"] = base64.b64encode(np.packbits(right).tobytes()).decode()
             curve = [value - 0.5 / 2**i for i in range(12)] + [value]
             out.append(
                 {
@@ -57,10 +92,10 @@ def study(
                     "recipe": "digits",
                     "seed": 0,
                     "layers": ["conv1", "conv2", "fc3", "fc4"],
-                    "classes": ["0", "1", "2", "3", "4"],
+                    "classes": classes[network.target],
                     "images_per_class": None,
                     "train_images": 650,
-                    "test_images": 10000,
+                    "test_images": test_images,
                     "status": "finished",
                     "diverged_at_step": None,
                     "accuracy": value,
@@ -71,7 +106,8 @@ def study(
                         "epoch": list(range(13)),
                         "loss": [1.0 / (i + 1) for i in range(13)],
                         "accuracy": curve,
-                    },
+                    }
+                    | ({"train_accuracy": [(1 + v) / 2 for v in curve]} if train_accuracy else {}),
                     "steps": 120,
                     "seconds": 1.5,
                     "images_per_second": 50000.0,
@@ -82,6 +118,7 @@ def study(
                     "environment": {"jax": "0.10.2", "device": "cpu", "git": "3c35799"},
                     "layer_change": {"conv1": 0.1, "conv2": 0.2, "fc3": 0.3, "fc4": 1.1},
                 }
+                | kept
             )
     return out
 

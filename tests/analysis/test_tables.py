@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import simulated
 from places import ROOT
+from scipy import stats
 
 from experiments import coverage
-from yosinski_jax.analysis import compare, effects, findings, statistics, tables
+from yosinski_jax.analysis import compare, effects, findings, scores, statistics, tables
 from yosinski_jax.analysis import gabor as filters
 from yosinski_jax.base.errors import UserError
 
@@ -143,8 +144,9 @@ def test_the_interval_of_balanced_data_is_students_over_seed_means():
     means = np.array([2.0, 3.0, 5.0, 1.0])
     half = 3.182446 * means.std(ddof=1) / 2
     assert e.value == pytest.approx(2.75)
-    assert (e.high - e.low) / 2 == pytest.approx(half, rel=0.03)
-    assert (e.seeds, e.pairs) == (4, 8)
+    assert (e.high - e.low) / 2 == pytest.approx(half, rel=1e-6)
+    assert (e.seeds, e.pairs, e.freedom) == (4, 8, pytest.approx(3))
+    assert e.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
 
 
 def test_one_seed_gives_no_interval_and_no_test():
@@ -160,11 +162,63 @@ def test_equal_values_on_few_images_are_not_certain():
     assert statistics.mean([0.0] * 4, range(4)).p == 1.0
 
 
-def test_networks_of_a_seed_come_together():
-    weights = statistics.resample([0, 0, 1, 1, 2])
-    assert (weights[:, 0] == weights[:, 1]).all()
-    assert (weights[:, 2] == weights[:, 3]).all()
-    assert (weights[:, [0, 2, 4]].sum(1) == 3).all()
+def test_unequal_seeds_have_fewer_degrees_of_freedom():
+    """One seed with most of the networks is most of the evidence."""
+    e = statistics.mean([1.0, 1.2, 0.8, 1.1, 2.0, 3.0], [0, 0, 0, 0, 1, 2])
+    assert 1 < e.freedom < 2
+    # CR2 by hand: squared sums of residuals over (1 - share of the seed).
+    residuals = np.array([1.0, 1.2, 0.8, 1.1, 2.0, 3.0]) - e.value
+    sums = np.array([residuals[:4].sum(), residuals[4], residuals[5]])
+    shares = np.array([4, 1, 1]) / 6
+    assert e.error == pytest.approx(math.sqrt((sums**2 / (1 - shares)).sum()) / 6)
+
+
+def test_equivalence_needs_a_margin_wider_than_the_interval():
+    e = statistics.mean([0.001, -0.002, 0.003, 0.0], range(4))
+    assert e.equivalence(0.02) < 0.01
+    assert e.equivalence(0.0001) > 0.5
+    half = statistics.student(0.95, 3) * e.error
+    assert e.equivalence(abs(e.value) + half) == pytest.approx(0.05)
+    assert statistics.mean([0.0], [0]).equivalence(0.02) is None
+
+
+def test_seeds_needed_are_enough_and_one_fewer_is_not():
+    e = statistics.mean([0.01, -0.03, 0.05, 0.02], range(4))
+    k = statistics.seeds_needed(e, 0.02)
+    spread = e.error * 2
+
+    def told(k):
+        error = spread / math.sqrt(k)
+        return (
+            statistics.student(0.975, k - 1) * error < e.value
+            or e.value + statistics.student(0.95, k - 1) * error < 0.02
+        )
+
+    assert k > 4 and told(k) and not told(k - 1)
+    far = statistics.mean([0.02, -0.02, 0.021, -0.0205], range(4))
+    assert statistics.seeds_needed(far, 1e-6) is None
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 0), (12, 4), (40, 39), (7, 30)])
+@pytest.mark.parametrize("level", [0.05, 0.01])
+def test_mcnemar_and_its_interval_agree(gained, lost, level):
+    p = statistics.mcnemar(gained, lost)
+    if gained + lost:
+        assert p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+    low, high = statistics.discordance_interval(gained, lost, 1000, level)
+    assert low <= (gained - lost) / 1000 <= high
+    assert (low > 0 or high < 0) == (p < level)
+
+
+def test_holms_levels_agree_with_holms_p_values():
+    rng = np.random.RandomState(0)
+    for _ in range(200):
+        p = [None if rng.rand() < 0.2 else float(rng.rand() ** 4) for _ in range(5)]
+        for raw, corrected, level in zip(
+            p, statistics.holm(p), statistics.holm_levels(p), strict=True
+        ):
+            if raw is not None:
+                assert (raw < level) == (corrected < statistics.LEVEL)
 
 
 def test_a_ratio_needs_a_denominator():
@@ -239,7 +293,8 @@ def test_a_gap_without_partners_is_no_number():
     for row in effects.all_rows(records):
         computable = row["effect"] == "total_drop"
         assert (row["value"] is not None) == computable
-    assert "cannot be computed" in findings.answers(records)[0].sentences[0]
+        assert (row["verdict"] != "none") == computable
+    assert not findings.answers(records, "last", effects.all_rows(records))[0].answerable
 
 
 def test_averages_over_layers_need_every_layer():
@@ -279,28 +334,29 @@ def test_diverged_networks_enter_no_gap():
 
 def test_generality_score_by_hand():
     records = simulated.study(noise=0)
-    over_random = effects.generality(records, "random")
+    over_random = scores.generality(records, "random")
     # n = 3: AnB .826, BnB .896, RnB .55, chance .2.
-    assert over_random[2].score == pytest.approx((0.826 - 0.55) / (0.896 - 0.55))
-    over_chance = effects.generality(records, "chance")
-    assert over_chance[2].score == pytest.approx((0.826 - 0.2) / (0.896 - 0.2))
+    assert over_random[2].estimate.value == pytest.approx((0.826 - 0.55) / (0.896 - 0.55))
+    over_chance = scores.generality(records, "chance")
+    assert over_chance[2].estimate.value == pytest.approx((0.826 - 0.2) / (0.896 - 0.2))
     # n = 1: BnB is .8 points above random features, too little to divide by.
     assert over_random[0].estimate is None
     assert "not clearly above random" in over_random[0].reason
-    assert over_chance[0].score == pytest.approx(1.0)
+    assert over_chance[0].estimate.value == pytest.approx(1.0)
 
 
-def test_generality_is_cut_to_its_range_for_display():
-    e = statistics.Estimate(1.2, 1.0, 1.4, 0.0, 4, 8)
-    assert effects.Generality(1, "chance", e).score == 1.0
+def test_the_floor_is_random_features_where_there_are_any():
+    assert scores.generality(simulated.study())[0].floor == "random"
+    few = simulated.study(treatments=("BnB", "AnB"))
+    assert scores.generality(few)[0].floor == "chance"
 
 
 def test_suddenness_by_hand():
-    found = effects.suddenness(simulated.study(noise=0))
+    found = scores.suddenness(simulated.study(noise=0))
     # Drops 0, .01, .07: the last step makes 6/7 of the whole.
     assert found.estimate.value == found.observed == pytest.approx(6 / 7)
     assert (found.step, found.even) == (3, pytest.approx(1 / 3))
-    assert effects.suddenness(simulated.study(layers=(1, 3))).estimate is None
+    assert scores.suddenness(simulated.study(layers=(1, 3))).estimate is None
 
 
 def test_the_largest_step_is_picked_on_the_other_seeds():
@@ -314,79 +370,10 @@ def test_the_largest_step_is_picked_on_the_other_seeds():
                 drop = 0.03 * n + 0.01 * rng.randn()
                 records.append(record(f"B{n}B", "BnB", n, "B", 0.9, seed=s))
                 records.append(record(f"A{n}B", "AnB", n, "B", 0.9 - drop, seed=s))
-        found = effects.suddenness(records)
+        found = scores.suddenness(records)
         if found.estimate is not None:
             shares.append(found.estimate.value)
     assert np.mean(shares) == pytest.approx(1 / 3, abs=0.06)
-
-
-def test_answers_name_the_first_significant_layer():
-    found = {a.question: a for a in findings.answers(simulated.study(noise=0.001))}
-    where = found["Where does it happen?"]
-    assert "specificity: from n = 2 on (conv2)" in where.short
-    assert "first significant at layer 2 (conv2)" in where.sentences[0]
-    assert "sudden" in findings.how_sudden(simulated.study(noise=0.001), "last", ()).short
-    general = found["How general is each layer?"]
-    assert general.short == "not distinguishable from general up to n = 1, specific at n = 2"
-
-
-def test_noise_is_not_told_as_an_effect():
-    records = simulated.study(noise=0.08)
-    told = findings.answers(records)
-    where = next(a for a in told if a.question.startswith("Where"))
-    assert "nowhere that these seeds could tell" in where.short
-    # Random features are below by far more than this noise.
-    assert all("yes" not in a.short for a in told[:-1])
-
-
-def test_verdicts_follow_the_corrected_test():
-    def verdict(value, p_holm):
-        return findings.verdict({"value": value, "p": 0.001, "p_holm": p_holm, "n": 1})
-
-    assert verdict(0.1, 0.2) == "not distinguishable from 0"
-    assert verdict(0.1, 0.04) == "above 0"
-    assert verdict(-0.1, 0.04) == "below 0"
-    assert verdict(0.1, None) == "no interval"
-    assert verdict(None, None) == "not computable"
-
-
-def test_a_significant_loss_is_told_as_a_loss():
-    records = simulated.study(noise=0.0005)
-    for r in records:
-        if r["treatment"] == "RnB":
-            r["accuracy"] = simulated.BASE + 0.05
-    told = findings.beats_random(effects.all_rows(records))
-    assert told.short == "worse at n = 1, 2 and 3"
-
-
-def test_one_seed_is_said_and_nothing_is_claimed():
-    for a in findings.answers(simulated.study(seeds=1)):
-        text = a.short + " ".join(a.sentences)
-        assert "p = " not in text
-        assert "significant" not in text
-        assert "one split seed" in text.lower() or "without intervals" in a.short
-
-
-def test_readings_stand_on_tests():
-    found = {r.number: r for r in findings.readings(simulated.study(noise=0.0005))}
-    assert found[4].n == 3
-    assert found[2].n == 2
-    assert 1 not in found  # needs networks on all classes
-    assert not findings.readings(simulated.study(seeds=1))
-
-
-@pytest.mark.parametrize("treatments", [("base",), ("BnB",), ("AnB+",), ("RnB",)])
-def test_answers_survive_single_treatments(treatments):
-    for seeds in (1, 3):
-        for a in findings.answers(simulated.study(seeds, treatments=treatments)):
-            assert a.sentences
-
-
-def test_answers_survive_one_task_only():
-    records = [r for r in simulated.study() if r["target"] == "B"]
-    rows = effects.all_rows(records)
-    assert {r["direction"] for r in rows} == {"pooled", "B"}
-    assert findings.answers(records)
 
 
 # Comparisons

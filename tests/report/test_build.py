@@ -10,6 +10,7 @@ import browser
 import numpy as np
 import pytest
 import simulated
+from markupsafe import escape
 
 from yosinski_jax.analysis import results
 from yosinski_jax.base.errors import UserError
@@ -73,15 +74,15 @@ def finished(tmp_path_factory):
     for seed in (0, 1):
         path = folder / "checkpoints" / f"random-{seed}" / "baseA"
         path.mkdir(parents=True)
-        np.savez(path / "first_layer.npz", kernel=rng.randn(3, 3, 3, 4).astype(np.float32))
-    build.write_report(folder)
+        np.savez(path / "first_layer.npz", kernel=rng.randn(5, 5, 3, 4).astype(np.float32))
+    build.write_report(folder, figure_files=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
-    build.write_study(results.read_published(), folder, figure_files=False)
+    build.write_study(results.read_published(), folder)
     return folder
 
 
@@ -143,14 +144,14 @@ def test_exports(finished):
 
 def test_filters_are_counted_and_fits_kept(finished):
     text = Checker(text_of(finished)).text
-    assert "8 filters of 3×3 pixels" in text
+    assert "8 filters of 5×5 pixels" in text
     kept = finished / "checkpoints" / "random-0" / "baseA" / "first_layer.fits.json"
     assert len(json.loads(kept.read_text())["fits"]) == 4
     # A page made again reads them: a marked one shows up.
     changed = json.loads(kept.read_text())
     changed["fits"][0]["label"] = "dead"
     kept.write_text(json.dumps(changed))
-    build.write_report(finished, figure_files=False)
+    build.write_report(finished)
     assert "no weights to speak of" in Checker(text_of(finished)).text
 
 
@@ -186,18 +187,18 @@ def test_everything_from_files_is_escaped(tmp_path):
     found[0] |= {"status": "diverged", "cause": bad}
     make(tmp_path, found, settings={"dataset": bad, "command": bad, bad: bad})
     (tmp_path / "records" / "random-0" / "x<i>y.json").write_text("{")
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = text_of(tmp_path)
     assert "<script" not in text
     assert "<i>y" not in text
-    assert html.escape(bad) in text
+    assert str(escape(bad)) in text
     assert not Checker(text).wrong
     assert "script" not in Checker(text).tags
 
 
 def test_published_page_tells_table_1_and_its_pairs(published):
     text = Checker(text_of(published)).text
-    for wanted in ("1.67", "1.88", "2.06", "0.97", "target B of split 0", "Dissimilar tasks"):
+    for wanted in ("1.67", "1.88", "2.06", "1.00", "target B of split 0", "Dissimilar tasks"):
         assert wanted in text
     assert "mean of the ten best evaluations (the paper's statistic)" in html.unescape(text)
 
@@ -214,7 +215,7 @@ def test_running_sweep_shows_what_is_missing_and_renews_itself(tmp_path):
     assert 'http-equiv="refresh" content="60"' in text
     assert text.count('<td class="text">missing</td>') == 44
     assert not (tmp_path / "figures").exists()
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = text_of(tmp_path)
     assert "44 of the 64 planned networks are missing" in text
     assert "refresh" not in text
@@ -242,7 +243,7 @@ def test_damaged_and_impossible_records_are_named_and_left_out(tmp_path):
     ):
         r = json.loads((folder / f"{name}.json").read_text()) | {field: value}
         simulated.write(tmp_path, r)
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = Checker(text_of(tmp_path)).text
     assert "7 records could not be used" in text
     assert "accuracy is 97.3, but its curve says 0." in text
@@ -257,7 +258,7 @@ def test_diverged_networks_are_told(tmp_path):
     found[7] |= {"accuracy_best": None, "accuracy_mean_of_ten_best": None}
     found[7]["curve"] = {"step": [], "epoch": [], "loss": [], "accuracy": []}
     make(tmp_path, found)
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = Checker(text_of(tmp_path)).text
     assert "1 diverged" in text
     assert "diverged at step 70" in text
@@ -266,7 +267,7 @@ def test_diverged_networks_are_told(tmp_path):
 
 def test_one_seed_gives_no_interval_anywhere(tmp_path):
     make(tmp_path, simulated.study(seeds=1))
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = Checker(text_of(tmp_path)).text
     assert "One split seed: no interval" in text
     rows = list(csv.DictReader((tmp_path / "effects.csv").open()))
@@ -276,7 +277,7 @@ def test_one_seed_gives_no_interval_anywhere(tmp_path):
 
 def test_one_task_only_is_said(tmp_path):
     make(tmp_path, [r for r in simulated.study(seeds=3) if r["target"] == "B"])
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     assert "Only networks with target B are here" in Checker(text_of(tmp_path)).text
 
 
@@ -284,7 +285,7 @@ def test_one_task_only_is_said(tmp_path):
 def test_few_treatments_give_a_page_that_says_what_it_lacks(tmp_path, treatments):
     found = simulated.study(seeds=2, treatments=treatments)
     make(tmp_path, [r for r in found if (r["treatment"], r["n"]) != ("AnB", 2)], plan=found)
-    build.write_report(tmp_path, figure_files=False)
+    build.write_report(tmp_path)
     text = Checker(text_of(tmp_path)).text
     assert "not answerable with these networks" in text
 
@@ -333,7 +334,7 @@ def test_two_workdirs_are_laid_on_each_other(tmp_path, finished):
         best = sorted(r["curve"]["accuracy"])[-10:]
         r |= {"accuracy_best": best[-1], "accuracy_mean_of_ten_best": float(np.mean(best))}
     make(tmp_path / "other", found)
-    build.write_report(finished, figure_files=False, comparisons=[str(tmp_path / "other")])
+    build.write_report(finished, comparisons=[str(tmp_path / "other")])
     text = Checker(text_of(finished)).text
     assert "paired by split seed and target" in text
     compared = json.loads((finished / "results.json").read_text())["compared"]
@@ -348,7 +349,7 @@ def test_published_is_laid_on_a_network_of_equal_depth_only(tmp_path, finished):
     for r in found:
         r["layers"] = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     make(tmp_path, found)
-    build.write_report(tmp_path, figure_files=False, comparisons=["published"])
+    build.write_report(tmp_path, comparisons=["published"])
     text = Checker(text_of(tmp_path)).text
     assert "not paired: the tasks differ" in text
     assert "Against published" in text
@@ -383,10 +384,11 @@ def test_wrong_flags_end_in_one_line(flags, line):
     assert done.stderr.count("\n") == 1
 
 
-def test_markup_is_escaped_once():
-    inner = page.element("b", "a < b")
-    assert page.element("p", inner, "&") == "<p><b>a &lt; b</b>&amp;</p>"
-    assert page.element("a", "x", href='"><i>') == '<a href="&quot;&gt;&lt;i&gt;">x</a>'
+def test_sparklines_and_drawings_escape_their_words():
+    assert "<title>&lt;b&gt;</title>" in page.sparkline([1, 2], "<b>")
+    svg = page.inline_svg('<svg width="1"><g id="a"/></svg>', "f", "<t>", "<d>")
+    assert svg.startswith('<svg role="img"')
+    assert "&lt;t&gt;" in svg and 'id="f-a"' in svg
 
 
 # Browser

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import simulated
 
-from yosinski_jax.analysis import gabor, published
-from yosinski_jax.analysis.findings import readings
+from yosinski_jax.analysis import gabor, published, series
+from yosinski_jax.analysis.readings import readings
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.report import plots, plots_training, theme
 
@@ -66,7 +66,7 @@ def test_random_features_far_below_are_named_at_the_edge(records):
 
 def test_random_features_alone_with_bases_are_in_the_picture(records):
     few = [r for r in records if r["treatment"] in ("base", "RnB")]
-    low, high = plots.window_of(few)
+    low, high = series.window(series.points_by_kind(few, "last"))
     values = [100 * r["accuracy"] for r in few]
     assert low <= min(values) and max(values) <= high
 
@@ -77,12 +77,12 @@ def test_diverged_networks_are_crosses(records):
     ax = axes()
     plots.draw_networks(ax, broken)
     assert symbols(ax, "x") == 1
-    assert plots.any_diverged(broken)
-    assert not plots.any_diverged(records)
+    assert series.any_diverged(broken)
+    assert not series.any_diverged(records)
 
 
 def test_means_are_the_means(records):
-    lines = plots.mean_lines(simulated.study(noise=0), "last")
+    lines = series.mean_lines(simulated.study(noise=0), "last")
     assert lines["AnB"] == [
         (1, pytest.approx(89.8)),
         (2, pytest.approx(87)),
@@ -119,8 +119,8 @@ def test_only_supported_readings_are_drawn(records):
 def test_incomplete_sweeps_are_drawn(records, keep):
     kept = [r for r in records if keep(r)]
     assert theme.svg_text(plots.figure2_panels(kept, found=readings(kept)))
-    if kept and plots_training.has_curves(kept):
-        assert theme.svg_text(plots_training.learning_curves(kept))
+    if curves := series.mean_curves(kept):
+        assert theme.svg_text(plots_training.learning_curves(curves, series.layer_names(kept)))
 
 
 def test_all_diverged_is_drawn(tmp_path, records):
@@ -129,37 +129,37 @@ def test_all_diverged_is_drawn(tmp_path, records):
 
 
 def test_drops_start_at_zero_and_are_paired(records):
-    (series,) = plots.drop_series(simulated.study(noise=0), "AnB", "last", "l", "k", "D")
-    assert series.points[0] == (0, 0.0)
-    assert series.points[3] == (3, pytest.approx(-7.4))
-    assert plots.drop_series([], "AnB", "last", "l", "k", "D") == []
+    (line,) = series.drops(simulated.study(noise=0), "AnB", "last", "l", "AnB")
+    assert line.points[0] == (0, 0.0)
+    assert line.points[3] == (3, pytest.approx(-7.4))
+    assert series.drops([], "AnB", "last", "l", "AnB") == []
 
 
 def test_directions_have_a_line_each():
     mine = [r for r in published.records() if r["split"] == "manmade_natural"]
-    a, b = plots.directions(mine, published.STATISTIC, {"A": "to natural", "B": "to man-made"})
+    a, b = series.directions(mine, published.STATISTIC, {"A": "to natural", "B": "to man-made"})
     assert dict(a.points)[7] == pytest.approx(39.90, abs=0.01)
     assert dict(b.points)[7] == pytest.approx(29.14, abs=0.01)
 
 
 def test_amounts_of_data_come_from_the_records():
-    lines = plots_training.data_lines(published.records(), published.STATISTIC)
+    lines = series.data_lines(published.records(), published.STATISTIC)
     assert list(lines) == ["base"]
     assert dict(lines["base"])[250] == pytest.approx(0.384284)
 
 
 def test_only_fine_tuned_and_copied_layers_have_a_change(records):
-    lines = plots_training.change_lines(records)
+    lines = series.change_lines(records)
     assert set(lines) == {(t, n) for t in ("AnB+", "BnB+") for n in (1, 2, 3)}
     assert lines["AnB+", 2] == pytest.approx({"conv1": 0.1, "conv2": 0.2})
-    assert theme.svg_text(plots_training.layer_change(records))
+    assert theme.svg_text(plots_training.layer_change(lines, series.layer_names(records)))
 
 
 def test_mean_curve_leaves_out_steps_that_few_have():
     def network(steps):
         return {"curve": {"step": steps, "accuracy": [s / 10 for s in steps]}}
 
-    curve = plots_training.mean_curve([network([1, 2]), network([2]), network([2])])
+    curve = series.mean_curve([network([1, 2]), network([2]), network([2])])
     assert curve == [(2, pytest.approx(0.2))]
 
 

@@ -5,118 +5,123 @@ and, where a base takes part, that very base are the same in both. A network wit
 enters no gap; the number of pairs stands beside every one.
 """
 
+import base64
+import binascii
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from yosinski_jax.analysis import statistics
-from yosinski_jax.analysis.tables import accuracy, kind
+from yosinski_jax.analysis.statistics import LEVEL, MARGIN, Estimate
+from yosinski_jax.analysis.tables import accuracy, kind, train_accuracy
 
 #: (split seed, target, images per class): what two networks of a pair share.
 Pair = tuple
-#: Accuracy by treatment and n, for each pair.
+#: A number by treatment and n, for each pair.
 Cells = dict[Pair, dict[tuple[str, int], float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """A gap between two treatments: accuracy of `minuend` - accuracy of `subtrahend`."""
+    """A gap between two treatments, `minuend` - `subtrahend`.
+
+    Attributes:
+      key: its name in effects.csv.
+      label: its name in tables.
+      minuend: a treatment.
+      subtrahend: a treatment.
+      meaning: what the gap is read as.
+      measure: what is subtracted: "accuracy", or "train_gap", training minus test accuracy.
+    """
 
     key: str
     label: str
     minuend: str
     subtrahend: str
     meaning: str
+    measure: str = "accuracy"
+
+    @property
+    def formula(self) -> str:
+        """The gap as a difference: "BnB − AnB"."""
+        return f"{self.minuend} − {self.subtrahend}".replace("+", "⁺")
 
 
 EFFECTS = (
-    Effect(
-        "co_adaptation_drop",
-        "Drop from lost co-adaptation",
-        "base",
-        "BnB",
-        "what cutting the network at n and retraining the upper part costs on its own task",
-    ),
-    Effect(
-        "specificity_drop",
-        "Drop from specificity",
-        "BnB",
-        "AnB",
-        "what it costs on top that the frozen layers were learned on the other task",
-    ),
-    Effect(
-        "total_drop",
-        "Total drop of transfer",
-        "base",
-        "AnB",
-        "both drops together: frozen layers of the other task against the base",
-    ),
-    Effect(
-        "recovery",
-        "Recovery by fine-tuning",
-        "BnB+",
-        "BnB",
-        "what fine-tuning the copied layers gives back on the network's own task",
-    ),
-    Effect(
-        "boost_over_base",
-        "Boost of transfer + fine-tuning over the base",
-        "AnB+",
-        "base",
-        "what having seen the other task is worth after fine-tuning on this one",
-    ),
-    Effect(
-        "boost_over_selffer",
-        "Boost of transfer + fine-tuning over BnB⁺",
-        "AnB+",
-        "BnB+",
-        "the same against a network that was also trained twice, but on one task",
-    ),
-    Effect(
-        "gain_over_random",
-        "Gain of transferred over random features",
-        "AnB",
-        "RnB",
-        "what features of the other task are worth above untrained ones",
-    ),
-)
+    Effect("co_adaptation_drop", "Drop from lost co-adaptation", "base", "BnB",
+           "what cutting the network at n and retraining the upper part costs on its own task"),
+    Effect("specificity_drop", "Drop from specificity", "BnB", "AnB",
+           "what it costs on top that the frozen layers were learned on the other task"),
+    Effect("total_drop", "Total drop of transfer", "base", "AnB",
+           "both drops together: frozen layers of the other task against the base"),
+    Effect("recovery", "Recovery by fine-tuning", "BnB+", "BnB",
+           "what fine-tuning the copied layers gives back on the network's own task"),
+    Effect("boost_over_base", "Boost of transfer + fine-tuning over the base", "AnB+", "base",
+           "what having seen the other task is worth after fine-tuning on this one"),
+    Effect("boost_over_selffer", "Boost of transfer + fine-tuning over BnB⁺", "AnB+", "BnB+",
+           "the same against a network that was also trained twice, but on one task"),
+    Effect("gain_over_random", "Gain of transferred over random features", "AnB", "RnB",
+           "what features of the other task are worth above untrained ones"),
+)  # fmt: skip
 #: The measures of the classroom replication under its own names. Its specificity gap is the
 #: specificity drop above; its co-adaptation gap is not the paper's reading (base - BnB).
 CLASSROOM = (
-    Effect(
-        "classroom_co_adaptation_gap",
-        "Co-adaptation gap",
-        "base",
-        "BnB+",
-        "the classroom's definition, base − BnB⁺; the paper reads base − BnB",
-    ),
-    Effect(
-        "classroom_specificity_gap", "Specificity gap", "BnB", "AnB", "the drop from specificity"
-    ),
-    Effect(
-        "classroom_fine_tuning_benefit",
-        "Fine-tuning benefit",
-        "AnB+",
-        "AnB",
-        "what fine-tuning adds to a transferred network",
-    ),
-)
-ALL_EFFECTS = EFFECTS + CLASSROOM
+    Effect("classroom_co_adaptation_gap", "Co-adaptation gap", "base", "BnB+",
+           "the classroom's definition, base − BnB⁺; the paper reads base − BnB"),
+    Effect("classroom_specificity_gap", "Specificity gap", "BnB", "AnB",
+           "the drop from specificity"),
+    Effect("classroom_fine_tuning_benefit", "Fine-tuning benefit", "AnB+", "AnB",
+           "what fine-tuning adds to a transferred network"),
+)  # fmt: skip
+#: What fine-tuning does to the distance between training and test accuracy.
+OVERFITTING = (
+    Effect("overfitting_transfer", "Train–test gap added by fine-tuning a transfer", "AnB+", "AnB",
+           "how much more a transferred network overfits when it is fine-tuned", "train_gap"),
+    Effect("overfitting_selffer", "Train–test gap added by fine-tuning a selffer", "BnB+", "BnB",
+           "how much more a selffer network overfits when it is fine-tuned", "train_gap"),
+    Effect("overfitting_over_base", "Train–test gap of AnB⁺ over the base", "AnB+", "base",
+           "how much more a fine-tuned transfer overfits than the base", "train_gap"),
+)  # fmt: skip
+ALL_EFFECTS = EFFECTS + CLASSROOM + OVERFITTING
+BY_KEY = {e.key: e for e in ALL_EFFECTS}
 #: Effects that the paper averages over layers 1-, 3- and 5- (its Table 1).
 AVERAGED = ("boost_over_base", "boost_over_selffer")
 AVERAGES_FROM = (1, 3, 5)
 
 
+def train_gap(record: Mapping) -> float | None:
+    """Training minus test accuracy at the last evaluation, or None where a record lacks one."""
+    train, test = train_accuracy(record), accuracy(record)
+    return None if train is None or test is None else train - test
+
+
 def cells(
-    records: Iterable[Mapping], statistic: str = "last", direction: str | None = None
+    records: Iterable[Mapping],
+    statistic: str = "last",
+    direction: str | None = None,
+    measure: str = "accuracy",
 ) -> Cells:
-    """Accuracies by pair, then by (treatment, n); `direction` keeps one target only."""
+    """Numbers by pair, then by (treatment, n); `direction` keeps one target only."""
     table: Cells = {}
     for r in records:
-        value = accuracy(r, statistic)
+        value = train_gap(r) if measure == "train_gap" else accuracy(r, statistic)
         if value is not None and direction in (None, r["target"]):
             pair = (r["split_seed"], r["target"], r.get("images_per_class"))
             table.setdefault(pair, {})[kind(r), r["n"]] = value
     return table
+
+
+def correct_bits(record: Mapping) -> np.ndarray | None:
+    """Which test images a network got right at its last evaluation, bool [test images], if kept."""
+    packed, images = record.get("correct"), record.get("test_images")
+    if not isinstance(packed, str) or not images or record.get("status") != "finished":
+        return None
+    try:
+        raw = np.frombuffer(base64.b64decode(packed, validate=True), np.uint8)
+    except (binascii.Error, ValueError):
+        return None
+    return np.unpackbits(raw, count=images).astype(bool) if 8 * raw.size >= images else None
 
 
 def resolution(records: Sequence[Mapping]) -> float:
@@ -128,6 +133,22 @@ def resolution(records: Sequence[Mapping]) -> float:
 def class_count(record: Mapping) -> int | None:
     """The number of classes of a network's task; the published records tell only the number."""
     return record.get("class_count") or len(record.get("classes") or ()) or None
+
+
+def task_pairs(records: Sequence[Mapping]) -> int:
+    """How many different pairs of tasks (A, B) the split seeds of one split are.
+
+    Man-made / natural and splits of one's own have one pair, however many seeds train it again.
+    """
+    seeds = {r["split_seed"] for r in records if r["target"] in ("A", "B")}
+    known = {
+        r["split_seed"]: (r["target"] == "A", frozenset(r["classes"]))
+        for r in sorted(records, key=lambda r: r["target"] == "A")
+        if r.get("classes") and r["target"] in ("A", "B")
+    }
+    if known.keys() == seeds:
+        return len(set(known.values()))
+    return len(seeds) if all(r["split"] == "random" for r in records) else min(1, len(seeds))
 
 
 def cuts(records: Iterable[Mapping]) -> list[int]:
@@ -145,25 +166,27 @@ def differences(table: Cells, effect: Effect, n: int) -> list[tuple[Pair, float]
     return out
 
 
-def _row(effect: Effect, direction: str, layers: str, n: int | None, found, step: float) -> dict:
-    row = {
-        "effect": effect.key,
-        "label": effect.label,
-        "direction": direction,
-        "layers": layers,
-        "n": n,
-        "value": None,
-        "low": None,
-        "high": None,
-        "p": None,
-        "p_holm": None,
-        "pairs": 0,
-        "seeds": 0,
+def _on_images(records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]):
+    """The estimate of a gap within one split seed, over test images; None where bits are lacking."""
+    of = {
+        ((r["split_seed"], r["target"], r.get("images_per_class")), kind(r), r["n"]): r
+        for r in records
+        if kind(r) in (effect.minuend, effect.subtrahend)
     }
-    if found:
-        estimate = statistics.mean([d for _, d in found], [p[0] for p, _ in found], resolution=step)
-        row |= dataclasses.asdict(estimate)
-    return row
+    gained = lost = images = 0
+    for pair in pairs:
+        a, b = (
+            correct_bits(of[pair, t, 0 if t == "base" else n])
+            for t in (effect.minuend, effect.subtrahend)
+        )
+        if a is None or b is None or a.size != b.size:
+            return None
+        gained += int((a & ~b).sum())
+        lost += int((b & ~a).sum())
+        images += a.size
+    return Estimate(
+        (gained - lost) / images, len({p[0] for p in pairs}), len(pairs), images=(gained, lost, images)
+    )  # fmt: skip
 
 
 def effect_rows(
@@ -171,42 +194,109 @@ def effect_rows(
     effect: Effect,
     statistic: str = "last",
     direction: str | None = None,
+    margin: float = MARGIN,
 ) -> list[dict]:
     """One effect at every n, and its averages over layers where the paper gives them.
 
     Args:
       records: of one split.
       effect: one of `ALL_EFFECTS`.
-      statistic: one of `analysis.STATISTICS`.
+      statistic: one of `tables.STATISTICS`.
       direction: "A" or "B" keeps the networks with that target; None pools both.
+      margin: differences smaller than this count as equivalence, 0..1.
 
     Returns:
-      Rows with `effect`, `label`, `direction` ("pooled", "A", "B"), `layers` ("3", or "3-7" for
-      an average), `n` (None for an average), `value`, `low`, `high` in 0..1, `p`, `p_holm`
-      (corrected over the n of this effect and direction, averages by themselves), `pairs`,
-      `seeds`. `value` is None without a pair.
+      Rows with `effect`, `label`, `direction` ("pooled", "A", "B"), `layers` ("3", or "3–7" for
+      an average), `n` (None for an average), `value` (0..1; None without a pair), `low`, `high`:
+      the interval at the level at which Holm's procedure tests this gap, so it excludes 0 exactly
+      where the verdict says so; `confidence` of that interval; `p`, `p_holm` (corrected over the n
+      of this effect and direction, averages by themselves), `p_equivalence` (that the gap is
+      within `margin`, corrected likewise; None over images), `verdict` ("above", "below",
+      "equivalent", "unclear", "untested", "none"), `needed` (split seeds that would settle an
+      unclear one, or None), `scope` ("seeds", "images"), `error`, `freedom`, `pairs`, `seeds`,
+      `targets` ("A+B") and `margin`.
     """
-    table = cells(records, statistic, direction)
-    step = resolution(records)
+    table = cells(records, statistic, direction, effect.measure)
+    step = resolution(records) if effect.measure == "accuracy" else 0.0
     layers = cuts(records)
-    name = direction or "pooled"
-    rows = [_row(effect, name, str(n), n, differences(table, effect, n), step) for n in layers]
-    averages = []
-    if effect.key in AVERAGED and layers:
+    found = {(str(n), n): differences(table, effect, n) for n in layers}
+    over_layers = {}
+    if effect.key in AVERAGED:
         for first in AVERAGES_FROM:
             chosen = [n for n in layers if n >= first]
-            # A gap in the layers would make the average of something else.
+            # A missing layer would make the average of something else.
             if len(chosen) > 1 and chosen == list(range(first, layers[-1] + 1)):
-                found = _averages(table, effect, chosen)
-                averages.append(_row(effect, name, f"{first}–{chosen[-1]}", None, found, step))
-    for family in (rows, averages):
-        for row, p in zip(family, statistics.holm([r["p"] for r in family]), strict=True):
-            row["p_holm"] = p
-    return rows + averages
+                over_layers[f"{first}–{chosen[-1]}", None] = averages(table, effect, chosen)
+    rows = []
+    for group in (found, over_layers):
+        estimates = []
+        for (_, n), pairs in group.items():
+            seeds = [p[0] for p, _ in pairs]
+            e = statistics.mean([d for _, d in pairs], seeds, resolution=step) if pairs else None
+            if e and e.seeds == 1 and n and statistic == "last" and effect.measure == "accuracy":
+                e = _on_images(records, effect, n, [p for p, _ in pairs]) or e
+            estimates.append(e)
+        named = {
+            "effect": effect.key, "label": effect.label, "direction": direction or "pooled",
+            "margin": margin,
+        }  # fmt: skip
+        for (layer, n), pairs, row in zip(
+            group, group.values(), family(estimates, margin), strict=True
+        ):
+            targets = "+".join(sorted({str(p[1]) for p, _ in pairs}))
+            rows.append(named | {"layers": layer, "n": n, "targets": targets} | row)
+    return rows
 
 
-def _averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
-    """The mean difference over layers of each pair that has all of them."""
+def family(estimates: Sequence[Estimate | None], margin: float) -> list[dict]:
+    """The rows of estimates that are tested together."""
+    p = [e and e.p for e in estimates]
+    close = [e and e.equivalence(margin) for e in estimates]
+    corrected, levels, within = (
+        statistics.holm(p),
+        statistics.holm_levels(p),
+        statistics.holm(close),
+    )
+    tests = sum(v is not None for v in p)
+    rows = []
+    for i, e in enumerate(estimates):
+        if e is None:
+            empty = dict.fromkeys(
+                ("value", "low", "high", "confidence", "p", "p_holm", "p_equivalence", "needed",
+                 "scope", "error", "freedom")
+            )  # fmt: skip
+            rows.append(empty | {"pairs": 0, "seeds": 0, "verdict": "none"})
+            continue
+        low, high = e.interval(levels[i])
+        verdict = _verdict(e.value, corrected[i], within[i])
+        rows.append(
+            {
+                "value": e.value, "low": low, "high": high,
+                "confidence": None if low is None else 1 - levels[i], "p": p[i],
+                "p_holm": corrected[i], "p_equivalence": within[i],
+                "needed": statistics.seeds_needed(e, margin, tests) if verdict == "unclear" else None,
+                "scope": e.scope, "error": e.error, "freedom": e.freedom, "pairs": e.pairs,
+                "seeds": e.seeds, "verdict": verdict,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _verdict(value: float, p_holm: float | None, p_equivalence: float | None) -> str:
+    if p_holm is None:
+        return "untested"
+    if p_holm < LEVEL:
+        return "above" if value > 0 else "below"
+    return "equivalent" if p_equivalence is not None and p_equivalence < LEVEL else "unclear"
+
+
+def within_margin(row: Mapping) -> bool:
+    """Whether the equivalence test holds a gap to be smaller than the margin, zero or not."""
+    return row["p_equivalence"] is not None and row["p_equivalence"] < LEVEL
+
+
+def averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
+    """The mean difference over layers, of each pair that has all of them."""
     series: dict[Pair, list[float]] = {}
     for n in layers:
         for pair, d in differences(table, effect, n):
@@ -214,173 +304,31 @@ def _averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple
     return [(pair, sum(d) / len(d)) for pair, d in series.items() if len(d) == len(layers)]
 
 
-def all_rows(records: Sequence[Mapping], statistic: str = "last") -> list[dict]:
-    """Every effect, pooled and for each direction that occurs."""
+def all_rows(
+    records: Sequence[Mapping], statistic: str = "last", margin: float = MARGIN
+) -> list[dict]:
+    """Every effect, pooled and for each direction that occurs; see `effect_rows`."""
     targets = sorted({str(r["target"]) for r in records if r["target"] in ("A", "B")})
     rows = []
     for effect in ALL_EFFECTS:
-        for direction in (None, *targets):
-            rows += effect_rows(records, effect, statistic, direction)
+        if effect.measure == "accuracy" or any(train_gap(r) is not None for r in records):
+            for direction in (None, *targets):
+                rows += effect_rows(records, effect, statistic, direction, margin)
     return rows
 
 
 def significant(row: Mapping) -> bool:
     """Whether an effect is above zero by its corrected test."""
-    p = row["p_holm"]
-    return p is not None and p < statistics.LEVEL and row["value"] > 0
+    return row["verdict"] == "above"
 
 
 def pick(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
-    """The rows of one effect at single layers, in order of n."""
+    """The rows of one effect at single layers that have a value, in order of n."""
     return [
         dict(r)
         for r in rows
-        if r["effect"] == key and r["direction"] == direction and r["n"] is not None
+        if r["effect"] == key
+        and r["direction"] == direction
+        and r["n"] is not None
+        and r["value"] is not None
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Generality:
-    """How general the first n layers are, between 0 (no better than the floor) and 1 (as BnB).
-
-    Attributes:
-      n: the cut.
-      floor: "random" (RnB of the same n) or "chance" (one over the number of classes).
-      estimate: the score with its interval, not clipped; None where it is undefined.
-      reason: why it is undefined.
-    """
-
-    n: int
-    floor: str
-    estimate: statistics.Estimate | None
-    reason: str = ""
-
-    @property
-    def score(self) -> float | None:
-        """The score clipped to 0..1."""
-        return None if self.estimate is None else min(max(self.estimate.value, 0.0), 1.0)
-
-
-#: Below this distance between BnB and the floor a ratio of the two is noise (accuracy, 0..1).
-LEAST_RANGE = 0.02
-
-
-def generality(
-    records: Sequence[Mapping],
-    floor: str = "random",
-    statistic: str = "last",
-    direction: str | None = None,
-) -> list[Generality]:
-    """The generality score of the first n layers: (AnB - floor) / (BnB - floor).
-
-    1: features of the other task do as well as the task's own, cut at the same place; 0: they do no
-    better than the floor. Numerator and denominator are means over the same pairs. Undefined where
-    BnB is not clearly above the floor: then there is nothing learned to be general about.
-
-    Args:
-      records: of one split.
-      floor: "random" or "chance".
-      statistic: one of `analysis.STATISTICS`.
-      direction: "A", "B" or None for both.
-    """
-    table = cells(records, statistic, direction)
-    classes = {r["target"]: count for r in records if (count := class_count(r))}
-    step = resolution(records)
-    scores = []
-    for n in cuts(records):
-        found = []
-        for pair, cell in table.items():
-            own, other = cell.get(("BnB", n)), cell.get(("AnB", n))
-            low = cell.get(("RnB", n))
-            if floor == "chance":
-                low = 1 / classes[pair[1]] if pair[1] in classes else None
-            if own is not None and other is not None and low is not None:
-                found.append((pair[0], other - low, own - low))
-        if not found:
-            scores.append(Generality(n, floor, None, _unpaired(table, floor, n)))
-            continue
-        seeds, num, den = zip(*found, strict=True)
-        span = statistics.mean(den, seeds, resolution=step)
-        if span.value < LEAST_RANGE or (span.low is not None and span.low <= 0):
-            reason = f"BnB is not clearly above {'random features' if floor == 'random' else floor}"
-            scores.append(Generality(n, floor, None, reason))
-        else:
-            scores.append(Generality(n, floor, statistics.ratio(num, den, seeds, resolution=step)))
-    return scores
-
-
-def _unpaired(table: Cells, floor: str, n: int) -> str:
-    wanted = ["BnB", "AnB"] + (["RnB"] if floor == "random" else [])
-    have = {k for cell in table.values() for k, at in cell if at == n}
-    absent = [k for k in wanted if k not in have]
-    if absent:
-        return f"no {' and no '.join(absent)} network"
-    return f"no {', '.join(wanted)} of the same split and target"
-
-
-@dataclasses.dataclass(frozen=True)
-class Suddenness:
-    """The largest-step share: how much of the whole specificity drop falls on one layer.
-
-    Attributes:
-      estimate: the share with its interval; None where it cannot be computed.
-      even: the share of one layer if the drop were spread evenly, 1 / (number of layers).
-      step: the layer on which the largest step falls.
-      observed: the share of that step in all seeds together, which is flattered by the choice.
-      total: the whole drop, at the last n.
-      reason: why there is no estimate.
-    """
-
-    estimate: statistics.Estimate | None
-    even: float
-    step: int | None
-    total: statistics.Estimate | None
-    reason: str = ""
-    observed: float | None = None
-
-
-def suddenness(
-    records: Sequence[Mapping], statistic: str = "last", direction: str | None = None
-) -> Suddenness:
-    """Is the change from general to specific sudden or spread over the layers?
-
-    The drop from specificity at n is d(n), with d(0) = 0; its steps are d(n) - d(n-1). The share is
-    the largest step over d(last n): 1 if one layer makes all of the change, `even` if every layer
-    makes as much. Picking the largest of noisy steps flatters it, so the layer is picked on the
-    other split seeds and its step measured in the seed left out; with one seed that is impossible
-    and the share is marked by having no interval.
-    """
-    effect = next(e for e in EFFECTS if e.key == "specificity_drop")
-    table = cells(records, statistic, direction)
-    layers = cuts(records)
-    even = 1 / len(layers) if layers else 1.0
-    if len(layers) < 2 or layers != list(range(1, layers[-1] + 1)):
-        return Suddenness(None, even, None, None, "it needs every n from 1 on, and two at least")
-    series: dict[Pair, list[float]] = {}
-    for n in layers:
-        for pair, d in differences(table, effect, n):
-            series.setdefault(pair, []).append(d)
-    whole = {p: d for p, d in series.items() if len(d) == len(layers)}
-    if not whole:
-        return Suddenness(None, even, None, None, "no pair has both BnB and AnB at every n")
-    by_seed: dict[int, list[list[float]]] = {}
-    for pair, d in whole.items():
-        by_seed.setdefault(pair[0], []).append([b - a for a, b in zip([0.0, *d], d, strict=False)])
-    steps = {s: [sum(c) / len(c) for c in zip(*v, strict=True)] for s, v in by_seed.items()}
-    seeds = sorted(steps)
-    total = statistics.mean([d[-1] for d in whole.values()], [p[0] for p in whole],
-                           resolution=resolution(records))  # fmt: skip
-    largest = _largest([steps[s] for s in seeds])
-    if total.value <= 0 or (total.p is not None and (total.p >= statistics.LEVEL)):
-        reason = "there is no drop distinguishable from zero at the last n"
-        return Suddenness(None, even, None, total, reason)
-    own = [steps[s][_largest([steps[o] for o in seeds if o != s] or [steps[s]])] for s in seeds]
-    share = statistics.ratio(own, [sum(steps[s]) for s in seeds], seeds)
-    share = dataclasses.replace(share, pairs=len(whole))
-    means = [sum(column) for column in zip(*steps.values(), strict=True)]
-    return Suddenness(share, even, layers[largest], total, observed=means[largest] / sum(means))
-
-
-def _largest(steps: Sequence[Sequence[float]]) -> int:
-    means = [sum(c) / len(c) for c in zip(*steps, strict=True)]
-    return means.index(max(means))

@@ -1,411 +1,417 @@
 """The paper's questions answered in sentences made from the numbers, each hedged by its test.
 
-"Not distinguishable with these seeds" is an answer; so is "cannot be computed", with the reason.
-Nothing is claimed that the corrected test of its gap does not support.
+What the corrected test of a gap does not support is not claimed: neither a difference nor, without
+an equivalence test, the lack of one. "Cannot be told" is an answer; so is "cannot be computed".
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from yosinski_jax.analysis import effects
-from yosinski_jax.analysis.effects import pick, significant
-from yosinski_jax.analysis.statistics import LEVEL
+from yosinski_jax.analysis import effects, scores
+from yosinski_jax.analysis.effects import BY_KEY, pick, significant, within_margin
+from yosinski_jax.analysis.statistics import MOST_SEEDS
+from yosinski_jax.analysis.wording import (
+    Answer,
+    Finding,
+    at,
+    interval,
+    layer,
+    margin_text,
+    number,
+    p_text,
+    per_cent,
+    plural,
+    points,
+)
 
-#: The short answer to a question for which networks are lacking.
-NOT_COMPUTABLE = "cannot be computed"
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """One question with its answer.
-
-    Attributes:
-      question: as the page prints it.
-      short: the answer in a few words; `NOT_COMPUTABLE` if networks are lacking.
-      sentences: the answer with its numbers.
-    """
-
-    question: str
-    short: str
-    sentences: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """One of the paper's five readings of Figure 2, found in these records.
-
-    Attributes:
-      number: the paper's number, 1 to 5.
-      text: what it says.
-      n: where on the horizontal axis it is drawn.
-      kinds: the two treatments between which it is drawn.
-    """
-
-    number: int
-    text: str
-    n: int
-    kinds: tuple[str, str]
+#: Words of a verdict on a gap whose sign is told; questions bring their own.
+WORDS = {
+    "above": "above 0",
+    "below": "below 0",
+    "equivalent": "less than {margin} either way",
+    "unclear": "cannot be told",
+    "untested": "not testable",
+    "none": "cannot be computed",
+}
+#: What a verdict over test images, not split seeds, holds for.
+ON_IMAGES = " (these very networks, on other test images)"
 
 
-def points(value: float, digits: int = 1) -> str:
-    """A difference of accuracies in percentage points: "4.3 points"."""
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    rounded = round(100 * value, digits) + 0.0
-    text = f"{rounded:.{digits}f} point{'' if abs(rounded) == 1 else 's'}"
-    return text.replace("-", "−")
+def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
+    """The rows of one effect at single layers, with or without a value."""
+    return [
+        dict(r)
+        for r in rows
+        if r["effect"] == key and r["direction"] == direction and r["n"] is not None
+    ]
 
 
-def interval(row: Mapping, digits: int = 1) -> str:
-    """The interval of a row in percentage points: " [3.1, 5.4]", or nothing where there is none."""
-    if row["low"] is None:
-        return ""
-    low, high = (round(100 * row[k], digits) + 0.0 for k in ("low", "high"))
-    return f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
+def phrase(row: Mapping, words: Mapping[str, str]) -> str:
+    """The words for the verdict of one row."""
+    verdict = row["verdict"]
+    if verdict in ("above", "below") and within_margin(row) and f"{verdict}_small" in words:
+        verdict += "_small"
+    return words[verdict].format(margin=margin_text(row["margin"]))
 
 
-def p_text(p: float | None) -> str:
-    """A p value in words that fit a sentence."""
-    if p is None:
-        return "no test"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def verdict(row: Mapping) -> str:
-    """What the corrected test of an effect says: one of five words for tables."""
-    if row["value"] is None:
-        return "not computable"
-    p = row["p_holm"]
-    if p is None:
-        return "no interval"
-    if p >= LEVEL:
-        return "not distinguishable from 0"
-    return "above 0" if row["value"] > 0 else "below 0"
-
-
-def layer(n: int, names: Sequence[str]) -> str:
-    """A layer in words: "layer 3 (fc3)"."""
-    return f"layer {n} ({names[n - 1]})" if n <= len(names) else f"layer {n}"
-
-
-def seeds_text(rows: Sequence[Mapping]) -> str:
-    """How many split seeds stand behind some rows: "these 4 split seeds"."""
-    counts = sorted({r["seeds"] for r in rows if r["seeds"]})
-    if not counts:
-        return "these networks"
-    if counts == [1]:
-        return "one split seed"
-    most = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"these {most} split seeds"
-
-
-def _listing(items: Sequence[str]) -> str:
-    items = list(items)
-    return "".join(items) if len(items) < 2 else ", ".join(items[:-1]) + " and " + items[-1]
-
-
-def _missing(effect_key: str) -> str:
-    effect = next(e for e in effects.ALL_EFFECTS if e.key == effect_key)
-    a, b = (t.replace("+", "⁺") for t in (effect.minuend, effect.subtrahend))
-    return (
-        f"cannot be computed: no {a} network has its {b} partner (same split seed, same target) "
-        "among the finished ones."
-    )
-
-
-def _where(rows: list[dict], what: str, names: Sequence[str]) -> tuple[str, str]:
-    """The first layer with a significant drop, in a few words and in a sentence."""
-    made = [r for r in rows if r["value"] is not None]
-    if not made:
-        return NOT_COMPUTABLE, ""
-    largest = max(made, key=lambda r: r["value"])
-    most = f"{points(largest['value'])}{interval(largest)} at n = {largest['n']}"
-    if all(r["p_holm"] is None for r in made):
-        return (
-            "no test with one split seed",
-            f"With one split seed no interval can be given, so no drop from {what} can be told "
-            f"from zero; the largest observed is {most}.",
-        )
-    found = [r for r in made if significant(r)]
-    gained = _listing([str(r["n"]) for r in made if verdict(r) == "below 0"])
-    gained = f" At n = {gained} it is a gain: significantly below zero." if gained else ""
-    if not found:
-        return (
-            "nowhere that these seeds could tell",
-            f"No n has a drop from {what} distinguishable from zero with {seeds_text(made)}; "
-            f"the largest is {most}.{gained}",
-        )
-    first = found[0]
-    where = f"from n = {first['n']} on" if len(found) > 1 else f"at n = {first['n']}"
-    later = [r for r in made if r["n"] > first["n"] and not significant(r)]
-    unclear = [str(r["n"]) for r in later if verdict(r) != "below 0"]
-    if later and len(found) > 1:
-        where = f"at n = {_listing([str(r['n']) for r in found])}"
-    short = f"{where} ({names[first['n'] - 1]})" if first["n"] <= len(names) else where
-    sentence = (
-        f"The drop from {what} is first significant at {layer(first['n'], names)}: "
-        f"{points(first['value'])}{interval(first)}, {p_text(first['p_holm'])} after Holm's "
-        f"correction over {sum(r['p'] is not None for r in made)} layers."
-    )
-    if first["n"] != largest["n"]:
-        sentence += f" It is largest, {most}."
-    if unclear:
-        sentence += f" At n = {_listing(unclear)} it is not distinguishable from zero."
-    return short, sentence + gained
-
-
-def how_general(records, rows, statistic, names) -> Answer:
-    """Question 1: can the generality of a layer be quantified?"""
-    question = "How general is each layer?"
-    drops = [r for r in pick(rows, "specificity_drop") if r["value"] is not None]
-    if not drops:
-        return Answer(question, NOT_COMPUTABLE, (_missing("specificity_drop"),))
-    sentences = []
-    general = []
-    for r in drops:
-        if significant(r):
-            break
-        general.append(r)
-    tested = any(r["p_holm"] is not None for r in drops)
-    if not tested:
-        short = "a score for each layer, without intervals"
-    elif len(general) == len(drops):
-        short = "no layer is distinguishable from general with these seeds"
-    elif general:
-        first = drops[len(general)]["n"]
-        short = f"not distinguishable from general up to n = {general[-1]['n']}, "
-        short += f"specific at n = {first}"
+def verdicts(rows: Sequence[Mapping], words: Mapping[str, str]) -> Finding:
+    """Which verdict holds at which n, in a few words: "general at n = 1; specific at n = 2 and 3"."""
+    words = {**WORDS, **words}
+    groups: dict[str, list[Mapping]] = {}
+    for row in sorted(rows, key=lambda r: r["verdict"] in ("unclear", "untested", "none")):
+        groups.setdefault(phrase(row, words), []).append(row)
+    if len(groups) == 1 and len(rows) > 1:
+        text = f"{next(iter(groups))} at every n"
     else:
-        short = "specific at the first layer already"
-    if tested and general:
-        last = general[-1]["n"]
-        span = "at n = 1" if last == 1 else f"up to n = {last}"
-        worst = max(general, key=lambda r: r["value"])
-        sentences.append(
-            f"{span[0].upper() + span[1:]} features from the other task are not distinguishable "
-            f"from the network's own, cut at the same place, with {seeds_text(general)} (largest "
-            f"drop {points(worst['value'])}{interval(worst)}, {p_text(worst['p_holm'])} after "
-            "Holm's correction)."
-        )
-    for floor, words in (("random", "untrained features"), ("chance", "chance")):
-        scores = effects.generality(records, floor, statistic)
-        known = [g for g in scores if g.estimate is not None]
-        if not known:
-            continue
-        text = ", ".join(f"{_score(g)} at n = {g.n}" for g in known)
-        sentences.append(
-            f"Generality score, 1 for features as good as the task's own and 0 for ones no better "
-            f"than {words}: {text}."
-        )
-        unknown = [g for g in scores if g.estimate is None]
-        if unknown:
-            n = _listing([str(g.n) for g in unknown])
-            sentences.append(f"Undefined at n = {n}: {unknown[0].reason}.")
-    return Answer(question, short, tuple(sentences))
+        text = "; ".join(f"{what} at {at(found)}" for what, found in groups.items())
+    text += ON_IMAGES if any(r["scope"] == "images" for r in rows) else ""
+    return Finding("verdicts", text, {"rows": tuple(rows), "words": words})
 
 
-def _score(g: effects.Generality) -> str:
-    assert g.estimate is not None and g.score is not None
-    text = f"{g.score:.2f}"
-    if g.estimate.low is not None and g.estimate.high is not None:
-        low, high = (min(max(v, 0.0), 1.0) for v in (g.estimate.low, g.estimate.high))
-        text += f" [{low:.2f}, {high:.2f}]"
-    return text
+def values(rows: Sequence[Mapping]) -> Finding:
+    """Every value of a gap with its interval and with the pairs behind it."""
+    known = [r for r in rows if r["value"] is not None]
+    counts = {(r["pairs"], r["seeds"]) for r in known}
+    text = f"{BY_KEY[known[0]['effect']].formula}: "
+    parts = []
+    for r in known:
+        part = f"{points(r['value'])}{interval(r)} at n = {r['n']}"
+        if len(counts) > 1:
+            part += f" ({plural(r['pairs'], 'pair')}, {plural(r['seeds'], 'seed')})"
+        parts.append(part)
+    text += "; ".join(parts)
+    if len(counts) == 1:
+        pairs, seeds = counts.pop()
+        text += f"; {plural(pairs, 'pair')} from {plural(seeds, 'split seed')}"
+        text += " at each n" if len(known) > 1 else ""
+    return Finding("values", f"{text}.", {"rows": tuple(known)})
+
+
+def needed(rows: Sequence[Mapping]) -> list[Finding]:
+    """How many split seeds would settle what cannot be told."""
+    unclear = [r for r in rows if r["verdict"] == "unclear" and r["scope"] == "seeds"]
+    if not unclear:
+        return []
+    parts = [
+        f"{'about ' + str(r['needed']) if r['needed'] else f'more than {MOST_SEEDS}'} at n = {r['n']}"
+        for r in unclear
+    ]
+    text = (
+        f"Split seeds needed to tell it from 0, or to hold it within ±{margin_text(unclear[0]['margin'])}, "
+        f"if value and spread stayed as they are: {', '.join(parts)}."
+    )
+    return [Finding("needed", text, {"rows": tuple(unclear)})]
+
+
+def missing(key: str) -> Finding:
+    """Why a gap cannot be computed."""
+    effect = BY_KEY[key]
+    a, b = (t.replace("+", "⁺") for t in (effect.minuend, effect.subtrahend))
+    text = f"No {a} network has its {b} partner (same split seed, same target)."
+    return Finding("missing", text, {"minuend": effect.minuend, "subtrahend": effect.subtrahend})
+
+
+def unanswerable(question: str, *reasons: Finding) -> Answer:
+    """A question for which networks are lacking."""
+    return Answer(question, Finding("not_computable", "cannot be computed", {}), reasons, False)
+
+
+def gap_answer(question: str, rows, key: str, words: Mapping[str, str]) -> Answer:
+    """A question that one gap answers at each n."""
+    mine = of_effect(rows, key)
+    if all(r["value"] is None for r in mine):
+        return unanswerable(question, missing(key))
+    return Answer(question, verdicts(mine, words), (values(mine), *needed(mine)))
+
+
+def how_general(records, rows, statistic) -> Answer:
+    """Question 1: can the generality of a layer be quantified?"""
+    words = {
+        "above": "specific",
+        "above_small": "specific, but by less than {margin}",
+        "below": "better than the task’s own",
+        "below_small": "better than the task’s own, but by less than {margin}",
+        "equivalent": "general within ±{margin}",
+    }
+    answer = gap_answer("How general is each layer?", rows, "specificity_drop", words)
+    if not answer.answerable:
+        return answer
+    found = scores.generality(records, None, statistic)
+    known = [g for g in found if g.estimate is not None]
+    more = []
+    if known:
+        floor = "untrained features" if known[0].floor == "random" else "chance"
+        told = ", ".join(f"{score_text(g)} at n = {g.n}" for g in known)
+        text = f"Generality score, 1 for features as good as the task’s own, 0 for ones no better than {floor}: {told}."
+        more.append(Finding("score", text, {"scores": tuple(known)}))
+    unknown = [g for g in found if g.estimate is None]
+    if unknown and known:
+        text = "The score is undefined at " + "; ".join(f"n = {g.n} ({g.reason})" for g in unknown)
+        more.append(Finding("score_undefined", f"{text}.", {"scores": tuple(unknown)}))
+    return Answer(answer.question, answer.short, (*answer.findings, *more))
+
+
+def score_text(g: scores.Generality) -> str:
+    """A generality score with its 95 % interval: "0.83 [0.79, 0.87]"."""
+    if g.estimate is None:
+        return "–"
+    e = g.estimate
+    ends = interval({"low": e.low, "high": e.high}, 2, 1.0)
+    return number(e.value, 2) + ends
 
 
 def how_sudden(records, statistic, names) -> Answer:
     """Question 2: is the change from general to specific sudden or spread out?"""
     question = "Is the change from general to specific sudden or spread over the layers?"
-    found = effects.suddenness(records, statistic)
+    found = scores.suddenness(records, statistic)
+    facts = {"found": found}
     if found.estimate is None:
-        text = f"the largest-step share cannot be computed: {found.reason}."
-        if found.total is not None:
-            total = dataclasses.asdict(found.total)
-            text += f" The whole drop is {points(total['value'])}{interval(total)}."
-        short = "no drop to judge" if found.total is not None else NOT_COMPUTABLE
-        return Answer(question, short, (text,))
-    share, even = found.estimate, found.even
-    assert found.step is not None and found.total is not None and found.observed is not None
-    what = (
-        f"The largest step, at {layer(found.step, names)}, makes {100 * found.observed:.0f} % of the "
-        f"whole drop from specificity"
-    )
-    spread = f"an even spread would give {100 * even:.0f} %"
-    if share.low is None or share.high is None:
-        text = f"{what} ({spread}); with one split seed no interval can be given, and the step was "
-        text += "picked on the same seed, which flatters it."
-        return Answer(question, "not testable with one split seed", (text,))
+        reason = Finding("no_share", f"The largest-step share has no value: {found.reason}.", facts)
+        if found.total is None:
+            return unanswerable(question, reason)
+        ends = {"low": found.total.low, "high": found.total.high}
+        total = f"The whole drop is {points(found.total.value)}{interval(ends)}."
+        return Answer(
+            question,
+            Finding("no_drop", "no drop to judge", facts),
+            (reason, Finding("total", total, facts)),
+        )
+    share, even, observed = found.estimate, found.even, found.observed
+    assert found.step is not None and observed is not None
     text = (
-        f"{what} ({spread}). The choice of the largest flatters it: chosen on the other split seeds and measured on "
-        f"the one left out, it makes {100 * share.value:.0f} %, interval {100 * share.low:.0f} to {100 * share.high:.0f} %."
+        f"The largest step, at {layer(found.step, names)}, makes {per_cent(observed, 0)} % of the whole drop from "
+        f"specificity; an even spread would give {per_cent(even, 0)} %."
     )
-    if share.low > even:
-        short = "more sudden than an even spread"
-        if share.high < 1:
-            short += ", but not all at one layer"
-            text += " So it is concentrated, yet other layers have their part in it."
-        else:
-            text += " That all of it falls on this one layer cannot be excluded."
-    elif share.high < 1:
-        short = "not distinguishable from an even spread; not all at one layer"
-    else:
-        short = "not distinguishable with these seeds"
-        text += " Both a sudden and an even change agree with these seeds."
-    return Answer(question, short, (text,))
+    first = Finding("share_observed", text, facts)
+    if share.low is None or share.high is None:
+        text = "With one split seed the step is picked and measured on the same networks, which flatters it."
+        return Answer(
+            question,
+            Finding("untested_share", "not testable with one split seed", facts),
+            (first, Finding("untested_share", text, facts)),
+        )
+    text = (
+        f"Picked on the other split seeds and measured on the one left out, so that picking does not flatter it, it "
+        f"makes {per_cent(share.value, 0)} %, 95 % interval {per_cent(share.low, 0)} to {per_cent(share.high, 0)} %."
+    )
+    second = Finding("share", text, facts)
+    # As the rounded numbers read, so that no sentence contradicts the interval beside it.
+    low, high, level = (round(100 * v) for v in (share.low, share.high, even))
+    sudden, whole = low > level, high >= 100
+    short = (
+        ("all at one layer, or nearly" if low >= 95 else "concentrated, more than an even spread")
+        if sudden
+        else "cannot be told from an even spread"
+    )
+    short += "" if whole else ", but not all at one layer"
+    return Answer(question, Finding("sudden", short, facts), (first, second))
 
 
 def where(rows, names) -> Answer:
     """Question 3: where does the change take place?"""
     question = "Where does it happen?"
-    texts, shorts = [], []
-    for key, what in (
-        ("specificity_drop", "specificity"),
-        ("co_adaptation_drop", "lost co-adaptation"),
-    ):
-        short, sentence = _where(pick(rows, key), what, names)
-        shorts.append(f"{what}: {short}")
-        texts.append(sentence or f"Drop from {what}: {_missing(key)}")
-    total = [r for r in pick(rows, "total_drop") if r["value"] is not None]
-    if total and all(r["value"] is None for r in pick(rows, "specificity_drop")):
-        short, sentence = _where(total, "both together (base − AnB)", names)
-        shorts, texts = [f"both drops together: {short}"], [sentence]
-        texts.append("Without BnB networks the two drops cannot be told apart.")
-    if all(short.endswith(NOT_COMPUTABLE) for short in shorts):
-        return Answer(question, NOT_COMPUTABLE, (texts[0],))
-    return Answer(question, "; ".join(shorts), tuple(texts))
+    keys = [("specificity_drop", "specificity"), ("co_adaptation_drop", "lost co-adaptation")]
+    if not pick(rows, "specificity_drop") and pick(rows, "total_drop"):
+        keys = [("total_drop", "both together (base − AnB)")]
+    known = [(key, what) for key, what in keys if pick(rows, key)]
+    if not known:
+        return unanswerable(question, missing("specificity_drop"))
+    shorts, found, all_rows = [], [], []
+    for key, what in known:
+        mine = pick(rows, key)
+        above = [r for r in mine if significant(r)]
+        every = of_effect(rows, key)
+        largest = max(mine, key=lambda r: r["value"])
+        shorts.append(f"{what}: {_place(every, above, names)}")
+        all_rows.append((what, tuple(every)))
+        text = f"The drop from {what} is "
+        if above:
+            first = above[0]
+            text += (
+                f"first significant at {layer(first['n'], names)}: {points(first['value'])}{interval(first)}, "
+                f"{p_text(first['p_holm'])}, corrected over {plural(_tests(mine), 'test')}"
+            )
+            text += "; it is largest " if largest["n"] != first["n"] else ""
+        else:
+            text += "significant nowhere; " if _tests(mine) else "not tested; "
+            text += "it is largest "
+        if not above or largest["n"] != above[0]["n"]:
+            text += f"at n = {largest['n']}: {points(largest['value'])}{interval(largest)}"
+        found.append(Finding("first_drop", f"{text}.", {"rows": tuple(mine), "largest": largest}))
+    short = Finding("where", "; ".join(shorts), {"by_drop": tuple(all_rows)})
+    return Answer(question, short, tuple(found))
+
+
+def _tests(rows: Sequence[Mapping]) -> int:
+    return sum(r["p_holm"] is not None for r in rows)
+
+
+def _place(rows: Sequence[Mapping], above: Sequence[Mapping], names: Sequence[str]) -> str:
+    if above:
+        first = above[0]
+        tail = [r["n"] for r in rows if r["n"] >= first["n"]]
+        if len(above) > 1 and tail == [r["n"] for r in above]:
+            text = f"from n = {first['n']} on"
+        else:
+            text = f"at {at(above)}"
+        return f"{text} ({names[first['n'] - 1]})" if first["n"] <= len(names) else text
+    kinds = {r["verdict"] for r in rows}
+    if "unclear" in kinds:
+        return "cannot be told"
+    if "untested" in kinds:
+        return "not testable"
+    return f"at no n tested by {margin_text(rows[0]['margin'])} or more"
 
 
 def does_it_help(rows) -> Answer:
     """Does having seen the other task help after fine-tuning?"""
     question = "Does a network that has seen the other task end up better after fine-tuning?"
-    sentences, short = [], NOT_COMPUTABLE
+    found: list[Finding] = []
+    short = None
+    words = {
+        "above": "better",
+        "above_small": "better, but by less than {margin}",
+        "below": "worse",
+        "below_small": "worse, but by less than {margin}",
+        "equivalent": "no difference of {margin} or more",
+    }
     for key, against in (("boost_over_base", "the base"), ("boost_over_selffer", "BnB⁺")):
-        mine = [r for r in rows if r["effect"] == key and r["direction"] == "pooled"]
-        made = [r for r in mine if r["value"] is not None]
-        if not made:
-            sentences.append(f"Against {against}: {_missing(key)}")
+        mine = of_effect(rows, key)
+        if all(r["value"] is None for r in mine):
+            found.append(missing(key))
             continue
-        averages = [r for r in made if r["n"] is None]
-        main = averages[0] if averages else max(made, key=lambda r: r["value"])
-        name = f"layers {main['layers']} on average" if averages else f"n = {main['layers']}"
-        text = f"Against {against}, {name}: {points(main['value'], 2)}{interval(main, 2)}"
-        state = verdict(main)
-        text += {
-            "no interval": ", one split seed, so no interval can be given",
-            "above 0": f", better than {against} ({p_text(main['p_holm'])})",
-            "below 0": f", worse than {against} ({p_text(main['p_holm'])})",
-        }.get(state, f", not distinguishable from {against} with {seeds_text([main])}")
-        above = [r["layers"] for r in made if r["n"] is not None and significant(r)]
-        singles = [r for r in made if r["n"] is not None and r["p_holm"] is not None]
-        if above:
-            text += f"; significant by itself at n = {_listing(above)}"
-        elif singles:
-            text += "; at no single n significant after correction"
-        sentences.append(text + ".")
+        averages = [
+            r for r in rows
+            if r["effect"] == key and r["direction"] == "pooled" and r["n"] is None
+            and r["value"] is not None
+        ]  # fmt: skip
+        by_layer = verdicts(mine, words)
+        if averages:
+            found.append(_average(averages[0], against))
+        if averages and averages[0]["verdict"] != "untested":
+            text = f"Layer by layer, against {against}: {by_layer.text}."
+            found.append(Finding("verdicts", text, by_layer.facts))
+        found += [values(mine), *needed(mine)]
         if key == "boost_over_base":
-            short = {
-                "no interval": "not testable with one split seed",
-                "above 0": "yes, on average",
-                "below 0": "no, it ends up worse",
-            }.get(state, "not distinguishable with these seeds")
-    return Answer(question, short, tuple(sentences))
+            short = by_layer
+            if averages and averages[0]["verdict"] != "untested":
+                text = f"{phrase(averages[0], WORDS | words)}, on average over layers {averages[0]['layers']}"
+                short = Finding(
+                    "average", text, {"row": averages[0], "against": against, "words": words}
+                )
+    return Answer(question, short, tuple(found)) if short else unanswerable(question, *found)
 
 
-def co_adaptation(rows) -> Answer:
-    """Is what cutting loses recovered by fine-tuning?"""
-    question = "Does fine-tuning recover what cutting a network loses?"
-    made = [r for r in pick(rows, "recovery") if r["value"] is not None]
-    if not made:
-        return Answer(question, NOT_COMPUTABLE, (_missing("recovery"),))
-    found = [r for r in made if significant(r)]
-    best = max(made, key=lambda r: r["value"])
-    most = f"{points(best['value'])}{interval(best)} at n = {best['n']}"
-    if all(r["p_holm"] is None for r in made):
-        text = f"BnB⁺ lies above BnB by {most} at most; one split seed gives no interval."
-        return Answer(question, "not testable with one split seed", (text,))
-    if not found:
-        worse = [str(r["n"]) for r in made if verdict(r) == "below 0"]
-        if worse:
-            text = f"BnB⁺ is below BnB at n = {_listing(worse)} and nowhere above it; most: {most}."
-            return Answer(question, f"no; worse at n = {_listing(worse)}", (text,))
-        text = f"BnB⁺ is nowhere distinguishable from BnB with {seeds_text(made)}; most: {most}."
-        return Answer(question, "not distinguishable with these seeds", (text,))
-    where_ = _listing([str(r["n"]) for r in found])
-    text = f"BnB⁺ is above BnB at n = {where_}, most at n = {best['n']}: "
-    text += f"{points(best['value'])}{interval(best)}, {p_text(best['p_holm'])}."
-    return Answer(question, f"yes, at n = {where_}", (text,))
+def _average(row: Mapping, against: str) -> Finding:
+    text = f"Against {against}, layers {row['layers']} on average: {points(row['value'], 2)}{interval(row, 2)}"
+    text += (
+        f", {p_text(row['p_holm'])}" if row["p_holm"] is not None else ", one split seed: no test"
+    )
+    text += f" ({plural(row['pairs'], 'pair')}, {plural(row['seeds'], 'seed')})."
+    return Finding("average", text, {"row": row, "against": against})
 
 
-def beats_random(rows) -> Answer:
-    """Are features of another task worth more than untrained ones?"""
-    question = "Are features of the other task better than random ones?"
-    made = [r for r in pick(rows, "gain_over_random") if r["value"] is not None]
-    if not made:
-        return Answer(question, NOT_COMPUTABLE, (_missing("gain_over_random"),))
-    text = "; ".join(f"n = {r['n']}: {points(r['value'])}{interval(r)}, {verdict(r)}" for r in made)
-    found = [str(r["n"]) for r in made if significant(r)]
-    worse = [str(r["n"]) for r in made if verdict(r) == "below 0"]
-    parts = [f"yes, at n = {_listing(found)}"] if found else []
-    parts += [f"worse at n = {_listing(worse)}"] if worse else []
-    short = "; ".join(parts) or "not distinguishable with these seeds"
-    if all(r["p_holm"] is None for r in made):
-        short = "not testable with one split seed"
-    return Answer(question, short, (f"AnB − RnB at {text}.",))
+def overfitting(rows) -> Answer:
+    """Would fine-tuning on so little data overfit? From the train-test gap and the test accuracy."""
+    question = "Does fine-tuning the transferred layers overfit?"
+    gap = of_effect(rows, "overfitting_transfer")
+    if not gap or all(r["value"] is None for r in gap):
+        text = "It needs AnB⁺ and AnB networks whose records tell their training accuracy."
+        return unanswerable(question, Finding("no_training_accuracy", text, {"rows": tuple(gap)}))
+    benefit = {r["n"]: r for r in pick(rows, "classroom_fine_tuning_benefit")}
+    harmful = [r for r in gap if significant(r) and _state(benefit, r) == "below"]
+    harmless = [r for r in gap if significant(r) and _state(benefit, r) in ("above", "equivalent")]
+    open_ = [r for r in gap if significant(r) and r not in harmful and r not in harmless]
+    parts = [
+        (harmful, "yes, and it costs test accuracy,"),
+        (harmless, "a wider train–test gap, but no loss of test accuracy"),
+        (open_, "a wider train–test gap, its effect on test accuracy cannot be told,"),
+    ]
+    told = [f"{text} at {at(found)}" for found, text in parts if found]
+    rest = [r for r in gap if not significant(r) and r["value"] is not None]
+    facts = {"rows": tuple(gap), "benefit": tuple(benefit.values())}
+    if rest:
+        words = {"below": "a narrower gap", "equivalent": "no wider gap by {margin} or more"}
+        told.append(verdicts(rest, words).text)
+    both = [r for r in benefit.values() if r["n"] in {g["n"] for g in gap}]
+    return Answer(
+        question,
+        Finding("overfitting", "; ".join(told), facts),
+        (values(gap), values(both), *needed(gap)),
+    )
 
 
-def answers(
-    records: Sequence[Mapping], statistic: str = "last", rows: Sequence[Mapping] | None = None
-) -> list[Answer]:
+def _state(rows: Mapping[int, Mapping], at_: Mapping) -> str:
+    return rows[at_["n"]]["verdict"] if at_["n"] in rows else "none"
+
+
+def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping]) -> list[Answer]:
     """The answers that the records of one split give.
 
     Args:
       records: of one split.
-      statistic: one of `analysis.STATISTICS`.
-      rows: those of `effects.all_rows`, where at hand.
+      statistic: one of `tables.STATISTICS`.
+      rows: those of `effects.all_rows`.
     """
-    rows = effects.all_rows(records, statistic) if rows is None else rows
     names = next((r["layers"] for r in records if r.get("layers")), ())
+    recovered = {"above": "yes", "above_small": "yes, by less than {margin}", "below": "no, worse",
+                 "below_small": "no, worse by less than {margin}",
+                 "equivalent": "no difference of {margin} or more"}  # fmt: skip
     return [
-        how_general(records, rows, statistic, names),
+        how_general(records, rows, statistic),
         how_sudden(records, statistic, names),
         where(rows, names),
-        co_adaptation(rows),
+        gap_answer("Does fine-tuning recover what cutting a network loses?", rows, "recovery", recovered),
         does_it_help(rows),
-        beats_random(rows),
-    ]
+        gap_answer("Are features of the other task better than random ones?", rows, "gain_over_random", recovered),
+        overfitting(rows),
+    ]  # fmt: skip
 
 
-def readings(
-    records: Sequence[Mapping], statistic: str = "last", whole: Sequence[Mapping] = ()
-) -> list[Reading]:
-    """The paper's five readings of Figure 2, those only that these records support.
-
-    Args:
-      records: of one split into halves.
-      statistic: one of `analysis.STATISTICS`.
-      whole: records of networks on all classes, for reading 1.
-    """
-    found = []
-    half = [v for c in effects.cells(records, statistic).values() if (v := c.get(("base", 0)))]
-    all_ = [v for c in effects.cells(whole, statistic).values() if (v := c.get(("base", 0)))]
-    if half and all_ and min(half) > max(all_):
-        gap = points(sum(half) / len(half) - sum(all_) / len(all_))
-        found.append(Reading(1, f"half the classes are easier by {gap}", 0, ("base", "base")))
-    for number, key, kinds, text in (
-        (2, "co_adaptation_drop", ("base", "BnB"), "fragile co-adaptation lost by cutting"),
-        (3, "recovery", ("BnB+", "BnB"), "fine-tuning recovers it"),
-        (4, "specificity_drop", ("BnB", "AnB"), "features specific to the other task"),
-        (5, "boost_over_base", ("AnB+", "base"), "transfer + fine-tuning beats the base"),
-    ):
-        effect = next(e for e in effects.EFFECTS if e.key == key)
-        rows = [r for r in effects.effect_rows(records, effect, statistic) if significant(r)]
-        single = [r for r in rows if r["n"] is not None]
-        if single:
-            best = max(single, key=lambda r: r["value"])
-            ns = ", ".join(str(r["n"]) for r in single)
-            text = f"{text}: {points(best['value'])} at n = {best['n']}"
-            text += f" (significant at n = {ns})" if len(single) > 1 else ""
-            found.append(Reading(number, text, best["n"], kinds))
-        elif rows:
-            text = f"{text}: {points(rows[0]['value'], 2)} over layers {rows[0]['layers']}"
-            found.append(Reading(number, text, effects.cuts(records)[-1], kinds))
+def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -> list[Finding]:
+    """What must be known before the answers are read: their scope, a ceiling, networks at chance."""
+    found = [scope(records, rows)]
+    bases = [v for c in effects.cells(records, statistic).values() if (v := c.get(("base", 0)))]
+    if not bases or not rows:
+        return found
+    level, margin = sum(bases) / len(bases), rows[0]["margin"]
+    facts = {"bases": tuple(bases), "level": level, "room": 1 - level, "margin": margin}
+    if 1 - level <= margin:
+        text = (
+            f"Ceiling: the bases reach {per_cent(level)} % on average, so an average gain can be {points(1 - level)} at "
+            "most, and layers that would differ on a harder task may look alike here."
+        )
+        found.append(Finding("ceiling", text, facts))
+    chances = [1 / c for r in records if r["treatment"] == "base" and (c := effects.class_count(r))]
+    if chances and level - (chance := sum(chances) / len(chances)) <= margin:
+        text = (
+            f"The bases reach {per_cent(level)} % on average and chance is {per_cent(chance)} %: they learned next to "
+            "nothing, so there is nothing to transfer."
+        )
+        found.append(Finding("floor", text, facts | {"chance": chance}))
     return found
+
+
+def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
+    """What the intervals of a split generalize to, in one sentence."""
+    seeds = len({r["split_seed"] for r in records})
+    pairs = effects.task_pairs(records)
+    data = next((str(r["dataset"]) for r in records if r.get("dataset")), "this data set")
+    facts = {"seeds": seeds, "pairs": pairs, "scopes": tuple({r["scope"] for r in rows})}
+    if seeds > 1 and pairs > 1:
+        text = (
+            f"{seeds} split seeds: intervals hold for other random halves of {data} and other initial values, with "
+            "this network, recipe and test set."
+        )
+    elif seeds > 1:
+        text = (
+            f"One pair of tasks, trained {seeds} times: intervals hold for other initial values and orders of the "
+            "images, not for other tasks."
+        )
+    elif "images" in facts["scopes"]:
+        text = (
+            "One split seed: intervals and tests are exact ones over test images (McNemar), for these very networks; "
+            "they say nothing about other halves or other initial values."
+        )
+    else:
+        text = "One split seed: no interval and no test can be given, and none is."
+    return Finding("scope", text, facts)

@@ -1,7 +1,7 @@
-"""Is a first-layer filter a Gabor function or a colour blob? Both are fitted, the better one named.
+"""Is a first-layer filter a Gabor function or a color blob? Both are fitted, the better one named.
 
 The paper opens with the claim that networks trained on natural images end up with first-layer
-features like Gabor filters and colour blobs. Here it becomes a count.
+features like Gabor filters and color blobs. Here it becomes a count.
 
     Gabor:  exp(-(u/su)^2/2 - (v/sv)^2/2) * (p[c] cos(2 pi f u) + q[c] sin(2 pi f u))
     blob:   exp(-(u/su)^2/2 - (v/sv)^2/2) * p[c] + q[c]
@@ -32,9 +32,10 @@ LEAST_CYCLES = 0.75
 #: Raised when fits change, so that fits kept in a workdir are made again.
 VERSION = 1
 LABELS = ("gabor", "blob", "neither", "undecided", "dead")
+LETTERS = {"gabor": "G", "blob": "B", "neither": "–", "undecided": "?", "dead": "0"}
 IN_WORDS = {
     "gabor": "Gabor function",
-    "blob": "colour blob",
+    "blob": "color blob",
     "neither": "neither fits",
     "undecided": "too few weights to tell",
     "dead": "no weights to speak of",

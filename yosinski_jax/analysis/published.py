@@ -115,27 +115,26 @@ def table_1(records_: Sequence[Mapping], statistic: str = STATISTIC) -> list[dic
       statistic: one of `analysis.STATISTICS`.
 
     Returns:
-      Rows with `layers`, `paper`, `means` (unpaired, as the paper), `paired` (None where no base
-      has its partners) and `logs`, the number of AnB+ networks behind them.
+      Rows with `layers`, `paper`, `means` (unpaired, as the paper), `paired` (the average over
+      layers of `effects.effect_rows`: pairs with logs at every one of them; None without any),
+      `pairs` behind that and `logs`, the number of AnB+ networks.
     """
     half = [r for r in records_ if r["split"] == "random" and not r["images_per_class"]]
     cells = {(r["treatment"], r["n"]): r["mean"] for r in summary_table(half, statistic)}
-    boost = next(e for e in effects.EFFECTS if e.key == "boost_over_base")
-    paired = effects.cells(half, statistic)
+    boost = effects.effect_rows(half, effects.BY_KEY["boost_over_base"], statistic)
+    paired = {r["layers"]: r for r in boost if r["n"] is None}
     rows = []
     for (first, last), paper in TABLE_1.items():
         layers = range(first, last + 1)
         means = [cells[("AnB+", n)] - cells[("base", 0)] for n in layers if ("AnB+", n) in cells]
-        # Every layer weighs the same, however many logs it has.
-        by_layer = [[d for _, d in effects.differences(paired, boost, n)] for n in layers]
+        mine = paired.get(f"{first}–{last}")
         rows.append(
             {
                 "layers": f"{first}–{last}",
                 "paper": paper,
                 "means": statistics.fmean(means) if len(means) == len(layers) else None,
-                "paired": statistics.fmean(map(statistics.fmean, by_layer))
-                if all(by_layer)
-                else None,
+                "paired": mine and mine["value"],
+                "pairs": mine["pairs"] if mine else 0,
                 "logs": sum(
                     r["treatment"] == "AnB+" and r["n"] in layers and accuracy(r) is not None
                     for r in half

@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.analysis import published
+from yosinski_jax.analysis.statistics import MARGIN
 from yosinski_jax.analysis.tables import (
-    STATISTICS,
     check_records,
     check_statistic,
     order_kinds,
     read_json,
-    where,
 )
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
 from yosinski_jax.study.records import read_all
-from yosinski_jax.study.treatments import HALVES, TREATMENTS, parse
+from yosinski_jax.study.treatments import HALVES
 
 SPLITS = {
     "random": "random halves",
@@ -40,6 +39,7 @@ class Study:
       damaged: one line for each record that could not be used.
       statistic: one of `analysis.STATISTICS`.
       folder: the workdir; None for the published study.
+      margin: differences of accuracy smaller than this count as equivalence, 0..1.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Study:
     damaged: tuple[str, ...]
     statistic: str
     folder: Path | None
+    margin: float = MARGIN
 
     @property
     def missing(self) -> list[dict]:
@@ -103,58 +104,6 @@ def direction_title(split: str, target: str) -> str:
     return "all classes"
 
 
-def problem(record: Mapping) -> str | None:
-    """What makes a record unusable for a table, or None: a wrong number is worse than none."""
-    at = where(record)
-    if record["treatment"] not in TREATMENTS:
-        return f"{at}: treatment {record['treatment']!r} is not one of {', '.join(TREATMENTS)}"
-    if isinstance(record["n"], bool) or record["n"] < 0:
-        return f"{at}: n = {record['n']!r} is not a number of layers"
-    if record["target"] in HALVES:
-        try:
-            named = parse(record["name"])
-        except UserError as e:
-            return f"{at}: {e}"
-        if (named.treatment, named.n, named.target) != (
-            record["treatment"],
-            record["n"],
-            record["target"],
-        ):
-            return f"{at}: its name does not agree with its treatment, n and target"
-    for field in STATISTICS.values():
-        value = record.get(field)
-        if value is None:
-            if record["status"] == "finished":
-                return f"{at}: finished, but {field} is missing"
-        elif not _number(value) or not 0 <= value <= 1:
-            return f"{at}: {field} = {value!r} is not an accuracy between 0 and 1"
-    return _curve_problem(record, at)
-
-
-def _curve_problem(record: Mapping, at: str) -> str | None:
-    curve = record["curve"]
-    steps, values = curve.get("step", []), curve.get("accuracy", [])
-    if not isinstance(steps, list) or not isinstance(values, list) or len(steps) != len(values):
-        return f"{at}: the steps and the accuracies of its curve are not lists of one length"
-    if not all(_number(v) for v in steps) or not all(v is None or _number(v) for v in values):
-        return f"{at}: its curve holds something that is not a number"
-    names = record.get("layers", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return f"{at}: layers is not a list of names"
-    for field in ("classes", "layer_change", "environment"):
-        expected = list if field == "classes" else dict
-        if record.get(field) is not None and not isinstance(record[field], expected):
-            return f"{at}: {field} is not a JSON {expected.__name__}"
-    for field in ("test_images", "images_per_class", "steps", "seconds", "images_per_second"):
-        if record.get(field) is not None and not _number(record[field]):
-            return f"{at}: {field} = {record[field]!r} is not a number"
-    return None
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Study:
     """Reads a workdir; `flag` is the one that named it, for errors.
 
@@ -184,13 +133,7 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
             f"{flag}={workdir}: holds no records and no plan.json, so there is nothing to report; "
             "give the folder of a sweep"
         )
-    sound = []
-    for record in map(dict, found):
-        wrong = problem(record)
-        if wrong:
-            damaged.append(wrong)
-        else:
-            sound.append(record)
+    sound = [dict(record) for record in found]
     try:
         check_records(sound)
     except UserError as e:

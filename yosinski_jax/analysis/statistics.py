@@ -1,22 +1,17 @@
 """Intervals and tests that respect the design of the study: networks inside split seeds.
 
-Networks of one split seed share their classes, their bases and their test images: the base of A
-is at once what A's networks are compared with and where B's networks took their layers from. Only
-the split seeds are independent. So the bootstrap has two levels: seeds are drawn with replacement,
-and the networks of a drawn seed come along together, both directions and every n (Davison and
-Hinkley 1997, section 3.8, their second strategy; drawing the networks again as well would count
-their noise twice, and breaks the tie between the directions: `experiments/coverage.py` measures
-both).
+Networks of one split seed share their classes, their bases and their test images, so only split
+seeds are independent and each is one cluster. The standard error of a mean over all networks is
+the cluster-robust one in closed form (CR2, Bell and McCaffrey 2002), and Student's t with its
+Satterthwaite degrees of freedom gives the multiple. With equally many networks in each of k seeds
+that is exactly the t interval of the k seed means, with k - 1 degrees of freedom.
 
-A study has few seeds, and the plain percentile bootstrap is far too short then: with 4 seeds it
-cannot leave the range of the 4 means, which holds the truth 7 times in 8 at best. Therefore the
-bootstrap gives the standard error, enlarged by sqrt(k / (k - 1)) because k seeds are spread about
-their own mean, and Student's t with k - 1 degrees of freedom gives the multiple. For a mean of
-balanced normal data this is exact.
+With one split seed nothing can be said about other seeds. What is left is the test set: whether two
+networks differ on other images like these (exact McNemar test). That is another, narrower question,
+so such estimates carry `scope` "images".
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -24,9 +19,12 @@ import numpy as np
 from scipy import special
 
 CONFIDENCE = 0.95
-#: Significance level of the Holm-corrected tests.
+#: Significance level of a family of tests.
 LEVEL = 0.05
-DRAWS = 4000
+#: Differences of accuracy smaller than this count as none, unless the user says otherwise (0..1).
+MARGIN = 0.02
+#: More split seeds than this are not worth proposing.
+MOST_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,61 +33,75 @@ class Estimate:
 
     Attributes:
       value: the estimate.
-      low: lower end of the 95 % interval; None where no interval can be given (one seed).
-      high: upper end.
-      p: two-sided p value of "the true value is 0", before any correction; None without interval.
       seeds: number of split seeds behind it.
       pairs: number of paired networks behind it.
+      error: standard error over split seeds; None with one seed.
+      freedom: degrees of freedom of `error`.
+      images: (test images that only the minuend got right, that only the subtrahend got right, all
+        test images) where the interval is over images instead of seeds; None otherwise.
     """
 
     value: float
-    low: float | None
-    high: float | None
-    p: float | None
     seeds: int
     pairs: int
+    error: float | None = None
+    freedom: float | None = None
+    images: tuple[int, int, int] | None = None
+
+    @property
+    def scope(self) -> str | None:
+        """What the interval generalizes to: "seeds", "images", or None without an interval."""
+        return "images" if self.images else None if self.error is None else "seeds"
+
+    def interval(self, level: float = 1 - CONFIDENCE) -> tuple[float | None, float | None]:
+        """The two-sided interval with coverage 1 - `level`; (None, None) with one seed."""
+        if self.images:
+            return discordance_interval(*self.images, level)
+        if self.error is None or self.freedom is None:
+            return None, None
+        half = student(1 - level / 2, self.freedom) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval."""
+        return self.interval()[0]
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the 95 % interval."""
+        return self.interval()[1]
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p value of "the true value is 0"; below `level` iff `interval(level)` excludes 0."""
+        if self.images:
+            return mcnemar(*self.images[:2])
+        tails = self._tails(0.0)
+        return None if tails is None else min(1.0, 2 * min(tails))
+
+    def equivalence(self, margin: float) -> float | None:
+        """P value of "the true value is `margin` or more away from 0" (two one-sided t tests)."""
+        above, below = self._tails(-margin), self._tails(margin)
+        return None if above is None or below is None else max(above[0], below[1])
+
+    def _tails(self, at: float) -> tuple[float, float] | None:
+        """One-sided p values of "the truth is at most `at`" and "at least `at`"."""
+        if self.error is None or self.freedom is None:
+            return None
+        distance = self.value - at
+        if self.error == 0:
+            return (0.0 if distance > 0 else 1.0, 0.0 if distance < 0 else 1.0)
+        t = distance / self.error
+        return (
+            float(special.stdtr(self.freedom, -t)),
+            float(special.stdtr(self.freedom, t)),
+        )
 
 
 def student(probability: float, freedom: float) -> float:
     """The quantile of Student's t distribution."""
     return float(special.stdtrit(freedom, probability))
-
-
-def resample(
-    seeds: Sequence, draws: int = DRAWS, rng_seed: int = 0, *, networks: str = "together"
-) -> np.ndarray:
-    """How often each value occurs in each resample of the hierarchical bootstrap.
-
-    Args:
-      seeds: the split seed of each of the N values.
-      draws: number of resamples.
-      rng_seed: seed of the draws, fixed so that the same records give the same interval.
-      networks: "together": the networks of a drawn seed are kept together; "again": they are drawn
-        with replacement within it, the variant that is not used (see above).
-
-    Returns:
-      float64 [draws, N].
-    """
-    return _resample(tuple(seeds), draws, rng_seed, networks)
-
-
-@functools.lru_cache(maxsize=64)
-def _resample(seeds: tuple, draws: int, rng_seed: int, networks: str) -> np.ndarray:
-    rng = np.random.default_rng(rng_seed)
-    names = sorted(set(seeds))
-    place = np.array([names.index(s) for s in seeds])
-    k = len(names)
-    chosen = rng.multinomial(k, [1 / k] * k, size=draws)
-    weights = chosen[:, place].astype(float)
-    if networks == "again":
-        for i in range(k):
-            mine = np.flatnonzero(place == i)
-            share = [1 / len(mine)] * len(mine)
-            weights[:, mine] = rng.multinomial(chosen[:, i] * len(mine), share)
-    elif networks != "together":
-        raise ValueError(f"networks={networks!r} is neither 'together' nor 'again'")
-    weights.flags.writeable = False
-    return weights
 
 
 def ratio(
@@ -98,20 +110,15 @@ def ratio(
     seeds: Sequence,
     *,
     resolution: float = 0.0,
-    networks: str = "together",
 ) -> Estimate:
-    """The ratio of two means with its interval; `mean` is the case of denominators 1.
-
-    The bootstrap runs on the residuals numerator - ratio x denominator: a resample may have a
-    denominator near zero, and one such draw would set the interval.
+    """The ratio of two means, linearized; `mean` is the case of denominators 1.
 
     Args:
       numerators: one value a pair.
       denominators: one value a pair; their mean must not be 0.
-      seeds: the split seed of each pair.
+      seeds: the split seed of each pair, its cluster.
       resolution: the standard error is never taken as less than the rounding error of a mean of
         `resolution`-stepped values: accuracies on 220 images agree exactly by chance.
-      networks: as in `resample`.
 
     Raises:
       ValueError: no value, or a mean denominator of 0.
@@ -120,26 +127,60 @@ def ratio(
     if not num.size or den.mean() == 0:
         raise ValueError("a ratio needs values and a denominator other than 0")
     value = float(num.mean() / den.mean())
-    k = len(set(seeds))
+    names = sorted(set(seeds))
+    k = len(names)
     if k < 2:
-        return Estimate(value, None, None, None, k, num.size)
-    weights = resample(seeds, networks=networks)
-    shifted = weights @ (num - value * den) / weights.sum(1) / den.mean()
-    error = float(shifted.std()) * math.sqrt(k / (k - 1))
+        return Estimate(value, k, num.size)
+    member = np.array([names.index(s) for s in seeds])
+    residual = np.bincount(member, num - value * den) / den.sum()
+    weight = np.bincount(member, den) / den.sum()
+    # A denominator that is negative in one seed is noise; its weight must stay inside 0..1.
+    weight = np.clip(weight, 0.5 / num.size, 1 - 0.5 / num.size)
+    error = math.sqrt(float((residual**2 / (1 - weight)).sum()))
+    # Satterthwaite: covariances of the corrected residuals if all networks were independent.
+    shrunk = weight / np.sqrt(1 - weight)
+    spread = np.outer(shrunk, shrunk)
+    np.fill_diagonal(spread, weight)
+    freedom = float(weight.sum() ** 2 / (spread**2).sum())
     # The difference of two accuracies, each rounded to a multiple of the resolution.
     error = max(error, resolution / math.sqrt(6 * num.size) / abs(float(den.mean())))
-    if error == 0:
-        return Estimate(value, value, value, 1.0 if value == 0 else 0.0, k, num.size)
-    half = student(0.5 + CONFIDENCE / 2, k - 1) * error
-    p = float(2 * special.stdtr(k - 1, -abs(value) / error))
-    return Estimate(value, value - half, value + half, p, k, num.size)
+    return Estimate(value, k, num.size, error, min(freedom, k - 1))
 
 
-def mean(
-    values: Sequence[float], seeds: Sequence, *, resolution: float = 0.0, networks: str = "together"
-) -> Estimate:
+def mean(values: Sequence[float], seeds: Sequence, *, resolution: float = 0.0) -> Estimate:
     """The mean over pairs with its interval; see `ratio`."""
-    return ratio(values, np.ones(len(values)), seeds, resolution=resolution, networks=networks)  # pyright: ignore[reportArgumentType]
+    return ratio(values, [1.0] * len(values), seeds, resolution=resolution)
+
+
+def one_against(value: float, others: Sequence[float]) -> Estimate:
+    """One observation minus the mean of k others, all drawn with one spread (Crawford, Howell 1998)."""
+    k = len(others)
+    difference = value - float(np.mean(others))
+    if k < 2:
+        return Estimate(difference, k, k)
+    error = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / k)
+    return Estimate(difference, k, k, error, k - 1)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided McNemar p value from the images that only one of two networks got right."""
+    return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def discordance_interval(gained: int, lost: int, images: int, level: float) -> tuple[float, float]:
+    """Interval of a difference of accuracies on the same images, which agrees with `mcnemar`.
+
+    Clopper and Pearson's for the share of `gained` among the discordant images, whose number is
+    taken as given. Without a discordant image the interval is the largest rate of discordance that
+    would show none in `images` with probability `level` / 2, to both sides.
+    """
+    discordant = gained + lost
+    if not discordant:
+        bound = 1 - (level / 2) ** (1 / images)
+        return -bound, bound
+    low = special.betaincinv(gained, lost + 1, level / 2) if gained else 0.0
+    high = special.betaincinv(gained + 1, lost, 1 - level / 2) if lost else 1.0
+    return tuple(discordant * (2 * float(share) - 1) / images for share in (low, high))  # pyright: ignore[reportReturnType]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -154,3 +195,45 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(made) - rank) * p))
         corrected[i] = largest
     return corrected
+
+
+def holm_levels(p_values: Sequence[float | None]) -> list[float]:
+    """The level at which Holm's procedure tests each member of a family, in the order given.
+
+    `LEVEL` / m for the smallest p value, `LEVEL` / (m - 1) for the next, until one is not rejected;
+    the rest stays at that one's level. So an interval taken at this level excludes 0 exactly where
+    the corrected p value is below `LEVEL`.
+    """
+    made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    levels = [LEVEL] * len(p_values)
+    level = LEVEL
+    rejecting = True
+    for rank, (p, i) in enumerate(made):
+        if rejecting:
+            level = LEVEL / (len(made) - rank)
+            rejecting = p < level
+        levels[i] = level
+    return levels
+
+
+def seeds_needed(estimate: Estimate, margin: float, tests: int = 1) -> int | None:
+    """About how many split seeds would tell, if value and spread stayed as they are.
+
+    Args:
+      estimate: one that excludes neither 0 nor `margin`.
+      margin: as in `Estimate.equivalence`.
+      tests: size of the family.
+
+    Returns:
+      The smallest number at which either the interval would exclude 0 or equivalence would be
+      shown; None where more than `MOST_SEEDS` would be needed, or nothing is known of the spread.
+    """
+    if not estimate.error or estimate.images:
+        return None
+    k = np.arange(estimate.seeds + 1, MOST_SEEDS + 1)
+    error = estimate.error * math.sqrt(estimate.seeds) / np.sqrt(k)
+    level = LEVEL / tests
+    apart = special.stdtrit(k - 1, 1 - level / 2) * error < abs(estimate.value)
+    within = abs(estimate.value) + special.stdtrit(k - 1, 1 - level) * error < margin
+    enough = np.flatnonzero(apart | within)
+    return int(k[enough[0]]) if enough.size else None

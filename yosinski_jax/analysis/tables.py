@@ -60,6 +60,16 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
     return float(value)
 
 
+def train_accuracy(record: Mapping) -> float | None:
+    """Accuracy on (a fixed part of) the training images at the last evaluation, if recorded."""
+    if record.get("status") != "finished":
+        return None
+    value = ((record.get("curve") or {}).get("train_accuracy") or (None,))[-1]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
 def kind(record: Mapping) -> str:
     """The treatment as a column: "AnB", or "AnB p1" for a network with one preserved layer."""
     preserve = record.get("preserve") or 0
@@ -260,8 +270,15 @@ def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if r.get(k) is None else r[k] for k in columns} for r in rows)
+    writer.writerows({k: _cell(r.get(k)) for k in columns} for r in rows)
     return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A CSV cell that no spreadsheet takes for a formula: text that begins like one gets a quote."""
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def write_results(

@@ -4,42 +4,55 @@
 makes the same page from the authors' own networks.
 """
 
+import dataclasses
 import html
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.analysis import effects
-from yosinski_jax.analysis import findings as words
+from yosinski_jax.analysis.readings import readings
 from yosinski_jax.analysis.results import Study, check_comparable, read, read_published, split_title
+from yosinski_jax.analysis.statistics import MARGIN
 from yosinski_jax.analysis.tables import (
     STATISTIC_IN_WORDS,
     csv_text,
     latex_table,
     markdown_table,
     summary_table,
+    where,
     write_results,
 )
+from yosinski_jax.analysis.wording import plural
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, write_atomically
-from yosinski_jax.report import figures, page, plots, sections, sections_answers, theme
-from yosinski_jax.report.page import Markup, element, join
+from yosinski_jax.report import page
+from yosinski_jax.report.drawing import Drawing, draw
+from yosinski_jax.report.figures import DRAWN
+from yosinski_jax.report.sections import SECTIONS
+from yosinski_jax.report.sections.answers import across
+from yosinski_jax.report.sections.comparison import compared
+from yosinski_jax.report.sections.report import Report
 
 EFFECT_COLUMNS = (
-    "split", "effect", "label", "direction", "layers", "n", "value", "low", "high", "p", "p_holm",
-    "pairs", "seeds",
+    "split", "effect", "label", "direction", "layers", "n", "value", "low", "high", "confidence",
+    "scope", "error", "freedom", "p", "p_holm", "p_equivalence", "margin", "verdict", "needed",
+    "pairs", "seeds", "targets",
 )  # fmt: skip
 #: Seconds after which a browser reads the page of a running sweep again.
 REFRESH = 60
+FIGURE_2 = ("png", "pdf", "svg")
 
 
 def write_report(
     workdir: Path,
     *,
     running: bool = False,
-    figure_files: bool = True,
+    figure_files: bool = False,
     statistic: str = "last",
+    margin: float = MARGIN,
     comparisons: Sequence[str] = (),
+    pages: bool = True,
 ) -> Path:
     """Writes report.html and the exports of a workdir.
 
@@ -47,9 +60,11 @@ def write_report(
       workdir: the folder of a sweep, finished or not.
       running: whether the sweep goes on; then nothing slow is done (filters not fitted before are
         left out, no figure files) and the page renews itself.
-      figure_files: whether to write each figure as PNG, PDF and SVG too, most of the time it takes.
-      statistic: one of `analysis.STATISTICS`.
+      figure_files: whether to write each figure of the page as PNG, PDF and SVG too.
+      statistic: one of `tables.STATISTICS`.
+      margin: differences of accuracy smaller than this count as equivalence, 0..1.
       comparisons: other workdirs, or "published", to lay on this study.
+      pages: False writes Figure 2 and the tables alone, without the page.
 
     Returns:
       The path of the page.
@@ -57,22 +72,30 @@ def write_report(
     Raises:
       UserError: there is nothing to report, settings are mixed, or a comparison is impossible.
     """
-    study = read(workdir, statistic)
+    study = dataclasses.replace(read(workdir, statistic), margin=margin)
     return write_study(
         study,
         as_path(workdir),
         running=running,
         figure_files=figure_files,
         comparisons=comparisons,
+        pages=pages,
     )
 
 
 def write_published(
-    output: Path, *, statistic: str | None = None, comparisons: Sequence[str] = ()
+    output: Path,
+    *,
+    statistic: str | None = None,
+    margin: float = MARGIN,
+    figure_files: bool = False,
+    comparisons: Sequence[str] = (),
 ) -> Path:
     """Writes the same page and exports from the published networks into a folder."""
     study = read_published(statistic) if statistic else read_published()
-    return write_study(study, as_path(output, "--output"), comparisons=comparisons)
+    study = dataclasses.replace(study, margin=margin)
+    output = as_path(output, "--output")
+    return write_study(study, output, figure_files=figure_files, comparisons=comparisons)
 
 
 def write_study(
@@ -80,28 +103,37 @@ def write_study(
     output: Path,
     *,
     running: bool = False,
-    figure_files: bool = True,
+    figure_files: bool = False,
     comparisons: Sequence[str] = (),
+    pages: bool = True,
 ) -> Path:
     """Writes the page and the exports of a study into a folder; see `write_report`."""
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; choose a folder")
     others = [_other(study, name) for name in comparisons]
-    rows = {split: effects.all_rows(study.of(split), study.statistic) for split in study.splits}
-    items, compared = _items(study, others, rows, running)
-    path = output / "report.html"
-    svgs = [theme.svg_text(item.figure) for item in items]
-    write_atomically(path, _page(study, rows, (items, svgs), compared, running))
-    _write_exports(study, output, rows, [row for _, table in compared for row in table])
+    rows = {
+        split: effects.all_rows(study.of(split), study.statistic, study.margin)
+        for split in study.splits
+    }
+    report = Report(study, rows, others, running)
+    parts = [part for section in SECTIONS if (part := section(report))] if pages else []
+    drawings = {item.name: item.drawing for part in parts for item in part.items}
+    files = {}
     if figure_files and not running:
-        with theme.styled():
-            for item, svg in zip(items, svgs, strict=True):
-                stem = output / "figures" / item.name
-                theme.save(item.figure, stem, ("png", "pdf"))
-                write_atomically(stem.with_name(f"{item.name}.svg"), svg)
-        first = study.first
-        if study.of(first):
-            plots.figure2(study.of(first), output / "figure2", study.statistic, study.of("all"))
+        files = {name: (output / "figures" / name, FIGURE_2) for name in drawings}
+    if study.of(study.first) and not running:
+        drawings["figure2"] = _figure_2(study)
+        files["figure2"] = (output / "figure2", FIGURE_2)
+    svgs = draw(drawings, output, files)
+    path = output / "report.html"
+    if pages:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime())
+        text = page.render(
+            parts, svgs, title=study.title, lead=_lead(study), notices=_notices(study, running),
+            damaged=study.damaged, made=made, refresh=REFRESH if running else 0,
+        )  # fmt: skip
+        write_atomically(path, text)
+    _write_exports(report, output)
     return path
 
 
@@ -117,112 +149,64 @@ def _other(study: Study, name: str) -> Study:
     return other
 
 
-def _items(
-    study: Study, others: Sequence[Study], rows: Mapping[str, Sequence[Mapping]], running: bool
-):
-    """The figures in their order on the page, and the tables of the comparisons."""
-    items: list[figures.Item] = []
-    compared = []
-    for split in study.splits:
-        items += figures.figure_2(study, split)
-        items += figures.gaps(study, split, rows[split])
-    for index, other in enumerate(others):
-        more, table = figures.comparison(study, other, index)
-        items += more
-        compared.append((other.title, table))
-    items += figures.figure_3([study, *others])
-    items += figures.amount_of_data([study, *others])
-    filters, _ = figures.first_layers(study, fit_new=not running)
-    items += filters
-    for split in study.splits:
-        items += figures.training(study, split)
-    return items, compared
-
-
-def _page(study: Study, rows, drawn, compared, running: bool) -> str:
-    items, svgs = drawn
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime())
-    links = [
-        ("answers", "Answers"),
-        ("figures", "Figures"),
-        ("tables", "Tables"),
-        ("networks", "Every network"),
-        ("reproduce", "How to reproduce"),
-        ("method", "How the numbers are made"),
-    ]
-    header = join(
-        [
-            element("p", "How transferable are the features?", class_="kicker"),
-            element("h1", _upper(study.title)),
-            element("p", _lead(study), class_="lead"),
-            sections.status(study, running),
-            element("nav", *(element("a", text, href=f"#{a}") for a, text in links)),
-        ]
-    )
-    if not study.records:
-        body = [sections.networks(study), sections.reproduce(study)]
-    else:
-        body = [
-            sections_answers.answers(study, rows),
-            sections.figures(items, svgs, figures.unavailable(study, items)),
-            _comparisons(compared),
-            sections.tables(study, rows),
-            sections.networks(study),
-            sections.reproduce(study),
-            sections.method(study),
-        ]
-    footer = element(
-        "p",
-        f"Written {made} by yosinski_jax, after Yosinski, Clune, Bengio and Lipson, “How "
-        "transferable are features in deep neural networks?” (NIPS 2014). This file needs no "
-        "network.",
-    )
-    title = f"Transfer of features: {study.title}"
-    return page.document(title, header, join(body), footer, REFRESH if running else 0)
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _figure_2(study: Study) -> Drawing:
+    mine = study.of(study.first)
+    light = [{k: r.get(k) for k in DRAWN} for r in mine]
+    found = readings(mine, study.statistic, study.of("all"))
+    drawn = {"records": light, "statistic": study.statistic, "found": found}
+    return Drawing("plots.figure2_panels", drawn)
 
 
 def _lead(study: Study) -> str:
     settings = study.settings
     recipe = settings.get("recipe")
     recipe = recipe.get("name") if isinstance(recipe, Mapping) else recipe
-    seeds = len({(r["split"], r["split_seed"]) for r in study.records if r["split"] != "all"})
+    pairs = sum(effects.task_pairs(study.of(split)) for split in study.splits)
     parts = [
         f"{len(study.records)} {f'of {len(study.plan)} ' if study.plan else ''}networks",
         f"network {settings['network']}" if settings.get("network") else "",
         f"recipe {recipe}" if recipe else "",
-        f"{seeds} pair{'s' * (seeds != 1)} of tasks" if study.folder and seeds else "",
+        f"{plural(pairs, 'pair')} of tasks" if pairs else "",
         f"treatments {', '.join(study.kinds)}",
     ]
     return ", ".join(p for p in parts if p) + "."
 
 
-def _comparisons(compared: Sequence[tuple[str, Sequence[Mapping]]]) -> Markup:
-    parts = []
-    for title, table in compared:
-        parts.append(
-            sections.compare_table(title, table)
-            if table
-            else element("p", f"Against {title}: no treatment and n in common.")
+def _notices(study: Study, running: bool) -> list[str]:
+    """What is missing or diverged, before anything else is read."""
+    notes = []
+    planned, done = len(study.plan), len(study.records)
+    if running:
+        notes.append(
+            f"The sweep is running: {done} of {planned or '?'} networks are finished. "
+            "This page refreshes every minute."
         )
-    return page.section("compare", "Comparison", *parts) if parts else Markup("")
+    elif study.missing:
+        notes.append(
+            f"{len(study.missing)} of the {planned} planned networks are missing; the same command "
+            "started again trains them. Everything below is from the others."
+        )
+    if study.diverged:
+        names = ", ".join(where(r) for r in study.diverged[:6])
+        more = f" and {len(study.diverged) - 6} more" if len(study.diverged) > 6 else ""
+        notes.append(
+            f"{len(study.diverged)} diverged ({names}{more}): counted in the tables, crosses in "
+            "the figures, in no mean."
+        )
+    if not study.records:
+        notes.append("No network has finished, so there is nothing to compute yet.")
+    targets = {r["target"] for r in study.records if r["target"] in ("A", "B")}
+    if study.folder and len(targets) == 1:
+        notes.append(f"Only networks with target {targets.pop()} are here, none with the other.")
+    return notes
 
 
-def _write_exports(
-    study: Study, output: Path, rows: Mapping[str, Sequence[Mapping]], compared: Sequence[Mapping]
-) -> None:
-    flat = [{"split": split} | dict(r) for split, found in rows.items() for r in found]
-    said = {
-        split: [
-            {"question": a.question, "short": a.short, "sentences": list(a.sentences)}
-            for a in words.answers(study.of(split), study.statistic, found)
-        ]
-        for split, found in rows.items()
-        if study.of(split)
-    }
+def _write_exports(report: Report, output: Path) -> None:
+    study = report.study
+    flat = [{"split": split} | dict(r) for split, found in report.rows.items() for r in found]
+    said = {split: report.answers(split) for split in report.rows if study.of(split)}
+    if more := across(report):
+        said["across splits"] = more
     write_results(
         output,
         study.records,
@@ -231,11 +215,18 @@ def _write_exports(
         more={
             "statistic": study.statistic,
             "effects": flat,
-            "answers": said,
-            "compared": list(compared),
+            "answers": {
+                split: [
+                    {"question": a.question, "short": a.short.text,
+                     "sentences": [f.text for f in a.findings]}
+                    for a in answers
+                ]
+                for split, answers in said.items()
+            },
+            "compared": [row for _, rows in compared(report) for row in rows],
             "damaged": list(study.damaged),
         },
-    )
+    )  # fmt: skip
     write_atomically(output / "effects.csv", csv_text(flat, EFFECT_COLUMNS))
     markdown, latex = [], []
     for split in [*study.splits, "all"]:
@@ -243,7 +234,7 @@ def _write_exports(
         if mine:
             table = summary_table(mine, study.statistic)
             caption = (
-                f"{study.title}, {split_title(split)}: top-1 accuracy in per cent, mean ± standard "
+                f"{study.title}, {split_title(split)}: top-1 accuracy in percent, mean ± standard "
                 f"error over networks (number of networks); {STATISTIC_IN_WORDS[study.statistic]}."
             )
             markdown.append(f"{html.escape(caption, quote=False)}\n\n{markdown_table(table, 2)}")

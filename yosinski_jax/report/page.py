@@ -1,57 +1,29 @@
-"""Pieces of an HTML page: escaped text, tables, inline figures. Knows nothing of the study.
+"""The pieces of a page and how they become HTML. Knows nothing of the study.
 
-Everything that enters a page passes `text` or is made here, so that nothing from a file can become
-markup. The page carries a content policy that forbids scripts and every request.
+Templates escape everything that is not `Markup`, so nothing from a file can become markup. The page
+carries a content policy that forbids scripts and every request.
 """
 
-import html
+import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from yosinski_jax.report.drawing import Drawing
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-class Markup(str):
-    """Text that is HTML already; everything else is escaped."""
-
-    __slots__ = ()
-
-
-def text(value: object) -> Markup:
-    """Any value as HTML text: markup as it is, None as nothing, the rest escaped."""
-    if isinstance(value, Markup):
-        return value
-    return Markup("" if value is None else html.escape(str(value), quote=True))
-
-
-def element(name: str, *content: object, **attributes: object) -> Markup:
-    """An element with escaped content; `class_="a"` gives class="a", None leaves one out."""
-    listed = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Markup(f"<{name}{listed}>{''.join(map(text, content))}</{name}>")
-
-
-def join(parts: Iterable[object], between: str = "") -> Markup:
-    """Several pieces in a row."""
-    return Markup(text(between).join(map(text, parts)))
-
-
-def table(
-    headings: Sequence[object],
-    rows: Sequence[Sequence[object]],
-    *,
-    caption: object = None,
-    label: str = "table",
-    left: Sequence[int] = (0,),
-    classes: Sequence[str | None] = (),
-) -> Markup:
+@dataclasses.dataclass(frozen=True)
+class Table:
     """A table that scrolls by itself on a narrow screen.
 
-    Args:
+    Attributes:
       headings: one a column.
       rows: cells; the first of each row is its heading. A row of one cell is the heading of the
         rows that follow.
@@ -60,52 +32,92 @@ def table(
       left: columns of words, set to the left.
       classes: class of each row.
     """
-    head = join(
-        element("th", h, scope="col", class_="text" if i in left else None)
-        for i, h in enumerate(headings)
+
+    headings: Sequence[object]
+    rows: Sequence[Sequence[object]]
+    caption: object = ""
+    label: str = "table"
+    left: Sequence[int] = (0,)
+    classes: Sequence[str | None] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One figure of the page.
+
+    Attributes:
+      name: file name without ending, and anchor.
+      title: bold words of the caption.
+      caption: the rest of it.
+      alternative: what the figure shows, in words and numbers.
+      drawing: how it is drawn.
+      headings: of the table behind it.
+      rows: of the table behind it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alternative: str
+    drawing: Drawing
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def table(self) -> Table:
+        """The numbers behind the figure."""
+        return Table(self.headings, self.rows, label=f"Numbers: {self.title}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A section of the page.
+
+    Attributes:
+      anchor: its id, and the name of its template without ending.
+      title: its heading.
+      values: what the template uses, besides `part` itself.
+      items: its figures.
+    """
+
+    anchor: str
+    title: str
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    items: Sequence[Item] = ()
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates of report/templates, with everything escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("yosinski_jax.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    body = []
-    for number, row in enumerate(rows):
-        if len(row) == 1 < len(headings):
-            across = element("th", row[0], scope="rowgroup", colspan=len(headings))
-            body.append(element("tr", across, class_="group"))
-            continue
-        cells = [
-            element("th", cell, scope="row")
-            if i == 0
-            else element("td", cell, class_="text" if i in left else None)
-            for i, cell in enumerate(row)
-        ]
-        body.append(element("tr", *cells, class_=classes[number] if classes else None))
-    inner = element(
-        "table",
-        element("caption", caption) if caption else "",
-        element("thead", element("tr", head)),
-        element("tbody", *body),
-    )
-    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label)
+    made.filters |= {"tied": tied, "upper_first": upper_first}
+    made.globals["inline_svg"] = inline_svg
+    return made
 
 
-def definitions(pairs: Iterable[tuple[object, object]]) -> Markup:
-    """A list of names and values; those without value are left out."""
-    return element(
-        "dl",
-        *(
-            join([element("dt", k), element("dd", v)])
-            for k, v in pairs
-            if v is not None and v != ""
-        ),
-    )
+def render(parts: Sequence[Part], svgs: Mapping[str, str], **values: object) -> str:
+    """The whole page; `svgs` are the drawings by the name of their item."""
+    style = resources.files("yosinski_jax.report").joinpath("report.css").read_text("utf-8")
+    template = environment().get_template("page.html")
+    return template.render(parts=parts, svgs=svgs, style=Markup(style), policy=POLICY, **values)
 
 
-def details(summary: object, *content: object) -> Markup:
-    """Something to unfold."""
-    return element("details", element("summary", summary), *content)
+def upper_first(text: str) -> str:
+    """A sentence with a capital letter in front."""
+    return text[:1].upper() + text[1:]
 
 
-def section(anchor: str, title: str, *content: object) -> Markup:
-    """A section with its heading."""
-    return element("section", element("h2", title), *content, id=anchor)
+def tied(text: str) -> str:
+    """Keeps "n = 3", "p = 0.02" and "[0.1, 0.2]" on one line."""
+    for loose in (" = ", " < "):
+        text = text.replace(loose, loose.replace(" ", "\u00a0"))
+    return re.sub(r"\[([^\[\], ]+), ([^\[\], ]+)\]", "[\\1,\u00a0\\2]", text)
 
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
@@ -123,15 +135,15 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
     tag = re.sub(r'\s(width|height|version)="[^"]*"', "", tag)
     tag += f' role="img" aria-labelledby="{name}-title {name}-desc"'
     return Markup(
-        f'{tag}><title id="{name}-title">{text(title)}</title>'
-        f'<desc id="{name}-desc">{text(description)}</desc>{rest}'
+        f'{tag}><title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>{rest}'
     )
 
 
 def sparkline(values: Sequence[float], description: str) -> Markup:
     """A curve as small as a word, scaled to its own range."""
     if len(values) < 2:
-        return Markup("")
+        return Markup()
     width, height = 110, 24
     low, high = min(values), max(values)
     span = (high - low) or 1.0
@@ -141,25 +153,6 @@ def sparkline(values: Sequence[float], description: str) -> Markup:
         for i, v in enumerate(values)
     )
     return Markup(
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">'
-        f"<title>{text(description)}</title>"
-        f'<polyline points="{points}" fill="none" stroke="#1f4e9c" stroke-width="1.4"/></svg>'
-    )
-
-
-def document(title: str, header: object, body: object, footer: object, refresh: int = 0) -> str:
-    """A whole page. `refresh` makes the browser read the file again every so many seconds."""
-    style = (
-        resources.files("yosinski_jax.report").joinpath("report.css").read_text(encoding="utf-8")
-    )
-    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
-    return (
-        "<!DOCTYPE html>\n"
-        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f'{again}<link rel="icon" href="data:,">\n'
-        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{element('header', header)}\n{element('main', body)}\n{element('footer', footer)}\n"
-        "</body>\n</html>\n"
-    )
+        '<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img"><title>{text}</title>'
+        '<polyline points="{points}" fill="none" stroke="#1f4e9c" stroke-width="1.4"/></svg>'
+    ).format(w=width, h=height, text=description, points=points)

@@ -4,65 +4,43 @@ Every figure takes the records of any sweep, also of one that is incomplete, and
 what is missing. Networks that diverged are drawn as crosses at the foot of the panel.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from yosinski_jax.analysis import effects
-from yosinski_jax.analysis.findings import Reading, readings
-from yosinski_jax.analysis.tables import accuracy, kind, order_kinds, summary_table
+from yosinski_jax.analysis.effects import cuts
+from yosinski_jax.analysis.readings import BADGES, Reading, readings
+from yosinski_jax.analysis.series import (
+    Series,
+    any_diverged,
+    kinds_shown,
+    layer_names,
+    mean_lines,
+    points_by_kind,
+    window,
+)
+from yosinski_jax.analysis.tables import kind, order_kinds
 from yosinski_jax.base.files import as_path
 from yosinski_jax.report import theme
 
 #: Inches of one panel on the page. On a screen of 390 pixels its 9-point text is 10 pixels high.
 PANEL = (4.5, 3.6)
-#: The numbers of the paper's readings as they stand in words.
-BADGES = "❶❷❸❹❺"
-
-
-def layer_names(records: Sequence[Mapping]) -> list[str]:
-    """Names of the network's layers as the records give them."""
-    return next((list(r["layers"]) for r in records if r.get("layers")), [])
-
-
-def cuts(records: Sequence[Mapping]) -> list[int]:
-    """The values of n that occur, without 0."""
-    return sorted({r["n"] for r in records if r["n"]})
-
-
-def _points(records, statistic) -> dict[str, list[tuple[int, float, Mapping]]]:
-    points: dict[str, list] = {}
-    for r in records:
-        value = accuracy(r, statistic)
-        if value is not None:
-            points.setdefault(kind(r), []).append((r["n"], 100 * value, r))
-    return points
-
-
-def _window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
-    """Vertical limits that show the paper's treatments; random features may fall below."""
-    copied = [
-        p[1] for k, ps in points.items() if k != "base" and not k.startswith("RnB") for p in ps
-    ]
-    of_paper = copied and copied + [p[1] for p in points.get("base", [])]
-    values = of_paper or [p[1] for ps in points.values() for p in ps]
-    if not values:
-        return 0.0, 100.0
-    low, high = theme.limits(values)
-    random = [p[1] for k, ps in points.items() if k.startswith("RnB") for p in ps]
-    # Random features stay in view unless they would squeeze everything else into a strip.
-    if random and min(random) > low - 0.8 * (high - low):
-        low = min(low, theme.limits(random)[0])
-    return low, high
-
-
-def window_of(records: Sequence[Mapping], statistic: str = "last") -> tuple[float, float]:
-    """The vertical limits of `draw_networks`, in per cent."""
-    return _window(_points(records, statistic))
+#: Color, symbol and line of everything that is no treatment, by the `look` of a `Series`.
+LOOKS = {
+    "to_A": (theme.ORANGE, "h", "-"),
+    "to_B": (theme.PURPLE, "p", "--"),
+    "random_features": ("#6b7480", "s", "-."),
+    "transfer_random": (theme.DARK_RED, "D", "-"),
+    "transfer_manmade_natural": (theme.ORANGE, "h", "--"),
+    "transfer": (theme.PURPLE, "p", "--"),
+    "co_adaptation": (theme.DARK_BLUE, "o", "-"),
+    "specificity": (theme.DARK_RED, "D", "--"),
+    "score": (theme.PURPLE, "s", "-"),
+    "overfitting": (theme.ORANGE, "D", "-"),
+    "benefit": (theme.DARK_BLUE, "o", "--"),
+}
 
 
 def _below(ax: Axes, n: float, kind_: str, values: Sequence[float]) -> None:
@@ -99,10 +77,10 @@ def _slot_width(count: int) -> float:
 
 def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
     """Figure 2, top: every network one mark; the mean of the bases a dotted line."""
-    points = _points(records, statistic)
+    points = points_by_kind(records, statistic)
     kinds = order_kinds(points)
     slot = _slots(kinds)
-    low, high = _window(points)
+    low, high = window(points)
     ax.set_ylim(low, high)
     _base_line(ax, points)
     for k in kinds:
@@ -154,7 +132,7 @@ def draw_means(
       key: whether to say below the axes what the marks mean.
     """
     points = mean_lines(records, statistic)
-    low, high = _window(points)
+    low, high = window(points)
     ax.set_ylim(low, high)
     _base_line(ax, points)
     base = points.get("base", [])
@@ -177,15 +155,6 @@ def draw_means(
     theme.layer_axis(ax, cuts(records), layer_names(records))
     theme.per_cent_axis(ax)
     _annotate(ax, points, found, key)
-
-
-def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tuple]]:
-    """(n, mean accuracy in per cent) by treatment, in the order of the legend."""
-    rows = [r for r in summary_table(records, statistic) if r["mean"] is not None]
-    return {
-        k: [(r["n"], 100 * r["mean"]) for r in rows if r["treatment"] == k]
-        for k in order_kinds(r["treatment"] for r in rows)
-    }
 
 
 def _annotate(
@@ -221,14 +190,14 @@ def _annotate(
         )  # fmt: skip
 
 
-def kinds_shown(records: Sequence[Mapping]) -> list[str]:
-    """The treatments among the records, in the order of the legend."""
-    return order_kinds(kind(r) for r in records)
+def networks_panel(records: Sequence[Mapping], statistic: str) -> Figure:
+    """Figure 2, top, as a panel of the page."""
+    return panel(lambda ax: draw_networks(ax, records, statistic), records, line=False)
 
 
-def any_diverged(records: Sequence[Mapping]) -> bool:
-    """Whether a network among the records diverged."""
-    return any(r.get("status") == "diverged" for r in records)
+def means_panel(records: Sequence[Mapping], statistic: str, found: Sequence[Reading]) -> Figure:
+    """Figure 2, bottom, as a panel of the page."""
+    return panel(lambda ax: draw_means(ax, records, statistic, found, key=False), records)
 
 
 def panel(draw: Callable[[Axes], None], records: Sequence[Mapping], *, line: bool = True) -> Figure:
@@ -279,24 +248,12 @@ def figure2(
         return theme.save(figure, as_path(path_stem))
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """One line of Figure 3 or of a comparison: a mean for each n.
-
-    Attributes:
-      label: words for the legend.
-      points: (n, value) in per cent or percentage points.
-      color: of line and symbol.
-      marker: matplotlib's marker.
-      line: matplotlib's line style.
-    """
-
-    label: str
-    points: tuple[tuple[int, float], ...]
-    color: str
-    marker: str
-    line: Any = "-"
-    filled: bool = True
+def look_of(name: str) -> tuple:
+    """Color, symbol and line of a series: a treatment's own, or one of `LOOKS`."""
+    if name in LOOKS:
+        return LOOKS[name]
+    look = theme.look(name)
+    return look.edge, look.marker, look.line
 
 
 def draw_series(
@@ -307,9 +264,10 @@ def draw_series(
         ax.axhline(0, color=theme.INK, linestyle=":", linewidth=1.1)
     for s in series:
         x, y = zip(*s.points, strict=True)
+        color, marker, line = look_of(s.look)
         ax.plot(
-            x, y, color=s.color, linestyle=s.line, marker=s.marker, markersize=6,
-            markerfacecolor=s.color if s.filled else "white", label=s.label,
+            x, y, color=color, linestyle=line if s.filled else ":", marker=marker, markersize=6,
+            markerfacecolor=color if s.filled else "white", label=s.label,
         )  # fmt: skip
     theme.layer_axis(ax, sorted({n for s in series for n, _ in s.points} - {0}), names)
 
@@ -326,47 +284,9 @@ def series_panel(
     return figure
 
 
-def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
-    """Figure 3, first panel: AnB by target, each line starting at its own base."""
-    looks = {"A": (theme.ORANGE, "h", "-"), "B": (theme.PURPLE, "p", "--")}
-    out = []
-    for target, (color, marker, line) in looks.items():
-        mine = [r for r in records if r["target"] == target]
-        lines = mean_lines(mine, statistic)
-        points = lines.get("base", [])[:1] + lines.get("AnB", [])
-        if lines.get("AnB"):
-            label = labels.get(target, f"target {target}")
-            out.append(Series(label, tuple(points), color, marker, line))
-    return out
-
-
-def random_features(records: Sequence[Mapping], statistic: str) -> list[Series]:
-    """Figure 3, second panel: random features, the line starting at the base."""
-    lines = mean_lines(records, statistic)
-    if "RnB" not in lines:
-        return []
-    points = lines.get("base", [])[:1] + lines["RnB"]
-    return [Series("first n layers random, frozen", tuple(points), "#6b7480", "s", "-.")]
-
-
-def drop_series(
-    records: Sequence[Mapping], kind_: str, statistic: str, label: str, color: str, marker: str,
-    line: Any = "-",
-) -> list[Series]:  # fmt: skip
-    """Figure 3, last panel: accuracy minus the base of the same task, paired, in points."""
-    effect = effects.Effect("", "", kind_, "base", "")
-    table = effects.cells(records, statistic)
-    points = [(0, 0.0)]
-    for n in cuts(records):
-        found = [d for _, d in effects.differences(table, effect, n)]
-        if found:
-            points.append((n, 100 * sum(found) / len(found)))
-    return [Series(label, tuple(points), color, marker, line)] if len(points) > 1 else []
-
-
 def intervals_panel(
     rows: Mapping[str, Sequence[Mapping]],
-    looks: Mapping[str, tuple[str, str, str]],
+    looks: Mapping[str, str],
     names: Sequence[str],
     what: str,
     *,
@@ -377,7 +297,7 @@ def intervals_panel(
 
     Args:
       rows: for each legend entry, rows with `n`, `value`, `low`, `high`.
-      looks: (colour, symbol, line style) of each entry.
+      looks: of each entry, a key of `LOOKS`.
       names: of the layers.
       what: label of the vertical axis.
       scale: values are multiplied by it.
@@ -387,7 +307,7 @@ def intervals_panel(
         figure, ax = theme.new_figure(*PANEL)
         ax.axhline(line_at, color=theme.INK, linestyle=":", linewidth=1.1)
         for i, (label, mine) in enumerate(rows.items()):
-            color, marker, line = looks[label]
+            color, marker, line = look_of(looks[label])
             x = [r["n"] + (i - (len(rows) - 1) / 2) * 0.16 for r in mine]
             y = [scale * r["value"] for r in mine]
             ax.plot(x, y, color=color, marker=marker, linestyle=line, markersize=6, label=label,

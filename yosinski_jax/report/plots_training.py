@@ -1,4 +1,4 @@
-"""Figures about training: learning curves, filters, amount of data, change of layers."""
+"""Figures about training: learning curves, filters, amounts of data, change of layers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,43 +9,33 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from yosinski_jax.analysis import gabor
-from yosinski_jax.analysis.tables import kind, order_kinds, summary_table
+from yosinski_jax.analysis.series import limits
+from yosinski_jax.analysis.tables import order_kinds
 from yosinski_jax.report import theme
-from yosinski_jax.report.plots import PANEL, cuts, kinds_shown, layer_names
+from yosinski_jax.report.plots import PANEL
 
-#: Frame of a filter by what fits it; a letter says the same without colour.
+#: Frame of a filter by what fits it; a letter (`gabor.LETTERS`) says the same without color.
 FRAMES = {
-    "gabor": (theme.DARK_BLUE, "G"),
-    "blob": (theme.ORANGE, "B"),
-    "neither": ("#9aa3ad", "–"),
-    "undecided": ("#c9ced4", "?"),
-    "dead": ("#000000", "0"),
+    "gabor": theme.DARK_BLUE,
+    "blob": theme.ORANGE,
+    "neither": "#9aa3ad",
+    "undecided": "#c9ced4",
+    "dead": "#000000",
 }
 
 
-def mean_curve(records: Sequence[Mapping]) -> list[tuple[int, float]]:
-    """(step, mean test accuracy) at the steps that at least half of the networks evaluated."""
-    at: dict[int, list[float]] = {}
-    for r in records:
-        steps, values = r["curve"].get("step", []), r["curve"].get("accuracy", [])
-        for step, value in zip(steps, values, strict=False):
-            if value is not None:
-                at.setdefault(step, []).append(value)
-    return [(s, sum(v) / len(v)) for s, v in sorted(at.items()) if 2 * len(v) >= len(records)]
+def learning_curves(
+    curves: Mapping[tuple[str, int], Sequence[tuple[int, float]]], names: Sequence[str]
+) -> Figure:
+    """One panel for each n: the mean curve of each treatment, the base's dotted.
 
-
-def has_curves(records: Sequence[Mapping]) -> bool:
-    """Whether any record has a curve to draw."""
-    return any(len(r["curve"].get("accuracy", [])) > 1 for r in records)
-
-
-def learning_curves(records: Sequence[Mapping]) -> Figure:
-    """One panel for each n: the mean curve of each treatment, the base's dotted."""
-    layers = cuts(records) or [0]
+    Args:
+      curves: (step, accuracy) by treatment and n, from `series.mean_curves`.
+      names: of the layers.
+    """
+    layers = sorted({n for _, n in curves if n}) or [0]
     columns = 2 if len(layers) > 1 else 1
     rows = math.ceil(len(layers) / columns)
-    base = mean_curve([r for r in records if r["treatment"] == "base"])
-    names = layer_names(records)
     with theme.styled():
         figure, axes = theme.new_figure(
             PANEL[0], 0.8 + 1.75 * rows, rows=rows, columns=columns, sharex=True, sharey=True,
@@ -53,33 +43,27 @@ def learning_curves(records: Sequence[Mapping]) -> Figure:
         )  # fmt: skip
         values, ends = [], []
         for ax, n in zip(axes.flat, layers, strict=False):
-            at = [r for r in records if r["n"] == n and n]
-            for k in order_kinds(kind(r) for r in at):
-                curve = mean_curve([r for r in at if kind(r) == k])
-                if curve:
-                    look = theme.look(k)
-                    steps, y = zip(*((s, 100 * v) for s, v in curve), strict=True)
-                    ax.plot(steps, y, color=look.edge, linestyle=look.line, linewidth=1.3)
-                    values += y
-                    ends.append(y[-1])
-            if base:
-                steps, y = zip(*((s, 100 * v) for s, v in base), strict=True)
-                ax.plot(steps, y, color=theme.INK, linestyle=":", linewidth=1.3)
+            for (k, at), curve in curves.items():
+                if at not in (0, n):
+                    continue
+                look = theme.look(k)
+                steps, y = zip(*((s, 100 * v) for s, v in curve), strict=True)
+                ax.plot(steps, y, color=look.edge, linestyle=look.line, linewidth=1.3)
                 values += y
+                ends += [y[-1]] if at else []
             name = f" ({names[n - 1]})" if n and n <= len(names) else ""
             ax.set_title(f"n = {n}{name}" if n else "bases", fontsize=9)
             ax.xaxis.set_major_locator(theme.few_ticks())
             ax.xaxis.set_major_formatter(theme.thousands)
         for ax in axes.flat[len(layers) :]:
             ax.set_visible(False)
-        if values:
-            # The first evaluations are low everywhere; the upper part tells treatments apart.
-            room = 0.3 * (max(values) - min(ends)) if ends else 0.0
-            low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
-            axes.flat[0].set_ylim(*theme.limits([low, max(values)]))
+        # The first evaluations are low everywhere; the upper part tells treatments apart.
+        room = 0.3 * (max(values) - min(ends)) if ends else 0.0
+        low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
+        axes.flat[0].set_ylim(*limits([low, max(values)]))
         figure.supxlabel("training step", fontsize=9)
         figure.supylabel("mean test accuracy (%)", fontsize=9)
-        theme.legend(figure, [k for k in kinds_shown(records)], columns=2)
+        theme.legend(figure, order_kinds(k for k, _ in curves), columns=2)
     return figure
 
 
@@ -119,7 +103,7 @@ def filter_picture(
 
 
 def _tile(ax: Axes, x: float, y: float, filter_: np.ndarray, label: str) -> None:
-    color, letter = FRAMES[label]
+    color, letter = FRAMES[label], gabor.LETTERS[label]
     box = (x + 0.07, x + 0.93, y + 0.93, y + 0.07)
     ax.imshow(picture(filter_), cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=box,
               aspect="auto")  # fmt: skip
@@ -135,11 +119,11 @@ def picture(filter_: np.ndarray) -> np.ndarray:
     return 0.5 + shown / (2 * max(float(np.abs(shown).max()), 1e-12))
 
 
-def images_per_class(records: Sequence[Mapping], statistic: str = "last") -> Figure:
-    """Accuracy of bases (and, where there are several, of transfers) against images per class."""
+def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    """Accuracy against images per class, from `series.data_lines`."""
     with theme.styled():
         figure, ax = theme.new_figure(*PANEL)
-        for k, line in data_lines(records, statistic).items():
+        for k, line in lines.items():
             look = theme.look(k.split(", ")[0])
             x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
             ax.plot(
@@ -151,46 +135,15 @@ def images_per_class(records: Sequence[Mapping], statistic: str = "last") -> Fig
         ax.xaxis.set_minor_formatter(lambda v, _: "")
         ax.set_xlabel("training images of each class")
         theme.per_cent_axis(ax)
-        if len(ax.lines) > 1:
+        if len(lines) > 1:
             figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
-def data_lines(
-    records: Sequence[Mapping], statistic: str = "last"
-) -> dict[str, list[tuple[int, float]]]:
-    """(images per class, mean accuracy) of the bases and of AnB, AnB+ at each n, if two or more."""
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for count in sorted({r["images_per_class"] for r in records if r.get("images_per_class")}):
-        mine = [r for r in records if r.get("images_per_class") == count]
-        for row in summary_table(mine, statistic):
-            if row["mean"] is not None and row["treatment"] in ("base", "AnB", "AnB+"):
-                n = f", n = {row['n']}" if row["n"] else ""
-                lines.setdefault(row["treatment"] + n, []).append((count, row["mean"]))
-    return {k: v for k, v in lines.items() if len(v) > 1}
-
-
-def change_lines(records: Sequence[Mapping]) -> dict[tuple[str, int], dict[str, float]]:
-    """Mean relative change of each copied layer by (treatment, n), from the records' own field."""
-    sums: dict[tuple[str, int], dict[str, list[float]]] = {}
-    for r in records:
-        if not r["treatment"].endswith("+"):
-            continue
-        change = r.get("layer_change") or {}
-        for name in list(r.get("layers") or [])[: r["n"]]:
-            value = change.get(name)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                sums.setdefault((kind(r), r["n"]), {}).setdefault(name, []).append(value)
-    return {
-        key: {name: sum(v) / len(v) for name, v in by_layer.items()}
-        for key, by_layer in sorted(sums.items())
-    }
-
-
-def layer_change(records: Sequence[Mapping]) -> Figure:
-    """How far fine-tuning moved each copied layer from where it started, by layer."""
-    lines = change_lines(records)
-    names = layer_names(records)
+def layer_change(
+    lines: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence[str]
+) -> Figure:
+    """How far fine-tuning moved each copied layer from where it started, from `series.change_lines`."""
     deepest = max(n for _, n in lines)
     with theme.styled():
         figure, ax = theme.new_figure(*PANEL)

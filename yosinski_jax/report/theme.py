@@ -1,4 +1,4 @@
-"""How the figures look: the paper's symbols, colours that survive colour blindness and grey print.
+"""How the figures look: the paper's symbols, colors that survive color blindness and grey print.
 
 Only figures are made here, never windows: everything uses `matplotlib.figure.Figure`, so that a
 sweep can draw from any thread and on a machine without a display.
@@ -26,9 +26,9 @@ class Look:
 
     Attributes:
       label: words for the legend.
-      face: fill colour. Dark and light differ in lightness, circles and diamonds in shape, so that
+      face: fill color. Dark and light differ in lightness, circles and diamonds in shape, so that
         no two treatments depend on hue alone.
-      edge: colour of the outline and of the line.
+      edge: color of the outline and of the line.
       marker: matplotlib's marker; circles for networks on their own task, diamonds for transfer.
       plus: whether a plus sign stands inside, as the paper draws fine-tuned networks.
       line: line style through the means.
@@ -172,7 +172,7 @@ def legend(
 
 
 def per_cent_axis(ax: Axes, what: str = "Top-1 accuracy") -> None:
-    """Labels the vertical axis in per cent."""
+    """Labels the vertical axis in percent."""
     ax.set_ylabel(f"{what} (%)")
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
 
@@ -188,13 +188,6 @@ def layer_axis(ax: Axes, layers: Sequence[int], names: Sequence[str] | None = No
     ax.set_xlim(ticks[0] - 0.5, ticks[-1] + 0.5)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel("n, the layer after which the network is cut")
-
-
-def limits(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
-    """Axis limits around values, with a margin; sensible also for one value or equal ones."""
-    low, high = min(values), max(values)
-    room = max((high - low) * pad, 0.25)
-    return low - room, high + room
 
 
 def freeze_layout(figure: Figure) -> None:

@@ -1,0 +1,171 @@
+"""What the figures draw, as numbers: means by n, lines against n, curves, amounts of data."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from yosinski_jax.analysis import effects
+from yosinski_jax.analysis.effects import cuts
+from yosinski_jax.analysis.tables import accuracy, kind, order_kinds, summary_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line against n: a mean for each n.
+
+    Attributes:
+      label: words for the legend.
+      points: (n, value) in percent or percentage points.
+      look: how it is drawn, a treatment or a key of `plots.LOOKS`.
+      filled: whether its symbols are; hollow and dotted otherwise.
+    """
+
+    label: str
+    points: tuple[tuple[int, float], ...]
+    look: str
+    filled: bool = True
+
+
+def layer_names(records: Sequence[Mapping]) -> list[str]:
+    """Names of the network's layers as the records give them."""
+    return next((list(r["layers"]) for r in records if r.get("layers")), [])
+
+
+def kinds_shown(records: Sequence[Mapping]) -> list[str]:
+    """The treatments among the records, in the order of the legend."""
+    return order_kinds(kind(r) for r in records)
+
+
+def any_diverged(records: Sequence[Mapping]) -> bool:
+    """Whether a network among the records diverged."""
+    return any(r.get("status") == "diverged" for r in records)
+
+
+def points_by_kind(records, statistic: str) -> dict[str, list[tuple[int, float, Mapping]]]:
+    """(n, accuracy in percent, record) of every network, by treatment."""
+    points: dict[str, list] = {}
+    for r in records:
+        value = accuracy(r, statistic)
+        if value is not None:
+            points.setdefault(kind(r), []).append((r["n"], 100 * value, r))
+    return points
+
+
+def limits(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
+    """Axis limits around values, with a margin; sensible also for one value or equal ones."""
+    low, high = min(values), max(values)
+    room = max((high - low) * pad, 0.25)
+    return low - room, high + room
+
+
+def window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
+    """Vertical limits that show the paper's treatments; random features may fall below."""
+    copied = [
+        p[1] for k, ps in points.items() if k != "base" and not k.startswith("RnB") for p in ps
+    ]
+    of_paper = copied and copied + [p[1] for p in points.get("base", [])]
+    values = of_paper or [p[1] for ps in points.values() for p in ps]
+    if not values:
+        return 0.0, 100.0
+    low, high = limits(values)
+    random = [p[1] for k, ps in points.items() if k.startswith("RnB") for p in ps]
+    # Random features stay in view unless they would squeeze everything else into a strip.
+    if random and min(random) > low - 0.8 * (high - low):
+        low = min(low, limits(random)[0])
+    return low, high
+
+
+def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tuple]]:
+    """(n, mean accuracy in percent) by treatment, in the order of the legend."""
+    rows = [r for r in summary_table(records, statistic) if r["mean"] is not None]
+    return {
+        k: [(r["n"], 100 * r["mean"]) for r in rows if r["treatment"] == k]
+        for k in order_kinds(r["treatment"] for r in rows)
+    }
+
+
+def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
+    """Figure 3, first panel: AnB by target, each line starting at its own base."""
+    out = []
+    for target in ("A", "B"):
+        lines = mean_lines([r for r in records if r["target"] == target], statistic)
+        points = lines.get("base", [])[:1] + lines.get("AnB", [])
+        if lines.get("AnB"):
+            label = labels.get(target, f"target {target}")
+            out.append(Series(label, tuple(points), f"to_{target}"))
+    return out
+
+
+def random_features(records: Sequence[Mapping], statistic: str) -> list[Series]:
+    """Figure 3, second panel: random features, the line starting at the base."""
+    lines = mean_lines(records, statistic)
+    if "RnB" not in lines:
+        return []
+    points = lines.get("base", [])[:1] + lines["RnB"]
+    return [Series("first n layers random, frozen", tuple(points), "random_features")]
+
+
+def drops(
+    records: Sequence[Mapping], kind_: str, statistic: str, label: str, look: str, filled=True
+) -> list[Series]:
+    """Figure 3, last panel: accuracy minus the base of the same task, paired, in points."""
+    effect = effects.Effect("", "", kind_, "base", "")
+    table = effects.cells(records, statistic)
+    points = [(0, 0.0)]
+    for n in cuts(records):
+        found = [d for _, d in effects.differences(table, effect, n)]
+        if found:
+            points.append((n, 100 * sum(found) / len(found)))
+    return [Series(label, tuple(points), look, filled)] if len(points) > 1 else []
+
+
+def mean_curve(records: Sequence[Mapping]) -> list[tuple[int, float]]:
+    """(step, mean test accuracy) at the steps that at least half of the networks evaluated."""
+    at: dict[int, list[float]] = {}
+    for r in records:
+        steps, values = r["curve"].get("step", []), r["curve"].get("accuracy", [])
+        for step, value in zip(steps, values, strict=False):
+            if value is not None:
+                at.setdefault(step, []).append(value)
+    return [(s, sum(v) / len(v)) for s, v in sorted(at.items()) if 2 * len(v) >= len(records)]
+
+
+def mean_curves(records: Sequence[Mapping]) -> dict[tuple[str, int], list[tuple[int, float]]]:
+    """`mean_curve` of each (treatment, n) that has one, bases at n = 0."""
+    groups: dict[tuple[int, str], list[Mapping]] = {}
+    for r in records:
+        groups.setdefault((r["n"], kind(r)), []).append(r)
+    ordered = sorted(groups, key=lambda g: (g[0], order_kinds(k for _, k in groups).index(g[1])))
+    found = {(k, n): mean_curve(groups[n, k]) for n, k in ordered}
+    return {key: curve for key, curve in found.items() if len(curve) > 1}
+
+
+def data_lines(
+    records: Sequence[Mapping], statistic: str = "last"
+) -> dict[str, list[tuple[int, float]]]:
+    """(images per class, mean accuracy) by treatment and n, where there are two amounts or more."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for count in sorted({r["images_per_class"] for r in records if r.get("images_per_class")}):
+        mine = [r for r in records if r.get("images_per_class") == count]
+        for row in summary_table(mine, statistic):
+            if row["mean"] is not None and row["treatment"] in ("base", "AnB", "AnB+", "RnB"):
+                n = f", n = {row['n']}" if row["n"] else ""
+                lines.setdefault(row["treatment"] + n, []).append((count, row["mean"]))
+    return {k: v for k, v in lines.items() if len(v) > 1}
+
+
+def change_lines(records: Sequence[Mapping]) -> dict[tuple[str, int], dict[str, float]]:
+    """Mean relative change of each copied layer by (treatment, n), from the records' own field."""
+    sums: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for r in records:
+        if not r["treatment"].endswith("+"):
+            continue
+        change = r.get("layer_change") or {}
+        for name in list(r.get("layers") or [])[: r["n"]]:
+            value = change.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                sums.setdefault((kind(r), r["n"]), {}).setdefault(name, []).append(value)
+    return {
+        key: {name: sum(v) / len(v) for name, v in by_layer.items()}
+        for key, by_layer in sorted(sums.items())
+    }

@@ -1,0 +1,118 @@
+"""Numbers as the page writes them, and sentences that carry the numbers they were made from."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A sentence and what it stands on, so that a test can check the one against the other.
+
+    Attributes:
+      code: the kind of sentence; tests/analysis/test_truth.py has a check for each.
+      text: the sentence.
+      facts: every number in it, by name; rows of `effects.effect_rows` as they are.
+    """
+
+    code: str
+    text: str
+    facts: Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One question with its answer.
+
+    Attributes:
+      question: as the page prints it.
+      short: the answer in a few words.
+      findings: the answer with its numbers.
+      answerable: whether the networks that the question needs are there.
+    """
+
+    question: str
+    short: Finding
+    findings: tuple[Finding, ...] = ()
+    answerable: bool = True
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A difference of accuracies in percentage points: "4.3 points"."""
+    text = number(100 * value, digits)
+    return f"{text} point{'' if text.lstrip('−') == f'{1:.{digits}f}' else 's'}"
+
+
+def number(value: float, digits: int) -> str:
+    """A rounded number with a true minus sign; never "−0.0"."""
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def interval(row: Mapping, digits: int = 1, scale: float = 100.0) -> str:
+    """The interval of a row in percentage points: " [3.1, 5.4]", or nothing where there is none.
+
+    An end that rounds to 0 but is not gets more digits: " [0.0, …]" would say that 0 is inside.
+    """
+    if row["low"] is None:
+        return ""
+    ends = []
+    for end in (row["low"], row["high"]):
+        places = digits
+        while end and round(scale * end, places) == 0 and places < 6:
+            places += 1
+        ends.append(number(scale * end, places))
+    return f" [{ends[0]}, {ends[1]}]"
+
+
+def per_cent(value: float | None, digits: int = 1) -> str:
+    """An accuracy of 0..1 in percent, or a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def p_text(p: float | None) -> str:
+    """A p value in words that fit a sentence; never rounded across the level 0.05."""
+    if p is None:
+        return "no test"
+    if p < 0.001:
+        return "p < 0.001"
+    digits = 3 if p < 0.1 else 2
+    while (round(p, digits) < 0.05) != (p < 0.05):
+        digits += 1
+    return f"p = {p:.{digits}f}"
+
+
+def margin_text(margin: float) -> str:
+    """The margin of equivalence: "2 points"."""
+    return f"{100 * margin:g} point{'s' * (margin != 0.01)}"
+
+
+def layer(n: int, names: Sequence[str]) -> str:
+    """A layer in words: "layer 3 (fc3)"."""
+    return f"layer {n} ({names[n - 1]})" if n <= len(names) else f"layer {n}"
+
+
+def listing(items: Iterable[object]) -> str:
+    """Items with commas and "and"."""
+    texts = [str(i) for i in items]
+    return "".join(texts) if len(texts) < 2 else ", ".join(texts[:-1]) + " and " + texts[-1]
+
+
+def at(rows: Iterable[Mapping]) -> str:
+    """Where rows stand: "n = 1, 2 and 3"."""
+    return f"n = {listing(r['n'] for r in rows)}"
+
+
+def plural(count: int, what: str) -> str:
+    """A number with its noun: "1 pair", "2 pairs"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def seeds_text(rows: Iterable[Mapping]) -> str:
+    """How many split seeds stand behind some rows: "these 4 split seeds"."""
+    counts = sorted({r["seeds"] for r in rows if r["seeds"]})
+    if not counts:
+        return "these networks"
+    if counts == [1]:
+        return "one split seed"
+    most = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"these {most} split seeds"

@@ -1,0 +1,149 @@
+"""Figures drawn when needed: by several processes, and only if what they show has changed."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yosinski_jax.base.files import write_atomically
+
+if TYPE_CHECKING:  # matplotlib takes longer to import than an unchanged page takes to write
+    from matplotlib.figure import Figure
+
+#: Beside the page: the digest of what each figure shows, and the drawing as SVG.
+KEPT = ".figures.json"
+#: More processes than this are seldom worth their start.
+MOST_PROCESSES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn: a function of `plots` or `plots_training` and its arguments."""
+
+    function: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of all that the drawing depends on: arguments and code."""
+        hashed = hashlib.sha256(f"{_code()} {self.function}".encode())
+        _feed(hashed, self.arguments)
+        return hashed.hexdigest()
+
+    def figure(self) -> "Figure":
+        """Draws it."""
+        module, name = self.function.split(".")
+        room = importlib.import_module(f"yosinski_jax.report.{module}")
+        return getattr(room, name)(**self.arguments)
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of everything that draws."""
+    hashed = hashlib.sha256(metadata.version("matplotlib").encode())
+    for name in ("theme.py", "plots.py", "plots_training.py"):
+        hashed.update(resources.files("yosinski_jax.report").joinpath(name).read_bytes())
+    return hashed.hexdigest()
+
+
+def _feed(hashed, value: object) -> None:
+    if isinstance(value, Mapping):
+        value = [item for pair in value.items() for item in pair]
+    if isinstance(value, np.ndarray):
+        hashed.update(repr((value.shape, value.dtype)).encode())
+        hashed.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, (list, tuple)):
+        hashed.update(b"(")
+        for item in value:
+            _feed(hashed, item)
+        hashed.update(b")")
+    else:
+        hashed.update(repr(value).encode() + b",")
+
+
+def _draw(task: tuple[Drawing, Path | None, Sequence[str]]) -> str:
+    from yosinski_jax.report import theme
+
+    drawing, stem, formats = task
+    figure = drawing.figure()
+    svg = theme.svg_text(figure)
+    if stem is not None:
+        with theme.styled():
+            theme.save(figure, stem, [f for f in formats if f != "svg"])
+        if "svg" in formats:
+            write_atomically(stem.with_name(f"{stem.name}.svg"), svg)
+    return svg
+
+
+def draw(
+    drawings: Mapping[str, Drawing],
+    output: Path,
+    files: Mapping[str, tuple[Path, Sequence[str]]] = {},
+) -> dict[str, str]:
+    """The drawings as SVG text, by name; what `output` keeps of an equal drawing is taken over.
+
+    Args:
+      drawings: by name.
+      output: the folder of the page, where the drawings are kept for the next time.
+      files: for some of the names a path without ending and formats to write as well.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    kept = _read(output / KEPT)
+    digests = {name: drawing.digest for name, drawing in drawings.items()}
+    made, tasks = {}, []
+    for name, drawing in drawings.items():
+        digest, svg = kept.get(name, (None, None))
+        stem, formats = files.get(name, (None, ()))
+        there = stem is None or all(stem.with_name(f"{stem.name}.{f}").exists() for f in formats)
+        if digest == digests[name] and svg and there:
+            made[name] = svg
+        else:
+            tasks.append((name, (drawing, stem, formats)))
+    if tasks:
+        made |= dict(zip([t[0] for t in tasks], _run([t[1] for t in tasks]), strict=True))
+        new = {name: [digests[name], made[name]] for name in drawings}
+        write_atomically(output / KEPT, json.dumps(new))
+    return made
+
+
+def _run(tasks: Sequence[tuple]) -> list[str]:
+    processes = min(_cores(), MOST_PROCESSES, len(tasks) // 3)
+    # A forked child of a process with running threads, such as jax's, may wait forever.
+    if (
+        processes < 2
+        or "jax" in sys.modules
+        or "fork" not in multiprocessing.get_all_start_methods()
+    ):
+        return [_draw(task) for task in tasks]
+    from yosinski_jax.report import plots, plots_training  # noqa: F401 (imported once, before the fork)
+
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        return pool.map(_draw, tasks, chunksize=1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> dict[str, list]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # never drawn, or damaged: everything is drawn again
+    good = isinstance(kept, dict) and all(
+        isinstance(v, list) and len(v) == 2 and all(isinstance(x, str) for x in v)
+        for v in kept.values()
+    )
+    return kept if good else {}

@@ -1,0 +1,56 @@
+"""Other studies laid on this one."""
+
+from collections.abc import Mapping, Sequence
+
+from yosinski_jax.analysis import compare
+from yosinski_jax.analysis.wording import interval, number, per_cent
+from yosinski_jax.report.page import Part, Table
+from yosinski_jax.report.sections.report import Report
+
+
+def compared(report: Report) -> list[tuple[str, list[dict]]]:
+    """For each other study its title and the differences to it, at every split of this one."""
+    ours = report.study
+    found = []
+    for theirs in report.others:
+        rows: list[dict] = []
+        for split in ours.splits:
+            other = split if split in theirs.splits else (theirs.splits or [""])[0]
+            statistics = (ours.statistic, theirs.statistic)
+            mine = compare.rows(ours.of(split), theirs.of(other), statistics)
+            rows += [{"split": split, "other_split": other} | row for row in mine]
+        found.append((theirs.title, rows))
+    return found
+
+
+def comparison(report: Report) -> Part | None:
+    """The differences as tables; the figures stand with the others."""
+    tables = [(title, _table(title, rows)) for title, rows in compared(report)]
+    return Part("comparison", "Comparison", {"tables": tables}) if tables else None
+
+
+def _table(title: str, rows: Sequence[Mapping]) -> Table | None:
+    if not rows:
+        return None
+    points = lambda value: "–" if value is None else number(100 * value, 2)
+    cells = [
+        [
+            f"{r['treatment']}, n = {r['n']}" if r["n"] else r["treatment"],
+            per_cent(r["ours"], 2),
+            per_cent(r["theirs"], 2),
+            points(r["value"]),
+            interval(r, 2).strip() or "none",
+            points(r["drop_ours"]),
+            points(r["drop_theirs"]),
+        ]
+        for r in rows
+    ]
+    kind = (
+        "paired by split seed and target: both have the same tasks"
+        if any(r["pairs"] for r in rows)
+        else "not paired: the tasks differ (Welch’s interval over split seeds)"
+    )
+    headings = ["networks", "here (%)", "there (%)", "difference", "95 % interval", "here − base",
+                "there − base"]  # fmt: skip
+    caption = f"Against {title}; {kind}. Intervals stand by themselves, without correction."
+    return Table(headings, cells, caption, f"Against {title}")

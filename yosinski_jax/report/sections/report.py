@@ -1,0 +1,29 @@
+"""What every section of the page is made from."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from yosinski_jax.analysis import findings
+from yosinski_jax.analysis.results import Study
+from yosinski_jax.analysis.wording import Answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A study with everything computed from it once.
+
+    Attributes:
+      study: what is reported.
+      rows: those of `effects.all_rows`, by split.
+      others: studies to lay on it.
+      running: whether the sweep goes on; then nothing slow is done.
+    """
+
+    study: Study
+    rows: Mapping[str, Sequence[Mapping]]
+    others: Sequence[Study] = ()
+    running: bool = False
+
+    def answers(self, split: str) -> list[Answer]:
+        """The answers of one split."""
+        return findings.answers(self.study.of(split), self.study.statistic, self.rows[split])
