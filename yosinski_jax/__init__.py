@@ -7,7 +7,8 @@ For programs of your own:
 * `load_layers`: only the first layers of an orbax checkpoint, checked before they are read;
   `load_pretrained`: weights that another program wrote.
 * `transfer_sweep`: the whole study on your linen module and arrays.
-* `Model`, `make_network`: networks that can be applied from layer to layer.
+* `Model`, `make_network`: networks that can be applied from layer to layer; `suggest_layers`: what
+  the layers of a module may be.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from yosinski_jax.api import transfer_sweep as transfer_sweep
     from yosinski_jax.base.errors import UserError as UserError
+    from yosinski_jax.networks.groups import suggest_layers as suggest_layers
     from yosinski_jax.networks.network import Model as Model
     from yosinski_jax.networks.registry import make as make_network  # noqa: F401
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
@@ -35,6 +37,7 @@ _WHERE = {
     "load_layers": ("training.checkpoints", "load_layers"),
     "load_pretrained": ("training.checkpoints", "load_pretrained"),
     "UserError": ("base.errors", "UserError"),
+    "suggest_layers": ("networks.groups", "suggest_layers"),
     "Model": ("networks.network", "Model"),
     "make_network": ("networks.registry", "make"),
     "Recipe": ("study.recipes", "Recipe"),

@@ -1,0 +1,182 @@
+"""Networks of one's own: from a module or file to something that can be called with a number of classes."""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+
+from yosinski_jax.base.errors import UserError
+
+Layers = Sequence[str] | Mapping[str, Sequence[str]]
+
+# What a network's argument for the number of outputs may be called.
+_CLASSES = ("classes", "num_classes", "n_classes", "num_outputs")
+
+
+def is_own(network: str) -> bool:
+    """Whether a name stands for a network of one's own, "module:Name" or "file.py:Name"."""
+    return ":" in network
+
+
+def load(network: str) -> Any:
+    """What "my_module:Net" or "path/to/file.py:Net" names: a class, a function or an instance.
+
+    Raises:
+      UserError: there is no such file, module or name, or it cannot be imported; one line.
+    """
+    where, _, name = network.rpartition(":")
+    if not where or not name.isidentifier():
+        raise UserError(
+            f"--network={network}: must be of the form my_module:Net or path/to/file.py:Net"
+        )
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    except FileNotFoundError as e:
+        raise UserError(f"--network={network}: there is no file {where}; check the path") from e
+    except Exception as e:  # whatever the code of a stranger raises while it is imported
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"--network={network}: {where} cannot be imported ({type(e).__name__}: {reason}); correct it first"
+        ) from e
+    if not callable(getattr(module, name, None)):
+        own = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise UserError(
+            f"--network={network}: {where} has no {name}; it has {', '.join(own) or 'no class or function'}"
+        )
+    return getattr(module, name)
+
+
+def _import_module(name: str) -> ModuleType:
+    here = str(Path.cwd())  # a console script does not look there by itself
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)
+
+
+def _import_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    # One name for one file: two files called net.py are two modules.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickling and dataclasses look there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[[int], Any]:
+    """What makes a network from a number of classes.
+
+    Args:
+      network: a linen or NNX class, a function that returns a network, or a linen instance, which is
+        taken as it is. The number of classes goes to the argument called `classes`, `num_classes`,
+        `n_classes` or `num_outputs`, or to the only one that has no default.
+      options: other arguments of the class or function.
+
+    Returns:
+      A function from a number of classes to a network; of NNX to a function of `rngs`, too.
+
+    Raises:
+      UserError: no argument takes the number of classes, or one is missing or unknown.
+    """
+    options = dict(options or {})
+    what = getattr(network, "__name__", type(network).__name__)
+    if isinstance(network, nn.Module):
+        if options:
+            raise UserError(
+                f"network_args={options}: {what} is an instance; pass its class to set them"
+            )
+        return lambda classes: network
+    if not callable(network):
+        raise UserError(
+            f"network={network!r}: must be a module, its class or a function of classes"
+        )
+    parameters = {
+        key: p
+        for key, p in _signature(network).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and key not in ("self", "parent", "name", "rngs")
+    }
+    unknown = [key for key in options if key not in parameters]
+    if unknown:
+        raise UserError(
+            f"network_args: {what} takes no {', '.join(unknown)}; it takes {', '.join(parameters) or 'nothing'}"
+        )
+    required = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
+    head = next((key for key in _CLASSES if key in parameters and key not in options), None)
+    head = head or (required[0] if len(required) == 1 and not inspect.isclass(network) else None)
+    missing = [key for key in required if key != head]
+    if missing:
+        raise UserError(
+            f"{what} needs {', '.join(missing)}: give a value in network_args"
+            + ("" if head else f", and call the number of outputs {_CLASSES[0]}")
+        )
+    if head is None:
+        raise UserError(
+            f"{what} has no argument for the number of outputs; call one of them {_CLASSES[0]}"
+        )
+    return lambda classes: _call(network, {head: classes, **options})
+
+
+def _signature(network: Callable[..., Any]) -> inspect.Signature:
+    # NNX hides its classes' arguments from `inspect.signature`.
+    return inspect.signature(network.__init__ if inspect.isclass(network) else network)
+
+
+def _call(network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    if "rngs" in _signature(network).parameters:
+        return functools.partial(network, **arguments)  # NNX draws its initial values from them
+    return network(**arguments)
+
+
+def read_json(path: Path | str, flag: str) -> Any:
+    """A JSON file's content.
+
+    Raises:
+      UserError: it cannot be read; names `flag`.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError, RecursionError) as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise UserError(f"--{flag}={path}: cannot be read as JSON ({reason[:200]})") from e
+
+
+def read_layers(path: Path | str) -> Layers:
+    """The layers in a JSON file: a list of paths, or an object from a layer's name to its paths.
+
+    Raises:
+      UserError: it cannot be read, or holds something else.
+    """
+    found = read_json(path, "network_layers")
+    names = list(found) if isinstance(found, (list, dict)) else []
+    groups = list(found.values()) if isinstance(found, dict) else [names]
+    texts = all(isinstance(g, list) and g and all(isinstance(x, str) for x in g) for g in groups)
+    if not names or not texts:
+        raise UserError(
+            f'--network_layers={path}: must hold a list such as ["conv1", "fc2"] or an object such as '
+            '{"stem": ["conv1", "norm1"], "head": ["fc2"]}'
+        )
+    return found
