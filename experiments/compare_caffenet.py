@@ -68,14 +68,14 @@ def _compare(ours: str, theirs: str, folder: str) -> None:
     import optax
 
     from yosinski_jax.networks import convnets
-    from yosinski_jax.networks.network import Model
+    from yosinski_jax.networks.network import Network
 
     shape = (227, 227, 3)
-    model = Model.of(convnets.make("caffenet", _CLASSES.value, shape, getattr(jnp, ours)))
+    model = Network.of(convnets.make("caffenet", _CLASSES.value, shape, getattr(jnp, ours)))
     random = np.random.RandomState(0)
     images = (60 * random.normal(size=(_BATCH.value, *shape))).astype(np.float32)
     labels = random.randint(0, _CLASSES.value, _BATCH.value)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *shape)))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
     named = {f"{n}/{q}": np.asarray(v) for n, layer in params.items() for q, v in layer.items()}
     arrays: dict = {"images": images, "labels": labels, **named}
     np.savez(f"{folder}/weights.npz", **arrays)
@@ -89,7 +89,7 @@ def _compare(ours: str, theirs: str, folder: str) -> None:
 
     def loss(params):
         x = jnp.asarray(images, jnp.float64 if ours == "float64" else jnp.float32)
-        logits = model.apply(params, x)
+        logits, _ = model.apply({"params": params}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
     (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

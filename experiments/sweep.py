@@ -243,7 +243,7 @@ def _sweep(display):
     from yosinski_jax.base.files import as_path
     from yosinski_jax.data import dataset as data
     from yosinski_jax.networks import convnets
-    from yosinski_jax.networks.network import Model
+    from yosinski_jax.networks.network import Network
     from yosinski_jax.study import recipes
     from yosinski_jax.study import settings as plan
     from yosinski_jax.sweep import runner as sweep
@@ -264,9 +264,9 @@ def _sweep(display):
     head = _HEAD.value or ("dataset" if recipe_name == "paper" else "task")
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
-    def model(classes: int) -> Model:
+    def model(classes: int) -> Network:
         outputs = len(dataset.label_names) if head == "dataset" else classes
-        return Model.of(convnets.make(network, outputs, shape, dtype))
+        return Network.of(convnets.make(network, outputs, shape, dtype))
 
     paper = split == plan.PAPER
     seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits or paper else 1)

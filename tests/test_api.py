@@ -29,14 +29,6 @@ class Block(nn.Module):
         return nn.relu(nn.Dense(10, name="down")(x))
 
 
-class Norm(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(5, name="head")(
-            nn.BatchNorm(use_running_average=False)(x.reshape(len(x), -1))
-        )
-
-
 @pytest.fixture(scope="module")
 def arrays():
     digits = load("digits")
@@ -87,12 +79,10 @@ def test_without_a_workdir(arrays):
 
 def test_unfit_networks_are_refused(arrays):
     with pytest.raises(
-        ValueError, match=r"leave out the parameters block/down/bias, block/down/kernel"
+        UserError, match=r"leave out the parameters block/down/bias, block/down/kernel"
     ):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=["fc1", "block/up", "head"], seeds=1)
-    with pytest.raises(ValueError, match="collections batch_stats beside its parameters"):
-        transfer_sweep(Norm(), *arrays, recipe=RECIPE, layers=["BatchNorm_0", "head"], seeds=1)
-    with pytest.raises(ValueError, match="Plain has no layer_names: pass layers="):
+    with pytest.raises(UserError, match="Plain has no layer_names: pass layers="):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, seeds=1)
     with pytest.raises(UserError, match="--treatments=Bnb: Bnb is not a treatment"):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=LAYERS, treatments=["Bnb"])

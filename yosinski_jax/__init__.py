@@ -7,7 +7,7 @@ For programs of your own:
 * `load_layers`: only the first layers of an orbax checkpoint, checked before they are read;
   `load_pretrained`: weights that another program wrote.
 * `transfer_sweep`: the whole study on your linen module and arrays.
-* `Model`, `make_network`: networks that can be applied from layer to layer; `suggest_layers`: what
+* `Network`, `make_network`: networks that can be applied from layer to layer; `suggest_layers`: what
   the layers of a module may be.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yosinski_jax.api import transfer_sweep as transfer_sweep
     from yosinski_jax.base.errors import UserError as UserError
     from yosinski_jax.networks.groups import suggest_layers as suggest_layers
-    from yosinski_jax.networks.network import Model as Model
+    from yosinski_jax.networks.network import Network as Network
     from yosinski_jax.networks.registry import make as make_network  # noqa: F401
     from yosinski_jax.splicing import TreeMismatch as TreeMismatch
     from yosinski_jax.splicing import freeze as freeze
@@ -38,7 +38,7 @@ _WHERE = {
     "load_pretrained": ("training.checkpoints", "load_pretrained"),
     "UserError": ("base.errors", "UserError"),
     "suggest_layers": ("networks.groups", "suggest_layers"),
-    "Model": ("networks.network", "Model"),
+    "Network": ("networks.network", "Network"),
     "make_network": ("networks.registry", "make"),
     "Recipe": ("study.recipes", "Recipe"),
     "TreeMismatch": ("splicing", "TreeMismatch"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from yosinski_jax.base.files import as_path
 from yosinski_jax.data.dataset import from_arrays
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
@@ -66,9 +66,9 @@ def transfer_sweep(
     Args:
       network: a linen module, whose head has at least as many outputs as a half has classes, or a
         function from the number of classes to one (a module class with `classes` as its first field
-        will do). Called on float32 images [B, H, W, C]; see `Model` for the optional arguments
-        `train`, `start` and `stop` of its `__call__`. It may have parameters only, no running
-        statistics.
+        will do). Called on float32 images [B, H, W, C]; see `Network` for the optional arguments
+        `train`, `start` and `stop` of its `__call__`. Running statistics
+        (BatchNorm) travel with their layer.
       train_images: uint8 [N, H, W, C]; scaled to −1 … 1 unless the recipe subtracts the mean.
       train_labels: integers [N], positions in `label_names`.
       test_images: uint8 [M, H, W, C].
@@ -103,9 +103,9 @@ def transfer_sweep(
         name, np.asarray(train_images), labels[0], np.asarray(test_images), labels[1], label_names
     )
 
-    def model(classes: int) -> Model:
+    def model(classes: int) -> Network:
         module = network if isinstance(network, nn.Module) else network(classes)
-        return Model.of(module, layers)
+        return Network.of(module, layers)
 
     wanted = parse_treatments([treatments] if isinstance(treatments, str) else treatments)
     settings = Settings(

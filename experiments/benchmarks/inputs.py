@@ -28,7 +28,7 @@ from yosinski_jax.data.dataset import Dataset, Task
 from yosinski_jax.data.prepare import entry
 from yosinski_jax.data.prepare.imagenet import Settings
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training import multihost
 from yosinski_jax.training.step import preprocess
@@ -182,7 +182,7 @@ def _encoded(source: Any, index: int) -> bytes:
 class _Ours:
     def __init__(self, dataset: Dataset, reading: Reading):
         self._reading, self._dataset = reading, dataset
-        network = lambda classes: Model.of(convnets.make("caffenet", classes, (227, 227, 3)))
+        network = lambda classes: Network.of(convnets.make("caffenet", classes, (227, 227, 3)))
         # Never asked for its network: it gives the devices and the transfer that training uses.
         self._trainer = StreamTrainer(
             network,

@@ -13,7 +13,7 @@ import numpy as np
 
 from yosinski_jax.data import dataset as data
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes, splits
 from yosinski_jax.training.trainer import Job, Trainer
 
@@ -25,7 +25,7 @@ def main(devices: int, epochs: int) -> None:
     dataset = data.load(data.DIGITS)
     recipe = dataclasses.replace(recipes.get("digits"), epochs=epochs)
     trainer = Trainer(
-        lambda classes: Model.of(convnets.make("digits4", classes, (8, 8, 1))),
+        lambda classes: Network.of(convnets.make("digits4", classes, (8, 8, 1))),
         recipe,
         dataset,
         devices=jax.local_devices()[:devices],
@@ -43,7 +43,9 @@ def main(devices: int, epochs: int) -> None:
     results = population.results()
     stats = [d.memory_stats() or {} for d in trainer.devices]
     norms = [
-        float(np.linalg.norm(x)) for r in results for x in jax.tree.leaves(jax.device_get(r.params))
+        float(np.linalg.norm(x))
+        for r in results
+        for x in jax.tree.leaves(jax.device_get(r.variables))
     ]
     print(
         json.dumps(

@@ -11,7 +11,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import splits
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training.jobs import Job, Result
@@ -59,7 +59,7 @@ def run(
     results = {}
     for precision in PRECISIONS:
         trainer = Trainer(
-            lambda classes, p=precision: Model.of(convnets.make(network, classes, shape, p)),
+            lambda classes, p=precision: Network.of(convnets.make(network, classes, shape, p)),
             dataclasses.replace(recipe, precision=precision),
             dataset,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from yosinski_jax.data import dataset as data
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.training.trainer import Job, Population, Trainer
 
@@ -61,7 +61,7 @@ def defaults() -> dict[str, Work]:
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
-def network(work: Work, precision: str) -> convnets.Network:
+def network(work: Work, precision: str) -> convnets.ConvNet:
     """The network, computing in `precision`."""
     return convnets.make(work.network, work.classes, work.input_shape, precision)
 
@@ -86,7 +86,7 @@ def trainer(
         precision=precision,
     )
     return Trainer(
-        lambda _: Model.of(network(work, precision)),
+        lambda _: Network.of(network(work, precision)),
         recipe,
         dataset,
         devices=devices,
@@ -109,7 +109,8 @@ def task(trainer: Trainer) -> data.Task:
 def population(trainer: Trainer, replicas: int, frozen: int = 0) -> Population:
     """Networks with `frozen` random frozen layers, ready to train without end."""
     whole = task(trainer)
-    return trainer.start([Job(str(i), whole, frozen) for i in range(replicas)])
+    names = trainer.network(len(whole.classes)).layer_names[:frozen]
+    return trainer.start([Job(str(i), whole, names) for i in range(replicas)])
 
 
 def rate(population: Population, seconds: float) -> float:

@@ -132,7 +132,7 @@ def test_initial_values_have_the_given_deviation_and_bias():
         convnets.Conv("conv1", 32, 3, padding=1, std=0.01, bias=1.0),
         convnets.Dense("fc2", 3, relu=False),
     )
-    network = convnets.Network(layers)
+    network = convnets.ConvNet(layers)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 6, 6, 8)))["params"]
     assert np.std(params["conv1"]["kernel"]) == pytest.approx(0.01, rel=0.05)
     assert np.std(params["fc2"]["kernel"]) == pytest.approx(math.sqrt(2 / 1152), rel=0.05)
@@ -153,7 +153,7 @@ def test_pooling_comes_before_normalisation():
 
 def test_dropout_halves_and_doubles_and_only_in_training():
     layers = (convnets.Dense("fc1", 4000, dropout=0.5), convnets.Dense("fc2", 3, relu=False))
-    network = convnets.Network(layers)
+    network = convnets.ConvNet(layers)
     params = {
         "fc1": {"kernel": jnp.zeros((2, 4000)), "bias": jnp.ones(4000)},
         "fc2": {"kernel": jnp.ones((4000, 3)), "bias": jnp.zeros(3)},
@@ -175,7 +175,7 @@ def test_dropout_halves_and_doubles_and_only_in_training():
 
 def test_dropout_mask_does_not_depend_on_the_start():
     layers = tuple(convnets.Dense(f"fc{i}", 16, dropout=0.5) for i in (1, 2))
-    network = convnets.Network(layers)
+    network = convnets.ConvNet(layers)
     tree, x = variables(network, (4,)), images(3, 4)
     rngs = {"dropout": jax.random.key(3)}
     whole = network.apply(tree, x, train=True, rngs=rngs)

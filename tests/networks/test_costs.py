@@ -6,7 +6,7 @@ import pytest
 
 from yosinski_jax.networks import convnets, costs
 
-TINY = convnets.Network(
+TINY = convnets.ConvNet(
     (
         convnets.Conv("conv1", 2, 3, padding=1, pool=(2, 2)),
         convnets.Dense("fc2", 3, relu=False),

@@ -10,7 +10,7 @@ from yosinski_jax.analysis import published
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset
 from yosinski_jax.networks import convnets, costs
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.study.settings import networks as planned_networks
@@ -89,7 +89,7 @@ def sweep(tmp_path_factory):
         "tiny", "paper", "digits4", recipe, 4, seeds=(0, 1, 2, 3), treatments=TREATMENTS,
         reduced=(1, 2), reduced_recipe=reduced, head="dataset",
     )  # fmt: skip
-    model = lambda classes: Model.of(convnets.make("digits4", 1000, (8, 8, 3)))
+    model = lambda classes: Network.of(convnets.make("digits4", 1000, (8, 8, 3)))
     folder = tmp_path_factory.mktemp("sweep")
     return Sweep(settings, imagenet(), model, folder, feature_bytes=10**9)
 

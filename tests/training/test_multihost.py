@@ -24,12 +24,17 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
 jax.config.update("jax_compilation_cache_dir", os.environ["TEST_COMPILE_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-from yosinski_jax import distributed
+from yosinski_jax.training import multihost
 address, count, number = sys.argv[3:6]
 if int(count) > 1:
-    distributed.initialize("auto", address, int(count), int(number))
-from yosinski_jax import data, networks, plan, recipes, sweep, train_stream
-from yosinski_jax.networks.network import Model
+    multihost.initialize("auto", address, int(count), int(number))
+from yosinski_jax.data import dataset as data
+from yosinski_jax.networks import convnets
+from yosinski_jax.networks.network import Network
+from yosinski_jax.study import recipes
+from yosinski_jax.study.settings import Settings
+from yosinski_jax.sweep import runner as sweep
+from yosinski_jax.training import streamed
 
 class Slow(sweep.Silent):
     def progress(self, sweep, group, population):
@@ -39,11 +44,11 @@ class Slow(sweep.Silent):
 
 recipe = recipes.Recipe("test", learning_rate=2e-5, batch_size=16, iterations=24, evaluate_steps=6,
                         caffe_momentum=True, subtract_mean=True, crop=7, mirror=True)
-settings = plan.Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), layers=(2,),
+settings = Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), layers=(2,),
                          treatments=("base", "AnB"), images_per_class=20)
 made = sweep.Sweep(
-    settings, data.load("digits"), lambda k: Model.of(networks.make("digits4", k, (7, 7, 1))),
-    sys.argv[1], trainer=functools.partial(train_stream.StreamTrainer, devices=jax.devices()),
+    settings, data.load("digits"), lambda k: Network.of(convnets.make("digits4", k, (7, 7, 1))),
+    sys.argv[1], trainer=functools.partial(streamed.StreamTrainer, devices=jax.devices()),
     display=Slow(), checkpoint_seconds=0.0)
 try:
     rows = made.run()

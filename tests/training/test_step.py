@@ -11,10 +11,11 @@ import pytest
 
 from yosinski_jax.data import dataset
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.training import step
-from yosinski_jax.training.trainer import Job, Trainer
+from yosinski_jax.training.jobs import Job
+from yosinski_jax.training.trainer import Trainer
 
 #: Elements. An index of a shuffle or a table of a random generator may stand in a program; images,
 #: labels or features may not.
@@ -26,13 +27,14 @@ def compiled(frozen=0, cache=True):
     """The text of the compiled training program of two digits networks, and the loop's JAX program."""
     recipe = dataclasses.replace(recipes.get("digits"), epochs=2)
     trainer = Trainer(
-        lambda classes: Model.of(convnets.make("digits4", classes, (8, 8, 1))),
+        lambda classes: Network.of(convnets.make("digits4", classes, (8, 8, 1))),
         recipe,
         dataset.load("digits"),
         feature_bytes=10**9 if cache else 0,
     )
     task = dataset.make_task(trainer.dataset, tuple("01234"), 50)
-    population = trainer.start([Job("a", task, frozen), Job("b", task, frozen)])
+    names = trainer.network(5).layer_names[:frozen]
+    population = trainer.start([Job("a", task, names), Job("b", task, names)])
     assert population.program.cached == bool(cache and frozen)
     shared, own = population._make_inputs()
     done = population._put(np.zeros(2, np.int32))
@@ -84,13 +86,15 @@ def test_what_is_frozen_is_not_differentiated():
 
 
 def step_of(precision, frozen=0):
-    model = Model.of(convnets.make("digits4", 5, (8, 8, 1), precision))
+    network = Network.of(convnets.make("digits4", 5, (8, 8, 1), precision))
     recipe = dataclasses.replace(recipes.get("digits"), precision=precision)
-    program = step.Program(model, recipe, (8, 8, 1), frozen, False, 650, 220)
-    params = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
-    params = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), params)
+    program = step.Program(
+        network, recipe, (8, 8, 1), network.layer_names[:frozen], False, 650, 220
+    )
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
+    variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
     zero = jnp.zeros((), jnp.int32)
-    state = step.State(params, program.optimizer.init(params), zero, zero - 1)
+    state = step.State(variables, program.optimizer.init(variables["params"]), zero, zero - 1)
     images, labels = jnp.ones((64, 8, 8, 1)), jnp.zeros(64, jnp.int32)
     return program, state, (images, labels, jax.random.key(1))
 

@@ -14,7 +14,7 @@ from yosinski_jax.data import dataset as data
 from yosinski_jax.data import stream
 from yosinski_jax.data.tfds import CorruptRecord
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.training import streamed
 from yosinski_jax.training.jobs import Job, seed_of
@@ -27,7 +27,7 @@ RECIPE = recipes.Recipe(
 
 
 def model(classes):
-    return Model.of(convnets.make("digits4", classes, (8, 8, 1)))
+    return Network.of(convnets.make("digits4", classes, (8, 8, 1)))
 
 
 @functools.cache
@@ -62,14 +62,14 @@ def test_against_a_plain_loop_over_the_same_batches(whole):
     """v ← 0.9 v + rate (g + decay w), w ← w − v, written out; no crop, so nothing is random but the order."""
     dataset, t, net = data.load("digits"), task(), model(5)
     key = jax.random.wrap_key_data(seed_of("baseA", 0), impl="threefry2x32")
-    params = net.init(jax.random.fold_in(key, 0), jnp.zeros((1, 8, 8, 1)))
+    params = net.init(jax.random.fold_in(key, 0), jnp.zeros((1, 8, 8, 1)))["params"]
     velocity = jax.tree.map(jnp.zeros_like, params)
     mean = dataset.train.images()[t.train_index].astype(np.float64).mean(0).astype(np.float32)
 
     @jax.jit
     def gradient(params, images, labels):
         def loss(params):
-            logits = net.apply(params, images - mean)
+            logits = net.apply({"params": params}, images - mean)[0]
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         return jax.value_and_grad(loss)(params)
@@ -89,7 +89,9 @@ def test_against_a_plain_loop_over_the_same_batches(whole):
                     params[name][leaf] = w - v
             if step + 1 in (4, 8, 11):
                 test = dataset.test.images()[t.test_index].astype(np.float32) - mean
-                right = np.asarray(net.apply(params, test).argmax(-1)) == t.test_labels
+                right = (
+                    np.asarray(net.apply({"params": params}, test)[0].argmax(-1)) == t.test_labels
+                )
                 accuracy.append(right.sum() / len(right))
     close(whole.params, params)
     assert whole.step == [4, 8, 11]
@@ -116,7 +118,7 @@ def test_resumed_equals_undisturbed(whole, advances):
     assert equal(result.params, whole.params)
     assert (result.loss, result.accuracy, result.step) == (whole.loss, whole.accuracy, whole.step)
     with pytest.raises(ValueError, match="another kind"):
-        shared().start([Job("x", task(), frozen=1)]).restore(snapshot)
+        shared().start([Job("x", task(), frozen=("conv1",))]).restore(snapshot)
 
 
 def test_saves_between_evaluations_keep_the_loss(whole):
@@ -130,7 +132,13 @@ def test_saves_between_evaluations_keep_the_loss(whole):
 
 
 def test_frozen_layers_stay_and_copied_ones_are_the_bases(whole):
-    job = Job("A2B", task("56789"), frozen=2, copied=2, base=whole.params)
+    job = Job(
+        "A2B",
+        task("56789"),
+        frozen=("conv1", "conv2"),
+        copied=("conv1", "conv2"),
+        base=whole.variables,
+    )
     result = train(shared().start([job]))
     for name in ("conv1", "conv2"):
         assert equal(result.params[name], whole.params[name])
@@ -149,15 +157,16 @@ def test_evaluation_counts_every_image_once(batch):
     dataset, t = data.load("digits"), task()
     mean = dataset.train.mean_image(t.train_index)
     images = dataset.test.images()[t.test_index] - mean
-    right = np.asarray(model(5).apply(result.params, images).argmax(-1)) == t.test_labels
+    right = np.asarray(model(5).apply(result.variables, images)[0].argmax(-1)) == t.test_labels
     assert len(right) == 220
     assert result.accuracy == [right.sum() / 220]
 
 
 def test_padding_of_the_last_batch_does_not_count(whole):
     """A network that calls everything a 0, which is also the label of padding, is right for 44 of 220 images."""
-    base = whole.params | {"fc4": whole.params["fc4"] | {"bias": np.float32([1e6, 0, 0, 0, 0])}}
-    job = Job("x", task(), copied=4, base=base)
+    params = whole.params | {"fc4": whole.params["fc4"] | {"bias": np.float32([1e6, 0, 0, 0, 0])}}
+    base = {"params": params}
+    job = Job("x", task(), copied=model(5).layer_names, base=base)
     assert set(train(shared().start([job])).accuracy) == {44 / 220}
 
 
@@ -263,6 +272,6 @@ def test_what_fits_in_memory(monkeypatch):
     dataset = data.from_arrays("tiny", pixels, labels, pixels[:40], labels[:40], ["a", "b"])
     # A hundred images of 192 bytes, on each of two devices, may take a quarter of the memory.
     for memory, fits in ((4 * 2 * 19_200, True), (4 * 2 * 19_200 - 4, False)):
-        monkeypatch.setattr(streamed.environment, "memory", lambda memory=memory: memory)
+        monkeypatch.setattr(streamed.machine, "memory", lambda memory=memory: memory)
         assert streamed.fits_in_memory(dataset) == fits
     assert not streamed.fits_in_memory(dataclasses.replace(dataset, image_shape=None))

@@ -10,10 +10,12 @@ import pytest
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.training import step as programs
-from yosinski_jax.training.trainer import Job, Trainer, seed_of
+from yosinski_jax.training.jobs import Job, seed_of
+from yosinski_jax.training.optimizer import optimizer
+from yosinski_jax.training.trainer import Trainer
 
 RECIPE = dataclasses.replace(recipes.get("digits"), epochs=2)
 
@@ -26,7 +28,7 @@ def shared(recipe=RECIPE, feature_bytes=10**9):
 
 def make(recipe=RECIPE, *, seed=0, devices=None, feature_bytes=10**9):
     return Trainer(
-        lambda classes: Model.of(convnets.make("digits4", classes, (8, 8, 1))),
+        lambda classes: Network.of(convnets.make("digits4", classes, (8, 8, 1))),
         recipe,
         data.load("digits"),
         seed=seed,
@@ -37,6 +39,14 @@ def make(recipe=RECIPE, *, seed=0, devices=None, feature_bytes=10**9):
 
 def task(classes="01234", images=50):
     return data.make_task(data.load("digits"), tuple(classes), images)
+
+
+NAMES = ("conv1", "conv2", "fc3", "fc4")
+
+
+def a_job(key, task, frozen=0, copied=0, base=None):
+    """A job whose first `frozen` layers are frozen and first `copied` layers are the base's."""
+    return Job(key, task, NAMES[:frozen], NAMES[:copied], base)
 
 
 def train(trainer, jobs, replicas=None):
@@ -52,10 +62,7 @@ def equal(a, b):
 
 @pytest.fixture(scope="module")
 def base():
-    return train(shared(), [Job("baseA", task("56789"))])[0]
-
-
-NAMES = ("conv1", "conv2", "fc3", "fc4")
+    return train(shared(), [a_job("baseA", task("56789"))])[0]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -65,9 +72,11 @@ NAMES = ("conv1", "conv2", "fc3", "fc4")
 @pytest.mark.parametrize("cache", [0, 10**9], ids=["each step", "cached"])
 def test_which_layers_are_the_bases_and_which_ever_change(base, n, copied, frozen, cache):
     trainer = shared(feature_bytes=cache)
-    job = Job("x", task(), n if frozen else 0, n if copied else 0, base.params if copied else None)
+    job = a_job(
+        "x", task(), n if frozen else 0, n if copied else 0, base.variables if copied else None
+    )
     population = trainer.start([job])
-    start = population._initial[0]
+    start = population._initial[0]["params"]
     momentum = sum(x.size for x in jax.tree.leaves(population._state.optimizer))
     trained = NAMES[n:] if frozen else NAMES
     assert momentum == sum(x.size for name in trained for x in jax.tree.leaves(start[name]))
@@ -87,18 +96,20 @@ def test_weight_decay_and_bias_rate_do_not_reach_frozen_layers(base):
     recipe = dataclasses.replace(
         RECIPE, weight_decay=0.1, bias_rate=2.0, caffe_momentum=True, drop_every=3
     )
-    (result,) = train(make(recipe), [Job("x", task(), 2, 2, base.params)])
+    (result,) = train(make(recipe), [a_job("x", task(), 2, 2, base.variables)])
     assert equal(result.params["conv1"], base.params["conv1"])
     assert equal(result.params["conv2"], base.params["conv2"])
     assert not equal(result.params["fc3"], base.params["fc3"])
 
 
 def test_cached_features_change_nothing(base):
-    job = Job("x", task(), 2, 2, base.params)
+    job = a_job("x", task(), 2, 2, base.variables)
     (cached,), (each_step,) = (train(shared(feature_bytes=size), [job]) for size in (10**9, 0))
     np.testing.assert_allclose(cached.loss, each_step.loss, rtol=1e-5)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cached.params, each_step.params
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        cached.variables,
+        each_step.variables,
     )
 
 
@@ -109,37 +120,39 @@ def test_networks_with_the_same_prefix_share_its_features(base, monkeypatch):
     tasks = [task("01234"), task("56789")]
 
     def jobs(name, copied, base):
-        return [Job(f"{name}{i}", t, 2, copied, base) for i, t in enumerate(tasks)]
+        return [a_job(f"{name}{i}", t, 2, copied, base) for i, t in enumerate(tasks)]
 
-    train(trainer, jobs("p", 2, base.params))
-    preserved = jobs("q", 3, base.params)[::-1]  # the other way round: on the other device
+    train(trainer, jobs("p", 2, base.variables))
+    preserved = jobs("q", 3, base.variables)[::-1]  # the other way round: on the other device
     shares = train(trainer, preserved)
     assert ran.count("features") == 1
     for mine, own in zip(shares, train(shared(), preserved), strict=True):
-        assert equal(mine.params, own.params) and mine.loss == own.loss
+        assert equal(mine.variables, own.variables) and mine.loss == own.loss
 
-    other = jobs("q", 3, jax.tree.map(lambda x: x * 1.01, base.params))[::-1]
+    other = jobs("q", 3, jax.tree.map(lambda x: x * 1.01, base.variables))[::-1]
     computes = train(trainer, other)
     assert ran.count("features") == 2
     for mine, own in zip(computes, train(shared(), other), strict=True):
-        assert equal(mine.params, own.params) and mine.loss == own.loss
-    train(trainer, [Job("r", task("02468"), 0), Job("s", task("13579"), 0)])
+        assert equal(mine.variables, own.variables) and mine.loss == own.loss
+    train(trainer, [a_job("r", task("02468"), 0), a_job("s", task("13579"), 0)])
     assert not trainer.features  # given back, where no network needs them
 
 
 def test_a_result_depends_on_the_key_alone(base):
-    jobs = [Job(name, task(), 1, 1, base.params) for name in ("p", "q", "r")]
+    jobs = [a_job(name, task(), 1, 1, base.variables) for name in ("p", "q", "r")]
     alone = train(shared(), jobs[:1], replicas=2)[0]
     second = train(shared(), [jobs[1], jobs[0]])[1]
-    assert equal(alone.params, second.params) and alone.loss == second.loss
+    assert equal(alone.variables, second.variables) and alone.loss == second.loss
     # In a population of another size or on other devices: to float tolerance.
     stacked = train(make(devices=jax.devices()[:1]), jobs)[0]
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, stacked.params
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.variables, stacked.variables
     )
     other = train(make(seed=1), jobs[:1], replicas=2)[0]
     assert not equal(alone.params["fc4"], other.params["fc4"])
-    assert not equal(alone.params["fc4"], train(shared(), jobs[1:2], replicas=2)[0].params["fc4"])
+    assert not equal(
+        alone.params["fc4"], train(shared(), jobs[1:2], replicas=2)[0].variables["params"]["fc4"]
+    )
 
 
 def test_networks_that_train_together_fit_the_memory(monkeypatch):
@@ -159,7 +172,7 @@ def test_seeds_differ_by_key_and_by_seed():
 
 def test_a_snapshot_goes_on_where_it_was(base):
     recipe = dataclasses.replace(RECIPE, epochs=4)
-    jobs = [Job(name, task(), 0, 2, base.params) for name in ("p", "q")]
+    jobs = [a_job(name, task(), 0, 2, base.variables) for name in ("p", "q")]
     whole = train(make(recipe), jobs)
     population = make(recipe).start(jobs)
     population.advance()
@@ -171,32 +184,32 @@ def test_a_snapshot_goes_on_where_it_was(base):
     while not later.finished:
         later.advance()
     for a, b in zip(whole, later.results(), strict=True):
-        assert equal(a.params, b.params)
+        assert equal(a.variables, b.variables)
         assert (a.loss, a.accuracy, a.epoch, a.step) == (b.loss, b.accuracy, b.epoch, b.step)
     with pytest.raises(ValueError, match="another kind"):
-        make(recipe).start([Job("p", task(), 1, 0)]).restore(snapshot)
+        make(recipe).start([a_job("p", task(), 1, 0)]).restore(snapshot)
 
 
 @pytest.mark.parametrize("batch", [64, 220, 500])
 def test_evaluation_counts_every_test_image_once(monkeypatch, base, batch):
     monkeypatch.setattr(programs, "_EVALUATION_BATCH", batch)
-    (result,) = train(shared(), [Job("x", task(), 0, 0)])
-    model, dataset = Model.of(convnets.make("digits4", 5, (8, 8, 1))), data.load("digits")
+    (result,) = train(shared(), [a_job("x", task(), 0, 0)])
+    model, dataset = Network.of(convnets.make("digits4", 5, (8, 8, 1))), data.load("digits")
     t = task()
     images = jnp.asarray(dataset.test.images()[t.test_index], jnp.float32) / 127.5 - 1
-    right = np.asarray(model.apply(result.params, images).argmax(-1)) == t.test_labels
+    right = np.asarray(model.apply(result.variables, images)[0].argmax(-1)) == t.test_labels
     assert len(right) == 220
     assert result.accuracy[-1] == right.sum() / 220
 
 
 def test_a_diverged_network_is_told_and_leaves_the_others_alone(base):
-    poisoned = jax.tree.map(lambda x: np.full_like(x, np.inf), base.params)
-    jobs = [Job("good", task(), 0, 1, base.params), Job("bad", task(), 0, 1, poisoned)]
+    poisoned = jax.tree.map(lambda x: np.full_like(x, np.inf), base.variables)
+    jobs = [a_job("good", task(), 0, 1, base.variables), a_job("bad", task(), 0, 1, poisoned)]
     good, bad = train(shared(), jobs)
     assert bad.diverged_at_step is not None and good.diverged_at_step is None
-    assert equal(good.params, train(shared(), [jobs[0], jobs[0]])[0].params)
+    assert equal(good.variables, train(shared(), [jobs[0], jobs[0]])[0].variables)
     recipe = dataclasses.replace(RECIPE, learning_rate=1e20)
-    (result,) = train(make(recipe), [Job("x", task())])
+    (result,) = train(make(recipe), [a_job("x", task())])
     assert result.diverged_at_step is not None and 0 < result.diverged_at_step < 10
 
 
@@ -206,21 +219,23 @@ def test_a_sweep_is_one_program_for_each_number_of_frozen_layers(base):
         for copied in (0, n):
             for other in ("01234", "12345"):
                 train(
-                    trainer, [Job(f"{n}{copied}{other}", task(other), n, copied, base.params)] * 2
+                    trainer,
+                    [a_job(f"{n}{copied}{other}", task(other), n, copied, base.variables)] * 2,
                 )
                 train(
-                    trainer, [Job(f"{n}{copied}{other}+", task(other), 0, copied, base.params)] * 2
+                    trainer,
+                    [a_job(f"{n}{copied}{other}+", task(other), 0, copied, base.variables)] * 2,
                 )
     assert trainer.compilations == {"init": 1, "features": 3, "train": 4}
 
 
 def test_populations_refuse_what_does_not_go_together():
     with pytest.raises(ValueError, match="equally many"):
-        make().start([Job("x", task()), Job("y", task("012"))])
+        make().start([a_job("x", task()), a_job("y", task("012"))])
     with pytest.raises(
         UserError, match=r"--batch_size=64: is larger than a task of 50 training images"
     ):
-        make().start([Job("x", task(images=10))])
+        make().start([a_job("x", task(images=10))])
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -249,7 +264,7 @@ def test_preprocess(mirror):
 
 def test_mean_image():
     trainer = make(dataclasses.replace(RECIPE, subtract_mean=True))
-    population = trainer.start([Job("x", task())])
+    population = trainer.start([a_job("x", task())])
     own = population._make_inputs()[1]
     expected = data.load("digits").train.images()[task().train_index].mean(0)
     np.testing.assert_allclose(own["mean"][0], expected, rtol=1e-5)
@@ -266,8 +281,8 @@ def test_recipe_optimizer_against_caffe_by_hand():
         drop_every=2,
     )
     params = {"fc1": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([1.0])}}
-    optimizer = recipe.optimizer()
-    state = optimizer.init(params)
+    chain = optimizer(recipe)
+    state = chain.init(params)
     w, b, vw, vb = 2.0, 1.0, 0.0, 0.0
     for step in range(5):
         gradient = {"fc1": {"kernel": jnp.array([[0.5 + step]]), "bias": jnp.array([0.25])}}
@@ -275,7 +290,7 @@ def test_recipe_optimizer_against_caffe_by_hand():
         vw = 0.9 * vw + rate * (0.5 + step + 0.01 * w)
         vb = 0.9 * vb + 2 * rate * 0.25
         w, b = w - vw, b - vb
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = chain.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(params["fc1"]["kernel"], [[w]], rtol=1e-6)
         np.testing.assert_allclose(params["fc1"]["bias"], [b], rtol=1e-6)

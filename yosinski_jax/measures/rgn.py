@@ -42,10 +42,10 @@ def _of_network(subject: Subject, task: str) -> dict[str, float]:
     if task == "other":
         model = subject.peer.model  # its last layer has the other task's classes
         fresh = bench.fresh(model, subject.task(task), f"{subject.base.key}/rgn")
-        variables = splice(variables, fresh, model.layer_names[:-1])
+        variables = splice(variables, fresh, model.paths(*model.layer_names[:-1]))
 
-    def loss(variables, x, labels):
-        logits = model.apply(variables, x)
+    def loss(params, variables, x, labels):
+        logits, _ = model.apply({**variables, "params": params}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     gradient = bench.once((model, "gradient"), lambda: jax.jit(jax.grad(loss)))
@@ -57,7 +57,9 @@ def _of_network(subject: Subject, task: str) -> dict[str, float]:
     for batch in range(min(BATCHES, len(order) // size)):
         chosen = order[batch * size : (batch + 1) * size]
         x = bench.inputs(subject.task(task), "train", chosen)
-        g = jax.device_get(gradient(variables, x, images.labels[chosen]))
+        params = variables["params"]
+        g = jax.device_get(gradient(params, variables, x, images.labels[chosen]))
         for name, found in norms.items():
-            found.append(relative_norm(model.subtree(g, name), model.subtree(variables, name)))
+            trees = (model.subtree({"params": tree}, name) for tree in (g, params))
+            found.append(relative_norm(*trees))
     return {name: float(np.mean(found)) for name, found in norms.items()}

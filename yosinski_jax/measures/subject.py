@@ -16,7 +16,7 @@ import numpy as np
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset, Task
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
 from yosinski_jax.training.jobs import seed_of
@@ -70,7 +70,7 @@ class Bench:
     def __init__(
         self,
         dataset: Dataset,
-        model: Callable[[int], Model],
+        model: Callable[[int], Network],
         recipe: Recipe,
         *,
         seed: int = 0,
@@ -132,12 +132,12 @@ class Bench:
         starts = range(0, count, BATCH)
         return np.concatenate([run(self.inputs(task, part, slice(i, i + BATCH))) for i in starts])
 
-    def run(self, model: Model, stop: int | None = None, start: int = 0) -> Callable:
+    def run(self, model: Network, stop: int | None = None, start: int = 0) -> Callable:
         """Layers start + 1 … stop in evaluation, compiled: (variables, inputs) → outputs."""
-        apply = lambda variables, x: model.apply(variables, x, start=start, stop=stop)
+        apply = lambda variables, x: model.apply(variables, x, start=start, stop=stop)[0]
         return self.once((model, start, stop), lambda: jax.jit(apply))
 
-    def features(self, base: Base, model: Model, task: Task, part: str, k: int) -> np.ndarray:
+    def features(self, base: Base, model: Network, task: Task, part: str, k: int) -> np.ndarray:
         """Output of the first k layers, float32 [images, features]; kept until another layer is asked for."""
         if self._layer != k:
             self._layer = k
@@ -149,8 +149,8 @@ class Bench:
             self.feature_seconds += time.perf_counter() - began
         return self._features[name]
 
-    def _compute(self, base: Base, model: Model, task: Task, part: str, k: int) -> np.ndarray:
-        if not model.cuts:
+    def _compute(self, base: Base, model: Network, task: Task, part: str, k: int) -> np.ndarray:
+        if not model.supports_partial_apply:
             raise UserError(
                 f"{base.name}: {type(model.module).__name__} cannot be applied up to a layer, which measures of features "
                 "need; give its __call__ the arguments start and stop"
@@ -162,13 +162,13 @@ class Bench:
 
         return self._in_batches(batch, task, part)
 
-    def right(self, model: Model, variables: Any, task: Task, part: str = "test") -> np.ndarray:
+    def right(self, model: Network, variables: Any, task: Task, part: str = "test") -> np.ndarray:
         """Which images a network classifies right, bool [images]."""
         run = self.run(model)
         logits = self._in_batches(lambda x: np.asarray(run(variables, x)), task, part)
         return logits.argmax(-1) == self.images(task, part).labels
 
-    def fresh(self, model: Model, task: Task, key: str) -> Any:
+    def fresh(self, model: Network, task: Task, key: str) -> Any:
         """The initial values that a job with this key gets."""
         data = jnp.asarray(seed_of(key, self.seed))
         key_ = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
@@ -225,7 +225,7 @@ class Subject:
     _memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Network:
         """The network."""
         return self.bench.model(len(self.base.task.classes))
 

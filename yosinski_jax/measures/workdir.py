@@ -29,7 +29,7 @@ from yosinski_jax.data.dataset import load, make_task
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.subject import Base, Bench, Subject
 from yosinski_jax.networks import convnets
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
@@ -244,9 +244,9 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
     shape = (recipe.crop or height, recipe.crop or width, channels)
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
-    def model(classes: int) -> Model:
+    def model(classes: int) -> Network:
         outputs = len(dataset.label_names) if settings.get("head") == "dataset" else classes
-        return Model.of(convnets.make(network, outputs, shape, dtype))
+        return Network.of(convnets.make(network, outputs, shape, dtype))
 
     return Bench(dataset, model, recipe, seed=seed, **options)
 

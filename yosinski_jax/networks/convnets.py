@@ -155,7 +155,7 @@ class _Bound(nn.Module):
         return x
 
 
-class Network(nn.Module):
+class ConvNet(nn.Module):
     """A network as an ordered list of named layers.
 
     Its parameters are `{layer name: {"kernel": ..., "bias": ...}}`, float32, one subtree a layer.
@@ -297,7 +297,7 @@ def shapes(layers: Sequence[Layer], image_shape: Shape) -> list[Shape]:
     return found
 
 
-def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) -> Network:
+def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) -> ConvNet:
     """Returns the network `name` with `classes` outputs for images of `image_shape` (H, W, C).
 
     Raises:
@@ -313,7 +313,7 @@ def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) 
                 f"--network={name}: does not fit images of {size}: nothing is left after"
                 f" {layer.name}; use larger images or --network={default_network('', image_shape)}"
             )
-    return Network(layers, dtype)
+    return ConvNet(layers, dtype)
 
 
 def default_network(dataset: str, image_shape: Shape | None) -> str:

@@ -8,7 +8,7 @@ import math
 
 import jax.numpy as jnp
 
-from yosinski_jax.networks.convnets import Conv, Layer, Network, Shape, shapes
+from yosinski_jax.networks.convnets import Conv, ConvNet, Layer, Shape, shapes
 
 FLOAT32_BYTES = 4
 
@@ -56,7 +56,7 @@ class StepCost:
     traffic_bytes: int
 
 
-def layer_costs(network: Network, image_shape: Shape) -> tuple[LayerCost, ...]:
+def layer_costs(network: ConvNet, image_shape: Shape) -> tuple[LayerCost, ...]:
     """Returns the costs of each layer for images of `image_shape` (H, W, C)."""
     inputs = shapes(network.layers, image_shape)
     return tuple(_layer_cost(layer, x) for layer, x in zip(network.layers, inputs, strict=False))
@@ -97,7 +97,7 @@ def _taps(layer: Conv, side: int, steps: int) -> int:
 
 
 def step_cost(
-    network: Network,
+    network: ConvNet,
     image_shape: Shape,
     *,
     batch_size: int,

@@ -1,125 +1,379 @@
-"""Any linen module as an ordered list of layers that training can splice, freeze and, if it allows, cut."""
+"""The network protocol: a module, its layers in order, and how training initializes, applies and freezes it.
+
+All that training, measures and the sweep know of a network is `Network`. A linen module fits as it
+is; another framework fits by a subclass that overrides `init` and `apply`.
+"""
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 
-from yosinski_jax.networks.convnets import Network
-from yosinski_jax.splicing import labels
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.splicing import path_names
+
+Variables = Mapping[str, Any]
+
+# What modules call the flag that tells training from evaluation, and its value in training.
+_FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-    """A linen module and the order of its layers.
+class Network:
+    """A module and the order of its layers; see `of`.
 
     Attributes:
-      module: called as `module.apply({"params": params}, x)` on float32 images [B, H, W, C], gives
-        logits [B, classes]. Where its `__call__` takes `train`, that is True in training (dropout
-        draws from the rng collection "dropout"). Where it takes `start` and `stop`, it can be
-        applied from layer to layer and frozen prefixes are computed once.
-      layer_names: the layers in order, first to last: names or paths ("encoder/block_0") of
-        subtrees of its parameters.
+      module: called on a batch of inputs [B, ...], gives logits [B, classes]. A flag of its
+        `__call__` (or a field) named `train`, `training`, `is_training`, `deterministic` or
+        `use_running_average` tells training from evaluation. If its `__call__` takes `start` and
+        `stop`, it can be applied from layer to layer, and frozen prefixes are computed once.
+      layers: (name, paths of its subtrees) of each layer, first to last.
+      compute_dtype: type that parameters and inputs are cast to before the module sees them; None
+        for no cast. Set by `with_precision`.
     """
 
     module: nn.Module
-    layer_names: tuple[str, ...]
+    layers: tuple[tuple[str, tuple[str, ...]], ...]
+    compute_dtype: str | None = None
 
     @classmethod
-    def of(cls, module: nn.Module, layer_names: Sequence[str] | None = None) -> "Model":
-        """A model of the module; the layers are `module.layer_names` if not given.
+    def of(
+        cls, module: nn.Module, layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    ) -> "Network":
+        """A network of the module.
+
+        Args:
+          module: a linen module.
+          layers: in order, names or paths ("encoder/block_0") of subtrees of its parameters, or a
+            mapping from a layer's name to the paths of its subtrees; `module.layer_names` if None.
 
         Raises:
-          ValueError: neither the caller nor the module says what the layers are.
+          UserError: neither the caller nor the module says what the layers are, or two layers
+            overlap.
         """
-        names = layer_names if layer_names is not None else getattr(module, "layer_names", None)
-        if not names:
-            raise ValueError(
+        given = layers if layers is not None else getattr(module, "layer_names", None)
+        if isinstance(given, str):
+            raise UserError(f"layers={given!r}: must be a list, such as [{given!r}]")
+        if not given:
+            raise UserError(
                 f"{type(module).__name__} has no layer_names: pass layers=[...], its parameters' subtrees in order"
             )
-        return cls(module, tuple(names))
-
-    def _takes(self, argument: str) -> bool:
-        return argument in inspect.signature(type(self.module).__call__).parameters
+        if isinstance(given, Mapping):
+            pairs = [
+                (str(name), (paths,) if isinstance(paths, str) else tuple(paths))
+                for name, paths in given.items()
+            ]
+        else:
+            pairs = [(str(path), (str(path),)) for path in given]
+        _check_disjoint(pairs)
+        return cls(module, tuple(pairs))
 
     @property
-    def cuts(self) -> bool:
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of the layers, first to last."""
+        return tuple(name for name, _ in self.layers)
+
+    def paths(self, *names: str) -> tuple[str, ...]:
+        """The paths of the subtrees of the named layers, below each collection.
+
+        Raises:
+          UserError: there is no such layer.
+        """
+        known = dict(self.layers)
+        for name in names:
+            if name not in known:
+                raise UserError(f"layer {name}: unknown; the layers are {', '.join(known)}")
+        return tuple(path for name in names for path in known[name])
+
+    @property
+    def supports_partial_apply(self) -> bool:
         """Whether it can be applied from layer to layer."""
         return self._takes("start") and self._takes("stop")
 
-    def init(self, key: jax.Array, x: jax.Array) -> Any:
-        """Fresh parameters, a nested dict of float32 arrays.
+    def _takes(self, argument: str) -> bool:
+        return argument in _arguments(type(self.module))
+
+    def with_precision(self, precision: str) -> "Network":
+        """The network computing in `precision`, "float32" or "bfloat16"; parameters stay float32.
+
+        A module with a field `dtype` is told by that field. For any other, parameters and inputs
+        are cast, and the output is cast back to float32.
+        """
+        if "dtype" in {field.name for field in dataclasses.fields(self.module)}:
+            now = getattr(self.module, "dtype")  # noqa: B009 (not every module has it)
+            if (now is None and precision == "float32") or _same_dtype(now, precision):
+                return self
+            module = self.module.clone(dtype=jnp.dtype(precision).type)
+            return dataclasses.replace(self, module=module)
+        cast = None if precision == "float32" else precision
+        return dataclasses.replace(self, compute_dtype=cast)
+
+    def init(self, key: jax.Array, x: jax.Array) -> dict[str, Any]:
+        """Fresh variables: {"params": {...}, "batch_stats": {...}, ...}, plain nested dicts.
+
+        Args:
+          key: random key.
+          x: a batch of inputs [B, ...]; only shape and dtype matter.
 
         Raises:
-          ValueError: the module has other collections than parameters, or the list of layers does
-            not cover its parameters.
+          UserError: the layers do not cover the variables, or the module cannot be called.
         """
-        variables = dict(unfreeze(self.module.init({"params": key, "dropout": key}, x)))
-        params = variables.pop("params")
-        if variables:
-            raise ValueError(
-                f"{type(self.module).__name__} has the collections {', '.join(variables)} beside its parameters; the "
-                "sweep trains parameters only: use a normalisation without running statistics, or splice and "
-                "freeze in a loop of your own"
+        module, flags = self._prepared(train=False)
+        try:
+            variables = module.init({"params": key, "dropout": key}, x, **flags)
+        except TypeError as e:
+            raise UserError(
+                f"{type(self.module).__name__} cannot be called on inputs {list(x.shape)} ({_first_line(e)}); its "
+                "__call__ may take train, training, deterministic, start and stop besides the inputs"
+            ) from e
+        variables = unfreeze(variables)
+        if "params" not in variables:
+            raise UserError(f"{type(self.module).__name__} has no parameters")
+        self._check_cover(variables)
+        return dict(variables)
+
+    def _check_cover(self, variables: Variables) -> None:
+        paths = [_parts(path) for path in self.paths(*self.layer_names)]
+        leaves = list(_leaves(variables))
+        outside = ["/".join(leaf[1:]) for leaf in leaves if not _lies_in(leaf[1:], paths)]
+        if outside:
+            raise UserError(
+                f"layers {', '.join(self.layer_names)} leave out the parameters {', '.join(outside)}: put each into a layer"
             )
-        named = labels(params, self.layer_names)
-        missing = [
-            p for p, label in jax.tree_util.tree_leaves_with_path(named) if label != "frozen"
+        empty = [
+            name
+            for name, own in self.layers
+            if not all(
+                any(_lies_in(leaf[1:], [_parts(path)]) for leaf in leaves if leaf[0] == "params")
+                for path in own
+            )
         ]
-        if missing:
-            raise ValueError(
-                f"layers {', '.join(self.layer_names)} leave out the parameters "
-                f"{', '.join(jax.tree_util.keystr(p, simple=True, separator='/') for p in missing)}: put each into a layer"
+        if empty:
+            tops = dict.fromkeys(leaf[1] for leaf in leaves if leaf[0] == "params")
+            raise UserError(
+                f"layer {', '.join(empty)}: not among the parameters of {type(self.module).__name__}, "
+                f"which are {', '.join(tops)}: correct the layers"
             )
-        return params
 
     def apply(
         self,
-        params: Any,
+        variables: Variables,
         x: jax.Array,
         *,
         start: int = 0,
         stop: int | None = None,
+        train: bool = False,
         key: jax.Array | None = None,
-    ) -> jax.Array:
-        """Output of layers start + 1 … stop; in training if `key` is given, which feeds the dropout."""
-        options: dict[str, Any] = {}
-        if self.cuts:
+        frozen: Sequence[str] = (),
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Output of layers start + 1 … stop.
+
+        Args:
+          variables: as `init` gives them.
+          x: inputs [B, ...], or the output of layer number `start`.
+          start: number of layers already applied; needs `supports_partial_apply` unless 0.
+          stop: number of the last layer to apply; all if None.
+          train: whether dropout is active and running statistics are updated.
+          key: random key of the dropout; needed in training where the network draws.
+          frozen: names of layers whose BatchNorm runs in inference mode and keeps its statistics.
+
+        Returns:
+          The output, and the new collections other than parameters ({} in evaluation).
+        """
+        module, options = self._prepared(train)
+        if self.supports_partial_apply:
             options |= {"start": start, "stop": stop}
-        if self._takes("train"):
-            options["train"] = key is not None
-        return self.module.apply(
-            {"params": params}, x, rngs=None if key is None else {"dropout": key}, **options
-        )  # pyright: ignore[reportReturnType]
+        elif start or stop not in (None, len(self.layers)):
+            raise ValueError(f"{type(self.module).__name__} takes no start and stop: cannot be cut")
+        state = {name: tree for name, tree in variables.items() if name != "params"}
+        mutable = list(state) if train else []
+        seen = self._cast(variables["params"])
+        # "params" feeds every stream of random numbers that has another name than "dropout".
+        rngs = None if key is None else {"dropout": key, "params": jax.random.fold_in(key, 1)}
+        kept = [_parts(path) for path in self.paths(*frozen)]
+        with nn.intercept_methods(functools.partial(_in_inference_mode, kept)):
+            out = module.apply(
+                {"params": seen, **state}, self._cast(x), rngs=rngs, mutable=mutable or False, **options
+            )  # fmt: skip
+        y: Any = out
+        updates: Any = {}
+        if mutable:
+            y, updates = out
+        if self.compute_dtype and stop in (None, len(self.layers)):
+            y = y.astype(jnp.float32)
+        return y, _keep(state, unfreeze(updates), kept) if mutable else {}
+
+    def _cast(self, tree: Any) -> Any:
+        if not self.compute_dtype:
+            return tree
+        floats = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.tree.map(lambda x: x.astype(self.compute_dtype) if floats(x) else x, tree)
+
+    def _prepared(self, train: bool) -> tuple[nn.Module, dict[str, Any]]:
+        """The module and the arguments that say whether this is training."""
+        arguments = _arguments(type(self.module))
+        fields = {field.name for field in dataclasses.fields(self.module)}
+        values = {flag: train == value for flag, value in _FLAGS.items()}
+        called = {flag: value for flag, value in values.items() if flag in arguments}
+        # Where flag is both, a field that is set would contradict the argument.
+        set_: Any = {f: v if f not in called else None for f, v in values.items() if f in fields}
+        return (self.module.clone(**set_) if set_ else self.module), called
 
     def output(self, image_shape: Sequence[int], stop: int) -> jax.ShapeDtypeStruct:
-        """Shape and dtype of one image's output of layer `stop`."""
-        out = jax.eval_shape(
-            self._through(stop), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        )
+        """Shape and dtype of one input's output of layer `stop`, without a batch axis."""
+        out = _output(self, tuple(image_shape), stop)
         return jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
 
-    def _through(self, stop: int):
-        def run(x):
-            key = jax.random.key(0)
-            return self.apply(self.init(key, x), x, stop=stop)
+    def stochastic(self, stop: int, image_shape: Sequence[int]) -> bool:
+        """Whether the first `stop` layers draw random numbers in training, as dropout does.
 
-        return run
+        Of a network that cannot be cut: whether any layer does.
+        """
+        return _stochastic(self, tuple(image_shape), stop)
 
-    def draws(self, stop: int) -> bool:
-        """Whether the first `stop` layers draw random numbers in training, as dropout does."""
-        if not isinstance(self.module, Network):  # it does not say where
-            return self._takes("train")
-        return any(getattr(layer, "dropout", 0) for layer in self.module.layers[:stop])
+    def has_statistics(self, names: Sequence[str], image_shape: Sequence[int]) -> bool:
+        """Whether the named layers hold other variables than parameters, as BatchNorm does."""
+        paths = [_parts(path) for path in self.paths(*names)]
+        leaves = _leaves(shapes(self, tuple(image_shape)))
+        return any(leaf[0] != "params" and _lies_in(leaf[1:], paths) for leaf in leaves)
 
-    def subtree(self, params: Mapping[str, Any], name: str) -> Any:
-        """The parameters of one layer."""
-        subtree: Any = params
-        for part in name.split("/"):
-            subtree = subtree[part]
-        return subtree
+    def subtree(self, variables: Variables, name: str) -> dict[str, Any]:
+        """The subtrees of one layer in all collections, by path ("params/conv1")."""
+        found = {}
+        for collection, tree in variables.items():
+            for path in self.paths(name):
+                subtree: Any = tree
+                for part in _parts(path):
+                    subtree = subtree.get(part) if isinstance(subtree, Mapping) else None
+                if subtree is not None:
+                    found[f"{collection}/{path}"] = subtree
+        return found
+
+    def identity(self, image_shape: Sequence[int]) -> dict[str, Any]:
+        """What distinguishes this network from another, as JSON: module, layers, shapes and dtypes."""
+        tree = shapes(self, tuple(image_shape))
+        flat = jax.tree_util.tree_leaves_with_path(tree)
+        return {
+            # Functions are shown with an address, which differs from process to process.
+            "module": re.sub(r" at 0x[0-9a-f]+", "", repr(self.module)),
+            "layers": [[name, list(paths)] for name, paths in self.layers],
+            "compute_dtype": self.compute_dtype,
+            "tree": {
+                "/".join(path_names(path)): f"{x.dtype}[{','.join(map(str, x.shape))}]"
+                for path, x in flat
+            },
+        }
+
+
+@functools.lru_cache(maxsize=256)
+def _arguments(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.__call__).parameters)
+
+
+def _same_dtype(now: Any, precision: str) -> bool:
+    try:
+        return jnp.dtype(now) == jnp.dtype(precision)
+    except TypeError:
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(path.strip("/").split("/"))
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, ...]]:
+    """The path of every leaf, its collection first."""
+    return (path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+
+
+def _lies_in(path: tuple[str, ...], prefixes: Sequence[tuple[str, ...]]) -> bool:
+    return any(path[: len(prefix)] == prefix for prefix in prefixes)
+
+
+def _check_disjoint(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"layers {', '.join(twice)} are given twice: name each layer once")
+    empty = [name for name, paths in pairs if not paths]
+    if empty:
+        raise UserError(f"layer {empty[0]} has no paths: name the subtrees that it consists of")
+    flat = [(name, path) for name, paths in pairs for path in paths]
+    for i, (name, path) in enumerate(flat):
+        for other, longer in flat[:i] + flat[i + 1 :]:
+            if _lies_in(_parts(longer), [_parts(path)]):
+                raise UserError(
+                    f"layers {name} and {other} overlap: {longer} lies in {path}; put each parameter into one layer"
+                )
+
+
+@functools.lru_cache(maxsize=1024)
+def shapes(network: Network, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The network's variables as shapes and dtypes, for float32 inputs of `image_shape`; traced once."""
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(network.init, jax.random.key(0), x)
+
+
+@functools.lru_cache(maxsize=1024)
+def _output(network: Network, image_shape: tuple[int, ...], stop: int) -> Any:
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    run = lambda variables, x: network.apply(variables, x, stop=stop)[0]
+    return jax.eval_shape(run, shapes(network, image_shape), x)
+
+
+@functools.lru_cache(maxsize=1024)
+def _stochastic(network: Network, image_shape: tuple[int, ...], stop: int) -> bool:
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    stop_ = stop if network.supports_partial_apply else None
+    run = lambda variables, x: network.apply(variables, x, stop=stop_, train=True)[0]
+    try:
+        jax.eval_shape(run, shapes(network, image_shape), x)
+    except flax.errors.InvalidRngError:  # it asks for the key that it was not given
+        return True
+    return False
+
+
+def _in_inference_mode(frozen, method, args, kwargs, context):
+    """Interceptor of linen methods: normalizations in frozen layers use their running statistics."""
+    module = context.module
+    if not (
+        frozen and context.method_name == "__call__" and hasattr(module, "use_running_average")
+        and _lies_in(tuple(module.path), frozen)
+    ):  # fmt: skip
+        return method(*args, **kwargs)
+    # The flag may be a field or an argument and must not be both, so the argument is taken out (it
+    # is the second) and the field set for the time of the call; bound modules refuse assignment.
+    kwargs = {name: value for name, value in kwargs.items() if name != "use_running_average"}
+    before = module.use_running_average
+    object.__setattr__(module, "use_running_average", True)
+    try:
+        return method(*args[:1], **kwargs)
+    finally:
+        object.__setattr__(module, "use_running_average", before)
+
+
+def _keep(before: Any, after: Any, frozen: Sequence[tuple[str, ...]]) -> Any:
+    """`after` with the statistics of frozen layers from `before`, and with the dtypes of `before`."""
+
+    def one(path, old, new):
+        return old if _lies_in(path_names(path)[1:], frozen) else new.astype(old.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, before, after)

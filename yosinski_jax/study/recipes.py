@@ -40,6 +40,9 @@ class Recipe:
       bgr: channels in the order blue, green, red, as Caffe.
       dropout_in_frozen: whether dropout inside frozen layers stays active in training, as in the
         public code.
+      frozen_batch_stats: what BatchNorm in frozen layers does in training: "keep" normalizes with
+        its running statistics and leaves them alone; "update" normalizes with the batch's and
+        updates them.
       precision: of the computation, "float32" or "bfloat16"; parameters and losses are float32 in
         both; "auto" is bfloat16 on GPU and TPU, float32 elsewhere.
     """
@@ -62,6 +65,7 @@ class Recipe:
     subtract_mean: bool = False
     bgr: bool = False
     dropout_in_frozen: bool = True
+    frozen_batch_stats: str = "keep"
     precision: str = "auto"
 
     def __post_init__(self):
@@ -77,6 +81,10 @@ class Recipe:
             raise UserError(f"--learning_rate={self.learning_rate:g}: must be a number above 0")
         if not 0 <= self.momentum < 1:
             raise UserError(f"recipe {self.name}: momentum {self.momentum} is not in [0, 1)")
+        if self.frozen_batch_stats not in ("keep", "update"):
+            raise UserError(
+                f"recipe {self.name}: frozen_batch_stats {self.frozen_batch_stats!r} is not keep or update"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(
                 f"--precision={self.precision}: is not a precision; choose from auto, float32, bfloat16"

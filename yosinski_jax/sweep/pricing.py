@@ -6,7 +6,7 @@ Counted from shapes (`costs`), so that a plan of months is priced in a second an
 import dataclasses
 import math
 
-from yosinski_jax.networks.convnets import Network
+from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import FLOAT32_BYTES, StepCost, layer_costs, step_cost
 from yosinski_jax.study.settings import Planned
 from yosinski_jax.sweep.runner import Sweep
@@ -61,7 +61,7 @@ def price(sweep: Sweep, planned: Planned) -> Price:
     """
     trainer, task, k = sweep.trainer(planned), sweep.task(planned), planned.run.frozen
     network = sweep.model(planned).module
-    if not isinstance(network, Network):
+    if not isinstance(network, ConvNet):
         raise ValueError(f"{type(network).__name__} is not a network of yosinski_jax.networks")
     recipe, shape = sweep.recipe(planned), trainer.input_shape
     cached = trainer.caches(task, k)

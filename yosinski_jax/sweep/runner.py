@@ -25,7 +25,7 @@ from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, sealed, write_atomically, write_json
 from yosinski_jax.data.dataset import Dataset, Task, make_task
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
@@ -91,7 +91,7 @@ class Sweep:
         self,
         settings: Settings,
         dataset: Dataset,
-        model: Callable[[int], Model],
+        model: Callable[[int], Network],
         folder: Path,
         *,
         replicas: int | None = None,
@@ -154,9 +154,9 @@ class Sweep:
         """What trains a network."""
         return self._trainer(self.recipe(planned))
 
-    def model(self, planned: Planned) -> Model:
+    def model(self, planned: Planned) -> Network:
         """A network with its layers."""
-        return self.trainer(planned).model(len(self.task(planned).classes))
+        return self.trainer(planned).network(len(self.task(planned).classes))
 
     def _group(self, replicas: int | None) -> list[Group]:
         """Bases first; then by number of frozen layers, so that a program is compiled once and used up."""
@@ -299,7 +299,7 @@ class Sweep:
     def _load_base(self, name: str, record: Record, layers: int) -> Any:
         path = self.folder / "checkpoints" / name
         model = self.model(next(p for p in self.planned if p.id == name))
-        params = checkpoints.load_layers(path, model.layer_names[:layers])
+        params = checkpoints.load_layers(path, model.paths(*model.layer_names[:layers]))
         if checkpoints.noted_checksum(path) != record.params_sha256:
             raise checkpoints.DamagedCheckpoint(f"{path}: is not the network of its record")
         return params
@@ -311,7 +311,9 @@ class Sweep:
         key = f"{self.settings.dataset}/{self.settings.network}/{recipe}/{planned.id}"
         # Processes that did not read the base are told its values by process 0.
         base = self._bases.get(planned.waits_for) if planned.waits_for else None
-        return Job(key, self.task(planned), planned.run.frozen, planned.run.copied, base)
+        names = self.model(planned).layer_names
+        frozen, copied = names[: planned.run.frozen], names[: planned.run.copied]
+        return Job(key, self.task(planned), frozen, copied, base)
 
     def _train(self, group: Group) -> None:
         for planned in group.members:
@@ -343,7 +345,7 @@ class Sweep:
             for planned, result in zip(group.members, results, strict=True):
                 if planned in pending:
                     if planned.run.treatment == "base":
-                        self._bases[planned.id] = result.params
+                        self._bases[planned.id] = result.variables
                     self._record(planned, result, seconds / len(pending), rate, skipped)
             if multihost.leader():
                 saves.delete()
@@ -409,7 +411,7 @@ class Sweep:
             and result.diverged_at_step is None
         ):
             folder = self.folder / "checkpoints" / planned.id
-            checkpoints.save(folder, result.params)
+            checkpoints.save(folder, result.variables)
             self._save_filters(folder, self.model(planned), result)
         record = Record.of(
             self._as_record(planned, result, seconds, rate) | {"images_skipped": list(skipped)}
@@ -420,9 +422,9 @@ class Sweep:
         self.trained += 1
         self.display.recorded(self, record)
 
-    def _save_filters(self, folder: Path, model: Model, result: Result) -> None:
+    def _save_filters(self, folder: Path, model: Network, result: Result) -> None:
         """The first layer's kernel as a plain array, for reports, which do not import jax."""
-        leaves = jax.tree.leaves(model.subtree(result.params, model.layer_names[0]))
+        leaves = jax.tree.leaves(model.subtree(result.variables, model.layer_names[0]))
         kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
         if kernel is not None:
             content = io.BytesIO()
@@ -470,7 +472,7 @@ class Sweep:
             "parameters_trained": result.trained,
             "parameters_frozen": result.frozen,
             "layer_change": result.layer_change,
-            "params_sha256": checkpoints.checksum(result.params),
+            "params_sha256": checkpoints.checksum(result.variables),
         }
 
 

@@ -10,27 +10,27 @@ import numpy as np
 
 from yosinski_jax.data.dataset import Task
 from yosinski_jax.networks.costs import StepCost
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import splice
 from yosinski_jax.training.step import Program, State
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network to train: all that its result depends on, besides the trainer's model, recipe and seed.
+    """One network to train: all that its result depends on, besides the trainer's network, recipe and seed.
 
     Attributes:
       key: what it is, as text; its seeds derive from it.
       task: the classes and images it is trained and tested on.
-      frozen: number k of frozen layers.
-      copied: number of layers taken from `base`.
-      base: parameters that hold at least the first `copied` layers; None if nothing is copied.
+      frozen: names of the layers that training leaves alone.
+      copied: names of the layers taken from `base`.
+      base: variables ({"params": …}) that hold at least the copied layers; None if nothing is copied.
     """
 
     key: str
     task: Task
-    frozen: int = 0
-    copied: int = 0
+    frozen: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
     base: Mapping[str, Any] | None = None
 
 
@@ -39,7 +39,7 @@ class Result:
     """What training one job gave.
 
     Attributes:
-      params: float32 parameters on the host.
+      variables: parameters and statistics on the host.
       epoch, step, loss, accuracy: one entry an evaluation: passes done (whole where each pass is), steps done, mean training
         loss since the evaluation before, share of the test images classified right (0 … 1; every
         image counted once).
@@ -48,7 +48,7 @@ class Result:
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
     """
 
-    params: Mapping[str, Any]
+    variables: Mapping[str, Any]
     epoch: list[float]
     step: list[int]
     loss: list[float]
@@ -58,6 +58,11 @@ class Result:
     frozen: int
     layer_change: dict[str, float]
 
+    @property
+    def params(self) -> Any:
+        """The parameters alone."""
+        return self.variables["params"]
+
 
 def seed_of(key: str, seed: int) -> np.ndarray:
     """PRNG key data of a job, uint32 [2]: from what the job is and the user's seed, never from its place in a queue."""
@@ -65,19 +70,19 @@ def seed_of(key: str, seed: int) -> np.ndarray:
     return np.frombuffer(digest[:8], np.uint32).copy()
 
 
-def initial_params(job: Job, fresh: Any, model: Model) -> Any:
-    """What a job starts from: fresh parameters with the copied layers of its base, on the host."""
+def start_variables(job: Job, fresh: Any, network: Network) -> Any:
+    """What a job starts from: fresh variables with the copied layers of its base, on the host."""
     if job.copied:
-        fresh = splice(job.base, fresh, model.layer_names[: job.copied])
+        fresh = splice(job.base, fresh, network.paths(*job.copied))
     # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in training, and
     # so their checksum.
     return jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), fresh)
 
 
-def initial_state(program: Program, params: Any) -> State:
+def initial_state(program: Program, variables: Any) -> State:
     """The state before the first step, on the host."""
-    optimizer = jax.device_get(program.optimizer.init(params))
-    return State(params, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
+    optimizer = jax.device_get(program.optimizer.init(variables["params"]))
+    return State(variables, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
 
 
 def summarize(
@@ -87,22 +92,20 @@ def summarize(
 
     Args:
       program: what trained it.
-      before: its initial parameters.
+      before: its initial variables.
       state: its last state; both on the host.
       curve: epoch, step, loss and accuracy of every evaluation.
     """
-    model, params = program.model, state.params
+    network, params = program.network, {"params": state.variables["params"]}
+    layers = {name: network.subtree(params, name) for name in network.layer_names}
     change = {
-        name: _relative_change(model.subtree(before, name), model.subtree(params, name))
-        for name in model.layer_names
+        name: _relative_change(network.subtree({"params": before["params"]}, name), layer)
+        for name, layer in layers.items()
     }
-    frozen = sum(
-        x.size for name in model.layer_names[: program.frozen]
-        for x in jax.tree.leaves(model.subtree(params, name))
-    )  # fmt: skip
+    frozen = sum(x.size for name in program.frozen for x in jax.tree.leaves(layers[name]))
     bad = int(state.diverged_at)
     return Result(
-        params=params,
+        variables=state.variables,
         diverged_at_step=None if bad < 0 else bad,
         trained=sum(x.size for x in jax.tree.leaves(params)) - frozen,
         frozen=frozen,
@@ -195,7 +198,7 @@ class Trains(Protocol):
     """What a sweep trains its groups with: `Trainer` or `train_stream.StreamTrainer`."""
 
     @property
-    def model(self) -> Callable[[int], Model]:
+    def network(self) -> Callable[[int], Network]:
         """Gives the network for a number of classes."""
         ...
 

@@ -6,13 +6,15 @@ replica axis, shards and compiles.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import freeze
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training.optimizer import optimizer
@@ -23,7 +25,7 @@ _EVALUATION_BATCH = 500  # images; the last one is padded and masked
 class State(NamedTuple):
     """What one training step turns into the next; with a leading replica axis in a population."""
 
-    params: Any
+    variables: Any
     optimizer: Any
     step: jax.Array  # int32
     diverged_at: jax.Array  # int32, -1 while every loss was finite
@@ -73,26 +75,37 @@ def preprocess(
     return x[..., ::-1] if recipe.bgr else x
 
 
+def prefix_length(network: Network, frozen: Sequence[str]) -> int:
+    """Number of layers below the lowest one that is not frozen."""
+    names = network.layer_names
+    return next((i for i, name in enumerate(names) if name not in frozen), len(names))
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """All that decides what is compiled for a population.
 
     Attributes:
-      model: the network.
+      network: the network.
       recipe: how it is trained.
       input_shape: of one image as the network gets it.
-      frozen: number k of frozen layers.
+      frozen: names of the frozen layers, in the network's order.
       cached: whether replicas bring the frozen layers' output instead of images.
       train_images, test_images: size of the task.
     """
 
-    model: Model
+    network: Network
     recipe: Recipe
-    input_shape: tuple[int, int, int]
-    frozen: int
+    input_shape: tuple[int, ...]
+    frozen: tuple[str, ...]
     cached: bool
     train_images: int
     test_images: int
+
+    @property
+    def prefix(self) -> int:
+        """Number of frozen layers below the lowest trained one."""
+        return prefix_length(self.network, self.frozen)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -106,14 +119,14 @@ class Program:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """The recipe's, with the first `frozen` layers frozen."""
-        return freeze(optimizer(self.recipe), self.model.layer_names[: self.frozen])
+        """The recipe's, of all parameters but those of frozen layers."""
+        return freeze(optimizer(self.recipe), self.network.paths(*self.frozen))
 
     def init(self, shared, own, state) -> Any:
-        """Fresh parameters from own = key data, uint32 [2]."""
+        """Fresh variables from own = key data, uint32 [2]."""
         del shared, state
         key = jax.random.fold_in(jax.random.wrap_key_data(own, impl="threefry2x32"), 0)
-        return self.model.init(key, jnp.zeros((1, *self.input_shape)))
+        return self.network.init(key, jnp.zeros((1, *self.input_shape)))
 
     def mean(self, shared, own, state) -> jax.Array:
         """Mean of the task's training images, float32 [H, W, C]."""
@@ -132,40 +145,49 @@ class Program:
     def features(self, shared, own, state) -> dict[str, jax.Array]:
         """The frozen layers' output over the whole task, [images, ...] for "train" and "test"."""
         del state
-        own, params = own
+        own, variables = own
         size = self.evaluation_batch
 
         def over(images, index):
             def batch(index):
                 x = preprocess(self.recipe, images[index], own.get("mean"), None)
-                return self.model.apply(params, x, stop=self.frozen)
+                return self.network.apply(variables, x, stop=self.prefix)[0]
 
             out = jax.lax.map(batch, jnp.pad(index, (0, -len(index) % size)).reshape(-1, size))
             return out.reshape(-1, *out.shape[2:])[: len(index)]
 
         return {w: over(shared[w], own[w]) for w in ("train", "test")}
 
-    def _logits(self, params, x, key):
-        """From images or, if they are cached, from the frozen layers' features; `key` is None in evaluation."""
-        model, k = self.model, self.frozen
+    def _logits(self, variables, x, key) -> tuple[jax.Array, Any]:
+        """Logits in training and the new statistics; from images or, if they are cached, from the prefix's features."""
+        network, k = self.network, self.prefix
+        apply = functools.partial(network.apply, train=True, key=key, frozen=self._still)
         if self.cached:
-            return model.apply(params, x, start=k, key=key)
-        if k and key is not None and model.cuts and not self.recipe.dropout_in_frozen:
-            return model.apply(params, model.apply(params, x, stop=k), start=k, key=key)
-        return model.apply(params, x, key=key)
+            return apply(variables, x, start=k)
+        if k and not self.recipe.dropout_in_frozen and network.supports_partial_apply:
+            x, _ = network.apply(variables, x, stop=k)
+            return apply(variables, x, start=k)
+        return apply(variables, x)
 
-    def loss(self, params, x, labels, key) -> jax.Array:
-        """Mean cross-entropy of a batch in training, float32."""
-        logits = self._logits(params, x, key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    @property
+    def _still(self) -> tuple[str, ...]:
+        """Layers whose running statistics are used and kept in training."""
+        return self.frozen if self.recipe.frozen_batch_stats == "keep" else ()
+
+    def loss(self, params, variables, x, labels, key) -> tuple[jax.Array, Any]:
+        """Mean cross-entropy of a batch in training, float32, and the new statistics."""
+        logits, updates = self._logits({**variables, "params": params}, x, key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
 
     def step(self, state: State, x, labels, key) -> tuple[State, jax.Array]:
         """One training step on a batch; returns the next state and the loss."""
-        loss, gradients = jax.value_and_grad(self.loss)(state.params, x, labels, key)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
+        params = state.variables["params"]
+        differentiate = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, updated), gradients = differentiate(params, state.variables, x, labels, key)
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, params)
         bad = (state.diverged_at < 0) & ~jnp.isfinite(loss)
         return State(
-            optax.apply_updates(state.params, updates),
+            {**state.variables, **updated, "params": optax.apply_updates(params, updates)},
             optimizer,
             state.step + 1,
             jnp.where(bad, state.step, state.diverged_at),
@@ -174,13 +196,16 @@ class Program:
     def check(self, state: State) -> State:
         """Notes a divergence that the losses did not show."""
         # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
-        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.params)]))
+        finite = jnp.all(
+            jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.variables)])
+        )
         bad = (state.diverged_at < 0) & ~finite
         return state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
 
-    def right(self, params, x, labels) -> jax.Array:
+    def right(self, variables, x, labels) -> jax.Array:
         """Which images of a batch are classified right, bool [B]."""
-        return self._logits(params, x, None).argmax(-1) == labels
+        logits, _ = self.network.apply(variables, x, start=self.prefix if self.cached else 0)
+        return logits.argmax(-1) == labels
 
     def train(self, epochs: int, shared, own, state) -> tuple[State, Metrics]:
         """`epochs` passes over the task and one evaluation; own = (inputs and labels, number of epochs done before)."""
@@ -212,7 +237,7 @@ class Program:
         def right(start):
             index = start + jnp.arange(self.evaluation_batch)
             x = look_up("test", index, None)
-            return self.right(state.params, x, own["test_labels"][index]).sum()
+            return self.right(state.variables, x, own["test_labels"][index]).sum()
 
         starts = jnp.arange(0, own["test_labels"].shape[0], self.evaluation_batch)
         return state, Metrics(losses.mean(), jax.lax.map(right, starts).sum())

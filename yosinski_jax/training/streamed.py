@@ -28,15 +28,15 @@ from yosinski_jax.data.dataset import Dataset, Task
 from yosinski_jax.data.tfds import CorruptRecord
 from yosinski_jax.networks import ops as layer_ops
 from yosinski_jax.networks.costs import StepCost
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training import multihost
 from yosinski_jax.training.jobs import (
     Job,
     Result,
-    initial_params,
     initial_state,
     seed_of,
+    start_variables,
     summarize,
 )
 from yosinski_jax.training.step import Program, State, preprocess
@@ -67,10 +67,10 @@ def fits_in_memory(dataset: Dataset) -> bool:
 
 
 class StreamTrainer:
-    """Trains jobs on one dataset with one model and one recipe; see `train.Trainer`.
+    """Trains jobs on one dataset with one network and one recipe; see `train.Trainer`.
 
     Args:
-      model: gives the network for a number of classes.
+      network: gives the network for a number of classes.
       recipe: how to train; "auto" precision is resolved here.
       dataset: where images are read from while training.
       seed: changes all random numbers of all jobs.
@@ -88,7 +88,7 @@ class StreamTrainer:
 
     def __init__(
         self,
-        model: Callable[[int], Model],
+        network: Callable[[int], Network],
         recipe: Recipe,
         dataset: Dataset,
         *,
@@ -124,7 +124,9 @@ class StreamTrainer:
             (len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices
         )
         self.everywhere, self.cut = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-        self.model = functools.cache(model)
+        self.network = functools.cache(
+            lambda classes: network(classes).with_precision(self.recipe.precision)
+        )
         self._programs: dict[Any, Any] = {}
         self._means: dict[bytes, np.ndarray] = {}
 
@@ -260,10 +262,10 @@ def _check(program: Program, state: State) -> State:
     return program.check(state)
 
 
-def _evaluate(program: Program, params, mean, counts, images, labels, mask) -> jax.Array:
+def _evaluate(program: Program, variables, mean, counts, images, labels, mask) -> jax.Array:
     """Adds a batch to the counts: images classified right, and images."""
     x = preprocess(program.recipe, images, mean, None)
-    return counts + jnp.stack([(program.right(params, x, labels) & mask).sum(), mask.sum()])
+    return counts + jnp.stack([(program.right(variables, x, labels) & mask).sum(), mask.sum()])
 
 
 class StreamRun:
@@ -288,20 +290,20 @@ class StreamRun:
                 f"--batch_size={recipe.batch_size}: is larger than a task of {images} training images; "
                 f"use at most {images}"
             )
-        model = trainer.model(len(task.classes))
+        network = trainer.network(len(task.classes))
         # Without the task's sizes, so that tasks of other sizes share the compiled programs.
-        self.program = Program(model, recipe, trainer.input_shape, job.frozen, False, 0, 0)
+        self.program = Program(network, recipe, trainer.input_shape, job.frozen, False, 0, 0)
         self.trainer, self.jobs = trainer, (job,)
         self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(images)
         self.skipped: set[str] = set()
         self._every = recipe.steps_to_evaluation(images)
         self._key = seed_of(job.key, trainer.seed)
         self._curve: dict[str, list[Any]] = {"epoch": [], "step": [], "loss": [], "accuracy": []}
-        general = dataclasses.replace(self.program, frozen=0)
+        general = dataclasses.replace(self.program, frozen=())
         fresh = jax.device_get(trainer.compiled(general, "init")(self._key))
         if not multihost.leader():  # the base is on process 0, which read it
-            job = dataclasses.replace(job, copied=0)
-        self._initial = multihost.broadcast(initial_params(job, fresh, model))
+            job = dataclasses.replace(job, copied=())
+        self._initial = multihost.broadcast(start_variables(job, fresh, network))
         self._state: Any = initial_state(self.program, self._initial)
         self._loss: Any = np.zeros((), np.float32)  # sum since the last evaluation
         self._on_devices = False
@@ -358,7 +360,7 @@ class StreamRun:
             hosts=trainer.hosts, **trainer.options,
         ) as batches:  # fmt: skip
             for images, labels, mask in stream.prefetch(batches, trainer.put):
-                counts = evaluate(self._state.params, self._mean, counts, images, labels, mask)
+                counts = evaluate(self._state.variables, self._mean, counts, images, labels, mask)
                 # Batches are read faster than they are used: the devices' memory would fill up.
                 under_way.append(counts)
                 if len(under_way) > 2:

@@ -31,29 +31,29 @@ from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset, Task
 from yosinski_jax.networks import ops as layer_ops
-from yosinski_jax.networks.convnets import Network
+from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import StepCost, step_cost
-from yosinski_jax.networks.network import Model
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training.jobs import (
     Job,
     Result,
-    initial_params,
     initial_state,
     seed_of,
+    start_variables,
     summarize,
 )
-from yosinski_jax.training.step import Metrics, Program, State
+from yosinski_jax.training.step import Metrics, Program, State, prefix_length
 
 
 class Trainer:
-    """Trains populations of jobs on one dataset with one model and one recipe.
+    """Trains populations of jobs on one dataset with one network and one recipe.
 
     Holds the images on the devices (as they are, usually uint8, once each) and the compiled
     programs.
 
     Args:
-      model: gives the network for a number of classes.
+      network: gives the network for a number of classes.
       recipe: how to train; "auto" precision is resolved here.
       dataset: must fit the devices' memory.
       seed: changes all random numbers of all jobs.
@@ -64,7 +64,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Callable[[int], Model],
+        network: Callable[[int], Network],
         recipe: Recipe,
         dataset: Dataset,
         *,
@@ -85,7 +85,9 @@ class Trainer:
         height, width, channels = dataset.image_shape
         #: Shape of one image as the network gets it.
         self.input_shape = (self.recipe.crop or height, self.recipe.crop or width, channels)
-        self.model = functools.cache(model)
+        self.network = functools.cache(
+            lambda classes: network(classes).with_precision(self.recipe.precision)
+        )
         self._programs: dict[Any, Any] = {}
         self._images: tuple[int, dict[str, jax.Array]] | None = None
         #: Features of the population before, by what they were computed from.
@@ -146,16 +148,20 @@ class Trainer:
 
     def feature_size(self, task: Task, frozen: int) -> int:
         """Bytes that the outputs of `frozen` layers over a whole task take, for one job."""
-        shape = self.model(len(task.classes)).output(self.input_shape, frozen)
+        shape = self.network(len(task.classes)).output(self.input_shape, frozen)
         images = len(task.train_index) + len(task.test_index)
         return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
 
     def caches(self, task: Task, frozen: int) -> bool:
         """Whether the features of a frozen prefix are computed once instead of at every step."""
-        model = self.model(len(task.classes))
-        if not frozen or not model.cuts or self.recipe.augments:
+        network = self.network(len(task.classes))
+        if not frozen or not network.supports_partial_apply or self.recipe.augments:
             return False
-        if self.recipe.dropout_in_frozen and model.draws(frozen):
+        if self.recipe.dropout_in_frozen and network.stochastic(frozen, self.input_shape):
+            return False
+        below = network.layer_names[:frozen]
+        updates = self.recipe.frozen_batch_stats != "keep"
+        if updates and network.has_statistics(below, self.input_shape):
             return False
         return self.feature_size(task, frozen) <= self.feature_bytes
 
@@ -172,8 +178,8 @@ class Trainer:
 
     def _fit(self, task: Task, frozen: int) -> int:
         """Networks whose states and activations fit a device beside the images, at least 1."""
-        network = self.model(len(task.classes)).module
-        if not isinstance(network, Network):  # its activations are not known
+        network = self.network(len(task.classes)).module
+        if not isinstance(network, ConvNet):  # its activations are not known
             return 32
         step = step_cost(
             network, self.input_shape, batch_size=self.recipe.batch_size, frozen=frozen,
@@ -252,9 +258,10 @@ class Population:
                 f"use at most {train_images}"
             )
         self.trainer, self.jobs = trainer, tuple(jobs)
+        network = trainer.network(classes)
         self.program = Program(
-            trainer.model(classes), recipe, trainer.input_shape, frozen,
-            trainer.caches(jobs[0].task, frozen), train_images, test_images,
+            network, recipe, trainer.input_shape, frozen,
+            trainer.caches(jobs[0].task, prefix_length(network, frozen)), train_images, test_images,
         )  # fmt: skip
         self.epoch, self.epochs = 0, recipe.epochs_for(train_images)
         self._waited = 0  # epochs
@@ -262,8 +269,8 @@ class Population:
         self._slots = [*jobs, *[jobs[-1]] * (replicas - len(jobs))]
         self._metrics: list[tuple[int, Metrics]] = []
         self._keys = np.stack([seed_of(job.key, trainer.seed) for job in self._slots])
-        self._initial = self._initial_params()
-        states = [initial_state(self.program, params) for params in self._initial]
+        self._initial = self._initial_variables()
+        states = [initial_state(self.program, variables) for variables in self._initial]
         self._state = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
         self._inputs: Any = None  # on the devices; made by the first advance, which a restored population may not need
 
@@ -273,17 +280,17 @@ class Population:
     def _run(self, what: str, *options: Any) -> Callable:
         return self.trainer.compiled(self._mesh, self.program, what, *options)
 
-    def _initial_params(self) -> list[Any]:
-        model = self.program.model
+    def _initial_variables(self) -> list[Any]:
+        network = self.program.network
         # Initial values depend on neither k nor the task, so that all populations share one
         # program.
         general = dataclasses.replace(
-            self.program, frozen=0, cached=False, train_images=0, test_images=0
+            self.program, frozen=(), cached=False, train_images=0, test_images=0
         )
         init = self.trainer.compiled(self._mesh, general, "init")
         fresh = jax.device_get(init(None, self._put(self._keys), None))
         return [
-            initial_params(job, jax.tree.map(lambda x, i=i: x[i], fresh), model)
+            start_variables(job, jax.tree.map(lambda x, i=i: x[i], fresh), network)
             for i, job in enumerate(self._slots)
         ]
 
@@ -338,8 +345,8 @@ class Population:
         else:
             held.clear()  # first, since these may be as large as what memory is left
             # The initial values: after a restoration a place that only fills up has another's state.
-            params = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *self._initial))
-            features = self._run("features")(shared, (own, params), None)
+            variables = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *self._initial))
+            features = self._run("features")(shared, (own, variables), None)
         for source, device in zip(sources, devices, strict=False):
             self.trainer.features[source] = {
                 which: next(s.data for s in x.addressable_shards if s.device == device)
@@ -358,10 +365,9 @@ class Population:
 
     def _source_of_features(self, i: int) -> bytes:
         """What a network's features are computed from: the frozen weights and the task's images."""
-        model, task = self.program.model, self._slots[i].task
-        frozen = [
-            model.subtree(self._initial[i], n) for n in model.layer_names[: self.program.frozen]
-        ]
+        network, task = self.program.network, self._slots[i].task
+        names = network.layer_names[: self.program.prefix]
+        frozen = [network.subtree(self._initial[i], name) for name in names]
         digest = hashlib.sha256(task.train_index.tobytes() + b"/" + task.test_index.tobytes())
         for leaf in jax.tree.leaves(frozen):
             digest.update(np.asarray(leaf).tobytes())
