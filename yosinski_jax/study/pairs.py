@@ -29,7 +29,7 @@ def equal_halves(split: Split, seed: int) -> Split:
             return half
         # A second number in the list, so that the draw is not the one of a random split.
         chosen = np.random.RandomState([seed, 1]).choice(len(half), count, replace=False)
-        return tuple(half[i] for i in sorted(chosen))
+        return tuple(half[int(i)] for i in sorted(chosen))
 
     return Split(split.name + EQUAL, seed, drawn(split.A), drawn(split.B))
 
