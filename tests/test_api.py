@@ -86,7 +86,7 @@ def test_unfit_networks_are_refused(arrays):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, seeds=1)
     with pytest.raises(UserError, match="--treatments=Bnb: Bnb is not a treatment"):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=LAYERS, treatments=["Bnb"])
-    with pytest.raises(UserError, match="must be uint8"):
+    with pytest.raises(UserError, match="train_images are float32"):
         transfer_sweep(
             Plain, arrays[0].astype(np.float32), *arrays[1:], recipe=RECIPE, layers=LAYERS, seeds=1
         )

@@ -3,12 +3,14 @@
 import dataclasses
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_datasets
 from places import SHARED
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import arrays, images
 from yosinski_jax.data import dataset as data
 
 FILES = SHARED / "tfds"
@@ -93,41 +95,189 @@ def test_errors_of_a_task():
         data.make_task(tiny(test_labels=(0, 0, 1, 1)), ["ant"])
 
 
-def test_from_arrays_adds_the_channel_of_grey_images():
-    grey = np.zeros((4, 5, 6), np.uint8)
-    dataset = data.from_arrays("grey", grey, np.arange(4) % 2, grey, np.arange(4) % 2, ["a", "b"])
-    assert dataset.image_shape == (5, 6, 1)
-    assert dataset.train.image(3).shape == (5, 6, 1)
-    assert dataset.train.labels.dtype == np.int32
+def arguments(**change):
+    images, labels = np.zeros((4, 2, 2, 3), np.uint8), np.array([0, 1, 0, 1])
+    given = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images,
+        "test_labels": labels,
+    }
+    return given | {"label_names": ["a", "b"]} | change
+
+
+def images_of(array):
+    return data.from_arrays("mine", **arguments(train_images=array, test_images=array))
+
+
+@pytest.mark.parametrize(
+    "given, shape, dtype",
+    [
+        (np.ones((4, 5, 6), np.uint8), (5, 6, 1), np.uint8),  # grey pixels get their channel
+        (np.ones((4, 5, 6), ">u2"), (5, 6, 1), np.uint16),
+        (np.ones((4, 5, 6, 4), np.uint8), (5, 6, 4), np.uint8),
+        (np.ones((4, 5, 6)), (5, 6), np.float32),  # a series of vectors, perhaps
+        (np.ones((4, 7), np.float16), (7,), np.float32),
+        (np.ones((4, 7), jnp.bfloat16), (7,), np.float32),
+        (np.ones((4, 7), np.int64), (7,), np.int32),
+        (np.ones((4, 2, 3, 4, 5), np.float32), (2, 3, 4, 5), np.float32),
+        (np.ones((4, 7), bool), (7,), np.float32),
+        ([[1, 2], [3, 4], [5, 6], [7, 8]], (2,), np.int32),
+        (jnp.ones((4, 7)), (7,), np.float32),
+    ],
+)  # fmt: skip
+def test_arrays_of_any_shape(given, shape, dtype):
+    dataset = images_of(given)
+    assert dataset.image_shape == dataset.train.shape == dataset.train.image(3).shape == shape
+    assert dataset.dtype == dataset.train.images().dtype == dtype
+    np.testing.assert_array_equal(
+        dataset.train.images().reshape(4, -1), np.asarray(given).astype(dtype).reshape(4, -1)
+    )
+    mean = dataset.train.mean_image(np.array([0, 2]))
+    assert mean.shape == shape and mean.dtype == np.float32
+
+
+def test_images_are_not_copied():
+    for dtype in (np.uint8, np.uint16, np.int32, np.float32):
+        array = np.zeros((4, 2, 2, 3), dtype)
+        assert np.shares_memory(images_of(array).train.images(), array)
+
+
+@pytest.mark.parametrize(
+    "given, names, expected",
+    [
+        (np.array([[0], [1], [1], [0]]), None, [0, 1, 1, 0]),
+        (np.array([0.0, 1.0, 1.0, 0.0], np.float32), None, [0, 1, 1, 0]),
+        (np.array([False, True, True, False]), ["no", "yes"], [0, 1, 1, 0]),
+        (["dog", "cat", "cat", "dog"], None, [1, 0, 0, 1]),
+        (np.array(["dog", "cat", "cat", "dog"]), ["dog", "cat"], [0, 1, 1, 0]),
+        (np.array(["dog", "cat", "cat", "dog"], object), None, [1, 0, 0, 1]),
+        (np.array([b"dog", b"cat", b"cat", b"dog"]), None, [1, 0, 0, 1]),
+        (np.array([0, 1, 1, 0], np.uint64), None, [0, 1, 1, 0]),
+    ],
+)
+def test_labels_of_many_kinds(given, names, expected):
+    dataset = data.from_arrays(
+        "mine", **arguments(train_labels=given, test_labels=given, label_names=names)
+    )
+    assert dataset.train.labels.tolist() == expected and dataset.train.labels.dtype == np.int32
+    if names is None and isinstance(np.asarray(given).flat[0], str | bytes):
+        assert dataset.label_names == ("cat", "dog")
+
+
+def test_only_classes_with_images_count():
+    given = arguments(train_labels=np.array([0, 2, 5, 3]), test_labels=np.array([5, 0, 2, 2]))
+    dataset = data.from_arrays("mine", **(given | {"label_names": None}))
+    assert dataset.label_names == tuple("012345")
+    assert dataset.classes_with_images == ("0", "2", "5")  # of 3 there is no test image
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"train_images": np.zeros((4, 2, 2, 3), np.float32)}, "must be uint8.*float32"),
-        ({"train_labels": np.zeros(4, np.float32)}, "train_labels must be integers"),
+        ({"train_images": np.zeros(4)}, "train_images: must be .images, .*got .4."),
+        ({"train_images": np.zeros((4, 0))}, "images without values"),
+        ({"train_images": np.full((4, 2), "x")}, "must be numbers, got <U1"),
+        ({"train_images": [[1, 2], [3]]}, "train_images: not an array"),
+        ({"train_images": np.full((4, 2), 1j)}, "must be numbers, got complex"),
+        ({"train_images": [[0.0], [1.0], [np.nan], [0.0]]}, "image 2 holds nan; expected finite"),
+        ({"test_images": [[0.0], [1.0], [0.0], [-np.inf]]}, "test_images: image 3 holds -inf"),
+        ({"train_images": [[0], [1], [1], [1e300]]}, "image 3 holds 1e.300"),
+        ({"train_images": [[0], [1], [1], [2**40]]}, "holds 1099511627776; expected .* int32"),
+        ({"train_labels": [0, 1, 0.5, 1]}, "train_labels: label 2 is 0.5; expected whole"),
+        ({"train_labels": [0, 1, np.nan, 1]}, "label 2 is nan"),
         ({"train_labels": np.array([0, 1, 2, 3])}, "between 0 and 1, found 0 to 3"),
         ({"test_labels": np.array([0, -1, 0, 1])}, "between 0 and 1, found -1 to 1"),
-        ({"train_labels": np.zeros(3, int)}, "labels must be int32 .4., one an image"),
-        ({"test_images": np.zeros((4, 3, 2, 3), np.uint8)}, "expected the same size"),
+        ({"train_labels": [0, 1, -1, 1], "label_names": None}, "between 0 and 1, found -1"),
+        ({"train_labels": [0, 1, 10**9, 1], "label_names": None}, "largest label is 1000000000"),
+        ({"train_labels": ["a", "b", "c", "a"]}, "'c' is not among the label names a, b"),
+        ({"train_labels": np.eye(4)}, "got .4, 4.; of one-hot labels give the argmax"),
+        ({"train_labels": [0, None, 1, 1]}, "whole numbers or names, got objects"),
+        ({"train_labels": np.zeros(3, int)}, "4 train_images, but 3 train_labels"),
+        ({"test_images": np.zeros((4, 3, 2, 3), np.uint8)}, "uint8 .2, 2, 3., test_images uint8"),
+        ({"test_images": np.zeros((4, 2, 2, 3), np.uint16)}, "expected the same"),
         ({"label_names": ["a", "a"]}, "must be unique"),
-        (
-            {"test_images": np.zeros((0, 2, 2, 3), np.uint8), "test_labels": np.zeros(0, int)},
-            "no test images",
-        ),
+        ({"test_images": np.zeros((0, 2, 2, 3), np.uint8), "test_labels": []}, "no test images"),
     ],
 )
 def test_errors_of_arrays(change, message):
-    images, labels = np.zeros((4, 2, 2, 3), np.uint8), np.array([0, 1, 0, 1])
-    arguments = {
-        "train_images": images,
-        "train_labels": labels,
-        "test_images": images,
-        "test_labels": labels,
-        "label_names": ["a", "b"],
-    }
-    with pytest.raises(UserError, match=message):
-        data.from_arrays("mine", **(arguments | change))
+    with pytest.raises(UserError, match=f"^dataset mine: .*{message}") as caught:
+        data.from_arrays("mine", **arguments(**change))
+    assert "\n" not in str(caught.value)
+
+
+def write_npz(path, **change):
+    given = arguments()
+    names = zip(arrays.NPZ_ARRAYS, list(given.values())[:4], strict=True)
+    np.savez(path, **(dict(names) | change))
+    return str(path)
+
+
+def test_arrays_from_a_file(tmp_path):
+    dataset = data.load(write_npz(tmp_path / "mine.npz", label_names=["a", "b"]))
+    assert dataset.name == "mine" and dataset.label_names == ("a", "b")
+    assert dataset.train.labels.tolist() == [0, 1, 0, 1]
+    assert dataset.fingerprint == data.from_arrays("other", **arguments()).fingerprint
+
+
+@pytest.mark.parametrize(
+    "what", ["absent", "text", "cut", "flipped", "pickled", "without", "folder"]
+)
+def test_a_file_of_arrays_that_cannot_be_read(tmp_path, what):
+    path = tmp_path / "mine.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+    write_npz(path, x_train=pixels)
+    content = bytearray(path.read_bytes())
+    message = "cannot be read .*; expected an .npz file of x_train, y_train, x_test, y_test"
+    match what:
+        case "absent":
+            path.unlink()
+        case "text":
+            path.write_text("hello")
+        case "cut":
+            path.write_bytes(content[:-100])
+        case "flipped":
+            content[2000] ^= 4  # within x_train
+            path.write_bytes(content)
+        case "pickled":
+            write_npz(path, y_train=np.array([0, "a", None, 1], object))
+        case "without":
+            np.savez(path, x_train=pixels, labels=pixels)
+            message = "lacks y_train, x_test, y_test .it has labels, x_train.; expected"
+        case "folder":
+            path.unlink()
+            path.mkdir()
+    with pytest.raises(UserError, match=f"^--dataset=.*mine.npz: {message}") as caught:
+        data.load(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_resized_to_go_with_another_dataset():
+    digits = data.load("digits")
+    other = data.resized(digits, (12, 12, 3))
+    assert other.image_shape == other.train.shape == (12, 12, 3)
+    assert other.label_names == digits.label_names and other.dtype == np.uint8
+    np.testing.assert_array_equal(other.train.labels, digits.train.labels)
+    pixels = other.train.images()
+    assert pixels.shape == (len(digits.train), 12, 12, 3) and pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels[7], images.fit(digits.train.image(7), (12, 12, 3)))
+    np.testing.assert_array_equal(pixels[7], other.train.image(7))
+    index = np.array([1, 5, 9])
+    np.testing.assert_allclose(other.train.mean_image(index), pixels[index].mean(0), rtol=1e-6)
+    assert data.resized(digits, (8, 8, 1)) is digits
+    found = {data.resized(digits, (n, 12, 3)).fingerprint for n in (11, 12)}
+    assert len(found | {digits.fingerprint}) == 3
+    with pytest.raises(UserError, match=r"digits: its images are \[8, 8, 1\], .* to \[8, 8, 4\]"):
+        data.resized(digits, (8, 8, 4))
+    with pytest.raises(UserError, match=r"its images are \[7\]"):
+        data.resized(images_of(np.ones((4, 7))), (8, 8, 3))
+
+
+def test_a_resized_source_is_that_of_files_too(tmp_path):
+    splits = {"train": (tiny_datasets.pictures(7), [2, 0, 1, 0, 2, 1, 0])}
+    splits["test"] = (tiny_datasets.pictures(4, seed=1), [0, 1, 2, 2])
+    other = data.resized(data.load(str(tiny_datasets.write(tmp_path, splits))), (5, 4, 1))
+    assert other.test.images().shape == (4, 5, 4, 1) and other.test.labels.tolist() == [0, 1, 2, 2]
 
 
 def test_mean_image_of_arrays():
@@ -188,7 +338,7 @@ def test_fingerprint_is_of_images_labels_and_names():
     other_names = dataclasses.replace(one, label_names=("cat", "dog", "bee"))
     pixels = one.test.images().copy()
     pixels[3, 7, 7, 2] ^= 1
-    other_pixels = dataclasses.replace(one, test=data.ArraySource(pixels, one.test.labels))
+    other_pixels = dataclasses.replace(one, test=arrays.ArraySource(pixels, one.test.labels))
     all_of_them = (one, other_labels, other_test, other_names, other_pixels)
     assert len({dataset.fingerprint for dataset in all_of_them}) == 5
 

@@ -43,7 +43,7 @@ def test_grey_becomes_three_equal_channels_or_one(decoder):
 def test_cmyk_has_the_colours_of_rgb(decoder):
     file = io.BytesIO()
     Image.fromarray(smooth()).convert("CMYK").save(file, "JPEG", quality=95)
-    assert images.jpeg_components(file.getvalue()) == 4
+    assert not images._declared(file.getvalue()).plain
     assert np.abs(decoder(file.getvalue()).astype(int) - smooth()).mean() < 6
 
 
@@ -89,7 +89,34 @@ def test_resize_enlarges_linearly(decoder):
     assert images.resize(pixels, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
-def test_jpeg_components():
-    assert images.jpeg_components(encode(smooth(), "JPEG")) == 3
-    assert images.jpeg_components(encode(smooth()[..., 0], "JPEG")) == 1
-    assert images.jpeg_components(encode(smooth(), "PNG")) is None
+def test_what_the_head_of_a_file_declares():
+    for form in ("JPEG", "PNG"):
+        for pixels in (smooth(), smooth()[..., 0]):
+            assert images._declared(encode(pixels, form)) == (24, 32, True)
+        assert not images._declared(encode(smooth(), form)[:-4]).plain
+    assert images._declared(encode(smooth(), "BMP")) is None
+    assert images._declared(b"\x89PNG") is None
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP"])
+def test_a_bomb_is_refused_by_its_head(decoder, monkeypatch, form):
+    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 32 - 1)
+    if form != "BMP":  # whose size is known only once it is opened
+        monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ValueError, match="declares 32×24 pixels, more than"):
+        decoder(encode(smooth(), form))
+
+
+def test_fit_to_another_size_and_channels():
+    rgb, grey = smooth(), smooth()[..., :1]
+    assert images.fit(rgb, (24, 32, 3)).tolist() == rgb.tolist()
+    np.testing.assert_array_equal(images.fit(grey, (24, 32, 3)), np.repeat(grey, 3, axis=2))
+    luma = np.asarray(Image.fromarray(rgb).convert("L")).astype(int)
+    assert np.abs(images.fit(rgb, (24, 32, 1))[..., 0] - luma).max() <= 1
+    half = images.fit(rgb, (12, 16, 3))
+    means = rgb.reshape(12, 2, 16, 2, 3).mean(axis=(1, 3))
+    assert half.dtype == np.uint8 and np.abs(half[2:-2, 2:-2] - means[2:-2, 2:-2]).max() <= 1
+    for dtype, scale in ((np.uint16, 257), (np.float32, 1 / 255)):
+        other = images.fit((rgb * float(scale)).astype(dtype), (12, 16, 3))
+        assert other.dtype == dtype
+        np.testing.assert_allclose(other, half.astype(float) * scale, atol=0.51 * scale + 1e-6)

@@ -16,13 +16,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import derived, tfds, tfds_find
+from yosinski_jax.data import arrays, derived, tfds, tfds_find
 
 DIGITS = "digits"
 # Of 174 to 183 images of a digit; leaves at least 130 for training.
@@ -41,6 +41,16 @@ class Source(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of one image, None where it varies."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the images: uint8 and uint16 (pixels, to be scaled), float32 or int32 (to be taken as they are)."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Hex digest of the images' content; equal for a copy of their files."""
         ...
@@ -48,62 +58,16 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
-        """Returns one image, uint8 [height, width, channels]."""
+        """Returns one image, [height, width, channels] or another shape."""
         ...
 
     def images(self) -> np.ndarray:
-        """Returns all images, uint8 [images, height, width, channels]; UserError if sizes vary."""
+        """Returns all images, [images, ...]; UserError if sizes vary."""
         ...
 
     def mean_image(self, index: np.ndarray) -> np.ndarray:
-        """Returns the mean of some images, float32 [height, width, channels]."""
+        """Returns the mean of some images, float32."""
         ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource:
-    """A source held in memory.
-
-    Attributes:
-        pixels: uint8 [images, height, width, channels].
-        labels: int32 [images].
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def __post_init__(self):
-        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
-            raise UserError(
-                "images must be uint8 [images, height, width, channels], got "
-                f"{self.pixels.dtype} {list(self.pixels.shape)}"
-            )
-        if self.labels.shape != self.pixels.shape[:1] or self.labels.dtype != np.int32:
-            raise UserError(
-                f"labels must be int32 [{len(self.pixels)}], one an image, got "
-                f"{self.labels.dtype} {list(self.labels.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hex digest of the pixels."""
-        return derived.array_digest(self.pixels)
-
-    def image(self, index: int) -> np.ndarray:
-        """Returns one image, uint8 [height, width, channels]."""
-        return self.pixels[index]
-
-    def images(self) -> np.ndarray:
-        """Returns all images, uint8 [images, height, width, channels]."""
-        return self.pixels
-
-    def mean_image(self, index: np.ndarray) -> np.ndarray:
-        """Returns the mean of some images, float32 [height, width, channels]."""
-        total = self.pixels[index].sum(axis=0, dtype=np.uint64)
-        return (total / len(index)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,14 +79,14 @@ class Dataset:
         label_names: name of every label, in the dataset's own order.
         train: images to train on.
         test: held-out images.
-        image_shape: (height, width, channels), None if sizes vary.
+        image_shape: of every image, (height, width, channels) or another; None if sizes vary.
     """
 
     name: str
     label_names: tuple[str, ...]
     train: Source
     test: Source
-    image_shape: tuple[int, int, int] | None
+    image_shape: tuple[int, ...] | None
 
     def __post_init__(self):
         if len(set(self.label_names)) != len(self.label_names):
@@ -131,13 +95,30 @@ class Dataset:
             if len(source) == 0:
                 raise UserError(f"dataset {self.name}: it has no {part} images")
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the images, see `Source.dtype`."""
+        return self.train.dtype
+
+    @functools.cached_property
+    def classes_with_images(self) -> tuple[str, ...]:
+        """Names of the classes that have training and test images, which alone can take part in a split."""
+        counts = [
+            np.bincount(s.labels, minlength=len(self.label_names)) for s in (self.train, self.test)
+        ]
+        return tuple(name for name, *has in zip(self.label_names, *counts, strict=True) if all(has))
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hex digest of what is learned from: images, labels and label names, wherever they lie and whatever the name.
 
         Large files are sampled (`derived.files_digest`); reads the labels.
         """
-        parts = {"label_names": self.label_names, "image_shape": self.image_shape}
+        parts = {
+            "label_names": self.label_names,
+            "image_shape": self.image_shape,
+            "dtype": str(self.dtype),
+        }
         for part, source in (("train", self.train), ("test", self.test)):
             parts[part] = source.fingerprint, derived.array_digest(source.labels)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -207,50 +188,75 @@ def make_task(
 
 def from_arrays(
     name: str,
-    train_images: np.ndarray,
-    train_labels: np.ndarray,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
-    label_names: Sequence[str],
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any,
+    test_labels: Any,
+    label_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Makes a dataset of the user's own arrays.
 
     Args:
         name: what to call it.
-        train_images: uint8 [images, height, width, channels] or [images, height, width].
-        train_labels: integers [images], positions in `label_names`.
+        train_images: [N, ...]: uint8 or uint16 pixels, [N, height, width] or with channels; floats or tokens of any
+            shape. See `arrays.images_of`.
+        train_labels: [N] or [N, 1]: names, or whole numbers, positions in `label_names`.
         test_images: as `train_images`.
         test_labels: as `train_labels`.
-        label_names: name of every class.
+        label_names: name of every class; if None, the labels themselves, or the numbers from 0 to the largest.
 
     Returns:
-        The dataset; the image arrays are not copied.
+        The dataset; uint8, uint16, int32 and float32 images are not copied.
 
     Raises:
-        UserError: wrong dtype or shape, or labels out of range.
+        UserError: arrays that cannot be trained on, labels that do not fit, or unequal numbers or shapes.
     """
-    sources = []
-    for what, pixels, labels in (
-        ("train", np.asarray(train_images), np.asarray(train_labels)),
-        ("test", np.asarray(test_images), np.asarray(test_labels)),
-    ):
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise UserError(f"dataset {name}: {what}_labels must be integers, got {labels.dtype}")
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(label_names):
+    labels = {"train_labels": train_labels, "test_labels": test_labels}
+    try:
+        if label_names is None:
+            label_names = arrays.names_of(labels)
+        names = tuple(str(label) for label in label_names)
+        sources = []
+        for part, given in (("train", train_images), ("test", test_images)):
+            pixels = arrays.images_of(f"{part}_images", given)
+            column = arrays.labels_of(f"{part}_labels", labels[f"{part}_labels"], names)
+            if len(pixels) != len(column):
+                raise UserError(
+                    f"{len(pixels)} {part}_images, but {len(column)} {part}_labels; expected one each"
+                )
+            sources.append(arrays.ArraySource(pixels, column))
+        train, test = sources
+        if (train.shape, train.dtype) != (test.shape, test.dtype):
             raise UserError(
-                f"dataset {name}: {what}_labels must lie between 0 and {len(label_names) - 1}, "
-                f"found {labels.min()} to {labels.max()}"
+                f"train_images are {train.dtype} {list(train.shape)}, test_images {test.dtype} {list(test.shape)}; "
+                "expected the same"
             )
-        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-        sources.append(ArraySource(pixels, labels.astype(np.int32)))
-    train, test = sources
-    if train.pixels.shape[1:] != test.pixels.shape[1:]:
-        raise UserError(
-            f"dataset {name}: training images are {list(train.pixels.shape[1:])}, "
-            f"test images {list(test.pixels.shape[1:])}; expected the same size"
-        )
-    height, width, channels = train.pixels.shape[1:]
-    return Dataset(name, tuple(label_names), train, test, (height, width, channels))
+    except UserError as error:
+        raise UserError(f"dataset {name}: {error}") from None
+    return Dataset(name, names, train, test, train.shape)
+
+
+def resized(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
+    """The same dataset with images of another height, width and number of channels, so that two go side by side.
+
+    Args:
+        dataset: of images [height, width, 1 or 3], which may vary in size.
+        shape: (height, width, channels); grey becomes RGB by repeating, RGB grey by its luma.
+
+    Raises:
+        UserError: they are no images of 1 or 3 channels, or these are not asked for.
+    """
+    if dataset.image_shape == tuple(shape):
+        return dataset
+    has = dataset.train.shape
+    for which in (has, shape):
+        if len(which) != 3 or which[2] not in (1, 3):
+            raise UserError(
+                f"dataset {dataset.name}: its images are {list(has)}, which cannot be brought to {list(shape)}; "
+                "expected height, width and 1 or 3 channels"
+            )
+    train, test = (arrays.ResizedSource(part, shape) for part in (dataset.train, dataset.test))
+    return Dataset(dataset.name, dataset.label_names, train, test, shape)
 
 
 def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
@@ -258,7 +264,8 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
 
     Args:
         name: "digits" (scikit-learn's, needs no files), the name of a prepared TFDS dataset under
-            `data_dir` ("cifar10", "imagenet_resized/64x64"), or the path of a prepared directory.
+            `data_dir` ("cifar10", "imagenet_resized/64x64"), the path of a prepared directory, or FILE.npz with
+            x_train, y_train, x_test, y_test and perhaps label_names (see `from_arrays`).
         data_dir: folder of prepared datasets; TFDS_DATA_DIR or ~/tensorflow_datasets if None.
         seed: chooses the held-out images of "digits"; other datasets bring their own test images.
 
@@ -270,6 +277,11 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
     """
     if name == DIGITS:
         return _digits(seed)
+    if name.endswith(".npz"):
+        found = arrays.read_npz(Path(name).expanduser())
+        x_train, y_train, x_test, y_test = (found[key] for key in arrays.NPZ_ARRAYS)
+        names = found["label_names"].ravel().tolist() if "label_names" in found else None
+        return from_arrays(Path(name).stem, x_train, y_train, x_test, y_test, names)
     extras.load("tensorflow_datasets", f"--dataset={name}")
     return _from_tfds(name, tfds_find.find(name, data_dir))
 

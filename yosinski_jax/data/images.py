@@ -2,10 +2,18 @@
 
 import functools
 import io
+import struct
+from collections.abc import Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+# A file may declare any size: 8192×8192 RGB pixels take 200 MB, ImageNet's largest image a third of that.
+MAX_PIXELS = 1 << 26
+# ITU-R BT.601, as Pillow's conversion to grey.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @functools.cache
@@ -29,10 +37,12 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
         uint8 [height, width, channels].
 
     Raises:
-        ValueError: the bytes are not a readable image.
+        ValueError: the bytes are not a readable image, or declare more than `MAX_PIXELS`.
     """
-    cv2 = opencv()
-    if cv2 is not None and _is_plain(data):
+    cv2, declared = opencv(), _declared(data)
+    if declared is not None:
+        _check_size(declared.height, declared.width)
+    if cv2 is not None and declared is not None and declared.plain:
         # OpenCV 4.11 and later decode to RGB at once, earlier ones to BGR only.
         rgb = getattr(cv2, "IMREAD_COLOR_RGB", None)
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else rgb or cv2.IMREAD_COLOR
@@ -44,6 +54,7 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
             return pixels if rgb else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(image.height, image.width)
             if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scale
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
@@ -81,19 +92,65 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), how)).reshape(size, size, channels)
 
 
+def fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Brings an image of any dtype to a size and a number of channels; the same on every machine.
+
+    Args:
+        pixels: [height, width, 1 or 3].
+        shape: (height, width, 1 or 3).
+
+    Returns:
+        [height, width, channels] of the same dtype: bilinear (means of areas where it shrinks), grey repeated, RGB
+        weighed by its luma.
+    """
+    height, width, channels = shape
+    exact = pixels.astype(np.float32)
+    if channels < pixels.shape[2]:
+        exact = (exact @ _LUMA)[..., None]
+    if pixels.shape[:2] != (height, width):
+        how = Image.Resampling.BILINEAR
+        planes = [
+            Image.fromarray(plane).resize((width, height), how)
+            for plane in np.moveaxis(exact, 2, 0)
+        ]
+        exact = np.stack([np.asarray(plane) for plane in planes], axis=2)
+    if pixels.dtype.kind != "f":
+        exact = np.round(exact)
+    return np.broadcast_to(exact, (height, width, channels)).astype(pixels.dtype)
+
+
 # JPEG markers that start a frame: SOF0 ... SOF15 without DHT (C4), JPG (C8) and DAC (CC).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def jpeg_components(data: bytes) -> int | None:
-    """Returns the number of colour components of a JPEG file (CMYK: 4), None if it is not one."""
+class _Declared(NamedTuple):
+    """What the head of a file says.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        plain: whether OpenCV reads the file as Pillow does. Not so for CMYK (other colours), 16 bits (other rounding)
+            and truncated files, which OpenCV fills up with grey where Pillow raises.
+    """
+
+    height: int
+    width: int
+    plain: bool
+
+
+def _declared(data: bytes) -> _Declared | None:
+    """Reads the head of a PNG or JPEG file; None if it is neither."""
+    if data[:4] == b"\x89PNG" and len(data) > 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return _Declared(height, width, data[24] == 8 and data.endswith(b"IEND\xaeB\x60\x82"))
     if data[:2] != b"\xff\xd8":
         return None
     at, end = 2, len(data) - 9
     while at < end and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in _FRAME_MARKERS:
-            return data[at + 9]
+            height, width, components = struct.unpack(">HHB", data[at + 5 : at + 10])
+            return _Declared(height, width, components in (1, 3) and data.endswith(b"\xff\xd9"))
         if marker == 0xFF:  # fill byte
             at += 1
         else:
@@ -101,12 +158,6 @@ def jpeg_components(data: bytes) -> int | None:
     return None
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether OpenCV reads a file as Pillow does.
-
-    Not so for CMYK (other colours), 16 bits (other rounding) and truncated files, which OpenCV
-    fills up with grey where Pillow raises.
-    """
-    if data[:4] == b"\x89PNG":
-        return data[24] == 8 and data.endswith(b"IEND\xaeB\x60\x82")
-    return jpeg_components(data) in (1, 3) and data.endswith(b"\xff\xd9")
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"declares {width}×{height} pixels, more than {MAX_PIXELS >> 20} Mi")

@@ -33,6 +33,9 @@ _SECONDS_TO_SAVE = 30
 # Threads read ahead from the disk within one process; more only take memory.
 _THREADS = 4
 
+#: Largest height and width to resize to, in pixels.
+MAX_SIZE = 4096
+
 # Without end. Grain's own endless repeat overflows with batches of one image.
 _EPOCHS = 1_000_000
 
@@ -43,7 +46,7 @@ class Batch(NamedTuple):
     """This host's part of a global batch.
 
     Attributes:
-        images: uint8 [local batch, height, width, channels].
+        images: [local batch, ...] of the source's dtype.
         labels: labels of the task, int32 [local batch].
         mask: False for padding and for images that could not be read, bool [local batch].
     """
@@ -154,7 +157,7 @@ def train(
         raise UserError(
             f"--batch_size={batch_size}: the task has only {len(task.train_index)} training images"
         )
-    load = _Load(source, task.train_index, task.train_labels, _shape(source, task.train_index, size),
+    load = _Load(source, task.train_index, task.train_labels, _shape(source, size),
                  replace=skip_corrupt)  # fmt: skip
     positions = _grain().MapDataset.range(len(task.train_index)).shuffle(seed=seed).repeat(_EPOCHS)
     batches = _local(positions, batch_size, hosts)[start:].map(load)
@@ -178,7 +181,7 @@ def evaluate(
     is False for an unreadable image.
     """
     count = len(task.test_index)
-    load = _Load(source, task.test_index, task.test_labels, _shape(source, task.test_index, size))
+    load = _Load(source, task.test_index, task.test_labels, _shape(source, size))
     padded = -(-count // batch_size) * batch_size
     batches = _local(_grain().MapDataset.range(padded), batch_size, hosts).map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
@@ -246,20 +249,19 @@ def _start_worker(index: int, count: int) -> None:
     machine.start_worker(_SECONDS_TO_SAVE)
 
 
-def _shape(source: Source, index: np.ndarray, size: int | None) -> tuple[int, int, int]:
-    """Returns the shape of all images, from the source's description or from a first image."""
-    shape = getattr(source, "shape", None)
-    if shape is None:
-        shape = source.image(int(index[0])).shape
-    if size is not None:
-        return size, size, shape[2]
+def _shape(source: Source, size: int | None) -> tuple[int, ...]:
+    """Returns the shape of all images in a batch."""
+    shape = source.shape
+    if size is not None and len(shape) == 3:
+        if not 1 <= size <= MAX_SIZE:
+            raise UserError(f"--image_size={size}: must be 1 to {MAX_SIZE} pixels")
+        return size, size, int(shape[2] or 0)
     if None in shape:
         raise UserError(
             "the images vary in size, so they cannot be put into batches; give a size, or better "
             "prepare them at one with `python -m experiments.prepare --dataset=imagenet2012`"
         )
-    height, width, channels = shape
-    return height, width, channels
+    return tuple(int(side or 0) for side in shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,20 +272,20 @@ class _Load:
         source: where the images are.
         index: position in the task -> position in the source, int [n].
         labels: labels in the task, int32 [n].
-        shape: (height, width, channels).
+        shape: of each image.
         replace: whether the next readable image takes the place of an unreadable one.
     """
 
     source: Source
     index: np.ndarray
     labels: np.ndarray
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     replace: bool = False
 
     def __call__(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         count = len(positions)
         loaded = {
-            "images": np.zeros((count, *self.shape), np.uint8),
+            "images": np.zeros((count, *self.shape), self.source.dtype),
             "labels": np.zeros(count, np.int32),
             "mask": np.zeros(count, bool),
             # An error would lose its type on its way from a worker: its place travels instead.
