@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import fake_gcs
@@ -268,13 +270,29 @@ def test_two_starts_at_the_same_moment(bucket, monkeypatch):
 
 
 def test_a_holder_whose_lock_was_taken_over_stops(bucket, monkeypatch, capfd):
-    monkeypatch.setattr(workdir, "RENEW", 0.05)
+    minute, waits = threading.Semaphore(0), []
+
+    class Ended(threading.Event):
+        """Its waits last until the test says that a minute has passed, whatever the clock says."""
+
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            minute.acquire()
+            return self.is_set()
+
+        def set(self):
+            super().set()
+            minute.release()
+
+    clock = types.SimpleNamespace(Event=Ended, Thread=threading.Thread)
+    monkeypatch.setattr(workdir, "threading", clock)
     folder = files.as_path("gs://bucket/l")
     other = {"holder": "process 7 on far since today", "token": "t", "renewed": time.time()}
     with pytest.raises(KeyboardInterrupt), workdir.lock(folder):
         files.write_json(folder / "lock", other)
-        for _ in range(100):
-            time.sleep(0.1)
+        minute.release()
+        while len(waits) < 2:  # a second one comes if the first saw nothing
+            time.sleep(0.01)  # the interrupt comes in here
     assert "taken over by process 7 on far since today; stopping" in capfd.readouterr().out
     assert json.loads(bucket.read("bucket/l/lock"))["token"] == "t"
 
