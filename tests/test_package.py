@@ -28,6 +28,7 @@ BELOW = {
     "splicing": set(),
 }  # fmt: skip
 BELOW["commands"] = set(BELOW)  # the command line stands over everything
+BELOW["__main__"] = set(BELOW)
 NO_JAX = ["base", "study", "data", "analysis", "report"]
 
 
