@@ -55,7 +55,7 @@ class StudyResult(Sequence[Record]):
         rows = networks_table(self._records)
         columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
         try:
-            import pandas
+            import pandas  # pyright: ignore[reportMissingImports]
         except ImportError:
             return columns
         return pandas.DataFrame(columns)
@@ -72,7 +72,7 @@ class StudyResult(Sequence[Record]):
         from yosinski_jax.report import plots
 
         first = next((r.split for r in self._records if r.split != "all"), "all")
-        shown = most_images([r for r in self._records if r.split == first])
+        shown = most_images([r for r in self._records if r.split == first])  # pyright: ignore[reportArgumentType]
         return plots.panel(lambda ax: plots.draw_means(ax, shown, "last", ()), shown)
 
     def report(self, path: Path | str | None = None) -> Path:
