@@ -3,13 +3,10 @@
 import html
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study.records import Record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class StudyResult(Sequence[Record]):
@@ -66,8 +63,8 @@ class StudyResult(Sequence[Record]):
 
         return format_table(summary_table(self._records))
 
-    def figure(self) -> "Figure":
-        """The paper's Figure 2, lower panel: mean accuracy against n, by treatment."""
+    def figure(self) -> Any:
+        """The paper's Figure 2, lower panel: mean accuracy against n, by treatment; a matplotlib `Figure`."""
         from yosinski_jax.analysis.results import most_images
         from yosinski_jax.report import plots
 
