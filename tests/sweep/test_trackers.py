@@ -1,0 +1,162 @@
+"""Trackers get what the records say, once each; offline."""
+
+import struct
+import types
+
+import pytest
+import simulated
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.study.records import Record
+from yosinski_jax.sweep import trackers
+
+STUDY = [Record.of(r) for r in simulated.study(seeds=1, layers=(1,), treatments=("base", "AnB"))]
+
+
+class Told:
+    """A display that remembers."""
+
+    def __init__(self):
+        self.calls, self.notes = [], []
+
+    def plan(self, sweep, done):
+        self.calls.append("plan")
+
+    def note(self, line):
+        self.notes.append(line)
+
+    def progress(self, sweep, group, population):
+        self.calls.append("progress")
+
+    def recorded(self, sweep, record):
+        self.calls.append("recorded")
+
+
+def sweep(*records):
+    return types.SimpleNamespace(records={r.id: r for r in records})
+
+
+def events(folder):
+    """(tag, step, value) of every scalar in the event files of a folder."""
+    from tensorboardX.proto import event_pb2
+
+    found = []
+    for path in folder.glob("events.*"):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+            found += [
+                (v.tag, event.step, v.simple_value)
+                for v in event.summary.value
+                if v.HasField("simple_value")
+            ]
+    return found
+
+
+def test_tensorboard_gets_every_evaluation_once(tmp_path):
+    pytest.importorskip("tensorboardX")
+    first, *rest = STUDY
+    for start in range(2):  # the second time everything is there already
+        display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path)])
+        display.plan(sweep(first), 1)
+        for record in rest if start == 0 else ():
+            display.recorded(sweep(*STUDY), record)
+        display.close()
+    for record in STUDY:
+        found = [f for f in events(tmp_path / record.id) if f[0] in ("accuracy", "loss")]
+        expected = {
+            (name, step): pytest.approx(record.curve[name][i], abs=1e-6)
+            for i, step in enumerate(record.curve["step"])
+            for name in ("accuracy", "loss")
+        }
+        assert {(tag, step): value for tag, step, value in found} == expected
+        assert len(found) == len(expected)
+
+
+def test_progress_goes_to_a_run_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(trackers, "_SECONDS_BETWEEN_SIGNS", 0)
+    display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path)])
+    display.progress(sweep(*STUDY), None, types.SimpleNamespace(done=1, total=4))
+    display.close()
+    assert {(tag, value) for tag, _, value in events(tmp_path / "sweep")} == {
+        ("sweep/networks", float(len(STUDY))),
+        ("sweep/group", 0.25),
+    }
+
+
+class FakeWandb(types.ModuleType):
+    """Stands in for the module wandb: keeps what runs were given."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.runs, self.down = [], False
+        self.Settings = lambda **keywords: keywords
+
+    def init(self, **keywords):
+        if self.down:
+            raise ConnectionError("no network\nand more lines")
+        run = types.SimpleNamespace(keywords=keywords, logged=[], summary={}, finished=False)
+        run.log = lambda values, step: run.logged.append((step, values))
+        run.finish = lambda: setattr(run, "finished", True)
+        self.runs.append(run)
+        return run
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(__import__("sys").modules, "wandb", fake)
+    return fake
+
+
+def test_wandb_gets_every_network_once(wandb, tmp_path):
+    for _ in range(2):
+        display = trackers.Tracked(Told(), [trackers.WandB("team/project", tmp_path)])
+        display.plan(sweep(*STUDY), len(STUDY))
+        display.close()
+    assert [run.keywords["name"] for run in wandb.runs] == [r.id for r in STUDY]
+    for run, record in zip(wandb.runs, STUDY, strict=True):
+        assert (run.keywords["entity"], run.keywords["project"]) == ("team", "project")
+        assert run.keywords["config"]["treatment"] == record.treatment and run.finished
+        assert run.summary["accuracy"] == record.accuracy
+        assert [step for step, _ in run.logged] == record.curve["step"]
+        assert run.logged[-1][1]["accuracy"] == record.curve["accuracy"][-1]
+
+
+def test_a_tracker_that_fails_is_left_out_and_told(wandb, tmp_path):
+    wandb.down, told = True, Told()
+    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
+    for record in STUDY:
+        display.recorded(sweep(record), record)
+    assert told.calls == ["recorded"] * len(STUDY) and len(told.notes) == 1
+    assert "--wandb failed and is left out: no network;" in told.notes[0]
+    wandb.down = False  # the next start sends everything
+    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
+    display.plan(sweep(*STUDY), len(STUDY))
+    assert len(wandb.runs) == len(STUDY)
+
+
+def test_without_the_package(monkeypatch, tmp_path):
+    for name in ("tensorboardX", "wandb"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(UserError, match=r"--tensorboard=.*yosinski-jax\[tensorboard\]"):
+        trackers.TensorBoard(tmp_path)
+    with pytest.raises(UserError, match=r"--wandb=p: .*yosinski-jax\[wandb\]"):
+        trackers.WandB("p", tmp_path)
+
+
+def test_wandb_itself_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    told = Told()
+    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
+    display.recorded(sweep(STUDY[0]), STUDY[0])
+    display.close()
+    assert not told.notes
+    wandb.teardown()  # its process has written everything when it has ended
+    written = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(written) == 1 and b"test_images" in written[0].read_bytes()
