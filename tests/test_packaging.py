@@ -25,7 +25,9 @@ MODULES = {
     "tensorflow-datasets": "tensorflow_datasets",
 }
 # Brought along by a dependency that cannot do without them.
-ALONG = {"array_record", "etils", "fsspec", "google", "jaxlib", "setuptools"}
+ALONG = {"array_record", "etils", "fsspec", "google", "jaxlib", "markupsafe", "setuptools"}
+# Taken where they happen to be there; nothing is missing without them.
+WELCOME = {"pandas"}
 
 
 def modules(requirements):
@@ -51,7 +53,7 @@ def imported():
 def test_every_import_is_a_dependency_or_in_an_extra():
     core = modules(PROJECT["dependencies"])
     optional = set().union(*map(modules, PROJECT["optional-dependencies"].values()))
-    unknown = {(name, str(p)) for name, p in imported() if name not in core | optional | ALONG}
+    unknown = {(name, str(p)) for name, p in imported() if name not in core | optional | ALONG | WELCOME}
     assert not unknown
     assert core <= {name for name, _ in imported()} | {"filelock", "jinja2"}  # nothing unused
 
