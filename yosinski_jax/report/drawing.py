@@ -28,7 +28,7 @@ MOST_PROCESSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure to be drawn: a function of `plots` or `plots_training` and its arguments."""
+    """A figure to be drawn: a function of a room of `report` and its arguments."""
 
     function: str
     arguments: Mapping[str, Any]
@@ -51,8 +51,9 @@ class Drawing:
 def _code() -> str:
     """A digest of everything that draws."""
     hashed = hashlib.sha256(metadata.version("matplotlib").encode())
-    for name in ("theme.py", "plots.py", "plots_training.py"):
-        hashed.update(resources.files("yosinski_jax.report").joinpath(name).read_bytes())
+    rooms = resources.files("yosinski_jax.report").iterdir()
+    for room in sorted((r for r in rooms if r.name.endswith(".py")), key=lambda r: r.name):
+        hashed.update(room.read_bytes())
     return hashed.hexdigest()
 
 

@@ -11,7 +11,8 @@ from yosinski_jax.report.sections.networks import networks
 from yosinski_jax.report.sections.overfitting import overfitting
 from yosinski_jax.report.sections.reproduce import method, reproduce
 from yosinski_jax.report.sections.tables import tables
+from yosinski_jax.report.sections.target_size import target_size
 
 SECTIONS = (
-    answers, figures, overfitting, comparison, tables, networks, reproduce, method,
+    answers, figures, target_size, overfitting, comparison, tables, networks, reproduce, method,
 )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Freeze, fine-tune or train from scratch? By the size of the target, where a study has several."""
+
+from collections.abc import Sequence
+
+from yosinski_jax.analysis import target_size as sizes
+from yosinski_jax.analysis.results import split_title
+from yosinski_jax.report.drawing import Drawing
+from yosinski_jax.report.page import Item, Part
+from yosinski_jax.report.sections.report import Report
+from yosinski_jax.report.target_size import table
+
+
+def target_size(report: Report) -> Part | None:
+    """The map n × target size, its answer in words, and the figures behind it."""
+    items: list[Item] = []
+    answers: list[str] = []
+    for split in report.study.splits:
+        mine = [r for r in report.study.records if r["split"] == split]
+        if len(sizes.sizes(mine)) < 2:
+            continue
+        rows = sizes.cells(mine, report.study.statistic)
+        if rows:
+            items += _items(split, rows)
+            answers += [*sizes.answer(rows), *_boundaries(rows)]
+    values = {"answers": answers}
+    return Part("target_size", "Freeze or fine-tune?", values, items) if items else None
+
+
+def _boundaries(rows: Sequence[sizes.Cell]) -> list[str]:
+    lines = []
+    for found in sizes.boundaries(rows):
+        small, large = (sizes.size_in_words(m) for m in found.between)
+        told = [sizes.size_in_words(m) for m in found.told if m is not None]
+        sure = f"told at {told[0]} and at {told[1]}" if len(told) == 2 else "not told on both sides"
+        lines.append(
+            f"By the means, at n = {found.n} “{found.first}” gives way to “{found.then}” between "
+            f"{small} and {large} ({sure})."
+        )
+    return lines
+
+
+def _items(split: str, rows: Sequence[sizes.Cell]) -> list[Item]:
+    headings, cells = table(rows)
+    told = "; ".join(f"n = {c[0]}, {c[1]}: {c[-3]} leads by {c[-2]} points" for c in cells)
+    where = split_title(split)
+    drawings = [
+        ("curves", "Accuracy by target size", "Copied layers come from bases trained on all images of their half."),
+        ("best_way", "The best way by n and target size",
+         "Numbers: lead over the next in points. Hatched: this lead or the one over the third way cannot be told from 0."),
+    ]  # fmt: skip
+    if all(way in c.ratio for c in rows for way in (sizes.FREEZE, sizes.TUNE)):
+        drawings.append(
+            ("by_parameters", "The same by parameters an image",
+             "One point for each n and target size.")
+        )  # fmt: skip
+    return [
+        Item(
+            f"target_size_{name}_{split}", f"{title} ({where}).", caption, f"{title}. {told}.",
+            Drawing(f"target_size.{name}", {"rows": tuple(rows)}), headings, cells,
+        )
+        for name, title, caption in drawings
+    ]  # fmt: skip
