@@ -6,8 +6,17 @@ schedule (the contrary is a known mistake of replications).
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from yosinski_jax.base.errors import UserError
+
+_CHOICES = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "frozen_batch_stats": ("keep", "update"),
+    "schedule": ("constant", "cosine"),
+    "optimizer": ("sgd", "adamw"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +33,34 @@ class Recipe:
       caffe_momentum: gather rate × gradient in the velocity, as Caffe does, so that a drop of the
         rate does not shrink the velocity already gathered; otherwise the rate multiplies the
         velocity, as in optax and PyTorch.
-      weight_decay: added to the gradient as decay × weight, on kernels only.
+      weight_decay: added to the gradient as decay × weight (with AdamW to its step), on all but
+        biases and the scales of normalisations.
       bias_rate: rate of biases as a multiple of the kernels' (the paper: 2).
       drop_every: steps after which the rate is multiplied by `drop_factor`, again and again; 0 for
         a constant rate.
-      drop_factor: see `drop_every`.
+      drop_factor: see `drop_every` and `drop_at`.
+      drop_at: shares of the training, 0 … 1, after which the rate is multiplied by `drop_factor`.
+      schedule: "constant", but for drops, or "cosine", down to 0 at the end of the training.
+      warmup: share of the training, 0 … 1, in which the rate first rises linearly from 0.
+      optimizer: "sgd" with momentum, "adamw", or an optax transformation or a function without
+        arguments that returns one; the last two bring their own rate, decay and schedule.
+      optimizer_id: names an optimizer of one's own in records and in the identity of a sweep.
+      adam_b2: decay of AdamW's second moment; `momentum` is its first.
+      clip: norm of all trained gradients above which they are scaled down; 0 for no limit.
+      loss: in place of the cross-entropy, called with logits [B, classes] and labels [B], gives losses
+        [B] or their mean; for training only.
+      loss_id: names it, as `optimizer_id`.
+      label_smoothing: share of the target that training spreads evenly over all classes.
+      metric: which inputs count as right in place of those whose largest logit is the label's, called
+        with logits [B, classes] and labels [B], gives bool [B].
+      metric_id: names it, as `optimizer_id`.
       evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
       evaluate_steps: steps from one evaluation to the next, in place of `evaluate_every`, where
         training counts steps (streamed datasets); the last step is always evaluated.
       crop: side of the square crop in pixels (random in training, central in evaluation); 0 for
         none.
+      crop_padding: zeros put around a training image, in pixels, before a random crop of its own size
+        (or of `crop`).
       mirror: whether training images are mirrored at random.
       subtract_mean: subtract the mean image of the task's training images (0–255 scale, as the
         paper); otherwise pixels are scaled to −1 … 1.
@@ -58,9 +85,22 @@ class Recipe:
     bias_rate: float = 1.0
     drop_every: int = 0
     drop_factor: float = 0.1
+    drop_at: tuple[float, ...] = ()
+    schedule: str = "constant"
+    warmup: float = 0.0
+    optimizer: Any = "sgd"
+    optimizer_id: str | None = None
+    adam_b2: float = 0.999
+    clip: float = 0.0
+    loss: Callable[..., Any] | None = None
+    loss_id: str | None = None
+    label_smoothing: float = 0.0
+    metric: Callable[..., Any] | None = None
+    metric_id: str | None = None
     evaluate_every: int = 1
     evaluate_steps: int | None = None
     crop: int = 0
+    crop_padding: int = 0
     mirror: bool = False
     subtract_mean: bool = False
     bgr: bool = False
@@ -81,14 +121,60 @@ class Recipe:
             raise UserError(f"--learning_rate={self.learning_rate:g}: must be a number above 0")
         if not 0 <= self.momentum < 1:
             raise UserError(f"recipe {self.name}: momentum {self.momentum} is not in [0, 1)")
-        if self.frozen_batch_stats not in ("keep", "update"):
-            raise UserError(
-                f"recipe {self.name}: frozen_batch_stats {self.frozen_batch_stats!r} is not keep or update"
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if isinstance(value, str) and value not in choices:
+                raise UserError(
+                    f"--{field}={value}: is not a {field.replace('_', ' ')}; choose from {', '.join(choices)}"
+                )
+        shares = {"warmup": self.warmup, "label_smoothing": self.label_smoothing}
+        for field, value in (shares | {f"drop_at ({x})": x for x in self.drop_at}).items():
+            if not 0 <= value < 1:
+                raise UserError(
+                    f"recipe {self.name}: {field} is {value:g}, not a share from 0 to 1"
+                )
+        if self.clip < 0 or self.crop_padding < 0:
+            raise UserError(f"recipe {self.name}: clip and crop_padding cannot be below 0")
+        self._check_own()
+
+    def _check_own(self) -> None:
+        """Callables need names, because two of them cannot be compared, and leave no other settings."""
+        for field in ("optimizer", "loss", "metric"):
+            own = getattr(self, field)
+            own = None if isinstance(own, str) else own
+            if (own is None) != (getattr(self, f"{field}_id") is None):
+                raise UserError(
+                    f"recipe {self.name}: give {field} and {field}_id together: the name stands in records and tells "
+                    "one sweep from another"
+                )
+        silent = [
+            field
+            for field, unused in (
+                ("loss", self.label_smoothing > 0 and self.loss is not None),
+                ("optimizer", not isinstance(self.optimizer, str) and self._schedules),
+                ("adamw", self.optimizer == "adamw" and self.caffe_momentum),
             )
-        if self.precision not in ("auto", "float32", "bfloat16"):
+            if unused
+        ]
+        if silent:
             raise UserError(
-                f"--precision={self.precision}: is not a precision; choose from auto, float32, bfloat16"
+                f"recipe {self.name}: {silent[0]} of one's own takes the place of label_smoothing, of clip, decay and "
+                "schedule, or of caffe_momentum: leave those out"
             )
+
+    @property
+    def _schedules(self) -> bool:
+        values = (self.weight_decay, self.drop_every, self.drop_at, self.warmup, self.clip)
+        return any(values) or self.schedule != "constant" or self.caffe_momentum
+
+    def as_json(self) -> dict[str, Any]:
+        """All that numbers depend on, for JSON; callables by their names."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        own = {
+            field: fields[f"{field}_id"] or fields[field]
+            for field in ("optimizer", "loss", "metric")
+        }
+        return fields | own | {"drop_at": list(self.drop_at)}
 
     def resolved(self) -> "Recipe":
         """The recipe with "auto" replaced by what it means on this machine's devices."""
@@ -124,7 +210,7 @@ class Recipe:
     @property
     def augments(self) -> bool:
         """Whether two passes over the same image differ."""
-        return self.mirror or self.crop > 0
+        return self.mirror or self.crop > 0 or self.crop_padding > 0
 
 
 # The solver and network files of https://github.com/yosinski/convnet_transfer.
@@ -175,6 +261,47 @@ RECIPES = {
             drop_every=3_700,
             mirror=True,
         ),
+        # He et al. 2016, section 4.2 (https://arxiv.org/abs/1512.03385): 64,000 steps of 128 images are
+        # 164 epochs of CIFAR-10; the rate drops after 32,000 and 48,000.
+        Recipe(
+            "resnet20",
+            learning_rate=0.1,
+            batch_size=128,
+            epochs=164,
+            weight_decay=1e-4,
+            drop_at=(0.5, 0.75),
+            crop_padding=4,
+            mirror=True,
+        ),
+        # torchvision's references/classification for its ResNets: 90 epochs, drops after 30 and 60.
+        # Pixels of −1 … 1, images cropped from a fixed size as in the paper's recipe.
+        Recipe(
+            "resnet",
+            learning_rate=0.1,
+            batch_size=256,
+            epochs=90,
+            weight_decay=1e-4,
+            drop_at=(1 / 3, 2 / 3),
+            crop=224,
+            mirror=True,
+        ),
+        # DeiT's (Touvron et al. 2021, https://arxiv.org/abs/2012.12877, table 9) but for its stronger
+        # augmentation, which would be part of the question here; its rate, 5e-4 for 512 images, is
+        # taken for 128, because runs are short; clipping as in Dosovitskiy et al. 2021, table 3.
+        Recipe(
+            "vit",
+            learning_rate=5e-4,
+            batch_size=128,
+            epochs=100,
+            optimizer="adamw",
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup=0.05,
+            clip=1.0,
+            label_smoothing=0.1,
+            crop_padding=4,
+            mirror=True,
+        ),
     )
 }
 
@@ -190,11 +317,20 @@ def get(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def default_recipe(network: str) -> str:
-    """Name of the preset made for a network."""
-    return {"digits4": "digits", "caffenet": "paper", "caffenet64": "caffenet64"}.get(
-        network, "cifar"
-    )
+def default_recipe(network: str, image_shape: Sequence[int] | None = None) -> str:
+    """Name of the preset made for a network, on images (H, W, C) where that matters."""
+    small = image_shape is not None and min(image_shape[:2]) < 224
+    recipes = {
+        "digits4": "digits",
+        "caffenet": "paper",
+        "caffenet64": "caffenet64",
+        "resnet20": "resnet20",
+        "resnet18": "resnet20" if small else "resnet",
+        "resnet50": "resnet20" if small else "resnet",
+        "vit_tiny": "vit",
+        "vit_s16": "vit",
+    }
+    return recipes.get(network, "cifar")
 
 
 def reduced(name: str) -> str:

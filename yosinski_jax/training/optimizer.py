@@ -1,6 +1,9 @@
 """The optimizer that a recipe asks for, as one chain to be wrapped with `splicing.freeze`."""
 
+from typing import Any, NamedTuple
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from yosinski_jax.splicing import path_names
@@ -8,25 +11,90 @@ from yosinski_jax.study.recipes import Recipe
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """The whole chain for trainable leaves: decay on kernels, momentum, rate, biases at their own rate.
+    """The whole chain for trainable leaves: clipping, decay, momentum, rate, biases at their own rate.
 
-    Wrap it with `splicing.freeze`, chain nothing around it.
+    Wrap it with `splicing.freeze`, chain nothing around it. Where the schedule depends on how long the
+    training is, `update` needs `num_steps`.
     """
+    if not isinstance(recipe.optimizer, str):
+        own = recipe.optimizer
+        return own if isinstance(own, optax.GradientTransformation) else own()
 
-    def chain(rate: float, decay: float) -> optax.GradientTransformation:
-        schedule = rate
-        if recipe.drop_every:
-            # Not exponential_decay(staircase=True): that rounds step / drop_every in float32.
-            schedule = lambda step: rate * recipe.drop_factor ** (step // recipe.drop_every)
-        scale, momentum = optax.scale_by_learning_rate(schedule), optax.trace(recipe.momentum)
+    def chain(multiple: float, decay: float) -> optax.GradientTransformation:
+        scale = _scale_by_rate(recipe, recipe.learning_rate * multiple)
+        decayed = optax.add_decayed_weights(decay) if decay else optax.identity()
+        if recipe.optimizer == "adamw":
+            adam = optax.scale_by_adam(recipe.momentum, recipe.adam_b2)
+            return optax.chain(adam, decayed, scale)
+        momentum = optax.trace(recipe.momentum)
         order = (scale, momentum) if recipe.caffe_momentum else (momentum, scale)
-        return optax.chain(optax.add_decayed_weights(decay) if decay else optax.identity(), *order)
+        return optax.chain(decayed, *order)
 
     def kind(tree):
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "bias" if path_names(path)[-1] == "bias" else "kernel", tree
+            lambda path, _: _KINDS.get(path_names(path)[-1], "kernel"), tree
         )
 
-    kernel = chain(recipe.learning_rate, recipe.weight_decay)
-    bias = chain(recipe.learning_rate * recipe.bias_rate, 0.0)
-    return optax.partition({"kernel": kernel, "bias": bias}, kind)
+    kinds = optax.partition(
+        {
+            "kernel": chain(1.0, recipe.weight_decay),
+            "scale": chain(1.0, 0.0),
+            "bias": chain(recipe.bias_rate, 0.0),
+        },
+        kind,
+    )
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), kinds) if recipe.clip else kinds
+
+
+_KINDS = {"bias": "bias", "scale": "scale"}
+
+
+def _scale_by_rate(recipe: Recipe, rate: float) -> optax.GradientTransformation:
+    """Multiplies by minus the rate, as the recipe's schedule has it."""
+    if recipe.schedule == "constant" and not recipe.drop_at and not recipe.warmup:
+        if not recipe.drop_every:
+            return optax.scale_by_learning_rate(rate)
+        # Not exponential_decay(staircase=True): that rounds step / drop_every in float32.
+        drop = lambda step: rate * recipe.drop_factor ** (step // recipe.drop_every)
+        return optax.scale_by_learning_rate(drop)
+
+    def update(updates, state, params=None, **extra):
+        del params
+        factor = -rate * rate_factor(recipe, state.count, extra["num_steps"])
+        scaled = jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates)
+        return scaled, _Count(state.count + 1)
+
+    start = lambda params: _Count(jnp.zeros((), jnp.int32))
+    return optax.GradientTransformationExtraArgs(start, update)
+
+
+class _Count(NamedTuple):
+    """Steps taken, int32."""
+
+    count: jax.Array
+
+
+def rate_factor(recipe: Recipe, step: Any, num_steps: Any) -> jax.Array:
+    """The rate at a step as a multiple of the recipe's, float32.
+
+    Args:
+      recipe: says how the rate moves.
+      step: steps taken, int32.
+      num_steps: steps of the whole training, int32.
+    """
+    step, num_steps = jnp.asarray(step), jnp.asarray(num_steps)
+    # Compared as whole numbers of steps: shares in float32 would drop a step early or late.
+    bounds = lambda share: jnp.round(share * num_steps).astype(jnp.int32)
+    factor = jnp.ones((), jnp.float32)
+    if recipe.drop_every:
+        factor *= recipe.drop_factor ** (step // recipe.drop_every)
+    for share in recipe.drop_at:
+        factor *= jnp.where(step >= bounds(share), recipe.drop_factor, 1.0)
+    first = bounds(recipe.warmup)
+    if recipe.schedule == "cosine":
+        done = (step - first) / jnp.maximum(num_steps - first, 1)
+        factor *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+    if recipe.warmup:
+        # The first step has a rate above 0: it would be lost otherwise.
+        factor *= jnp.minimum((step + 1) / jnp.maximum(first, 1), 1.0)
+    return factor

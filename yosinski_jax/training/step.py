@@ -17,6 +17,7 @@ import optax
 from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import freeze
 from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training.objective import crop
 from yosinski_jax.training.optimizer import optimizer
 
 _EVALUATION_BATCH = 500  # images; the last one is padded and masked
@@ -58,17 +59,8 @@ def preprocess(
         x = x / 127.5 - 1.0 if mean is None else x - mean
     else:
         x = images.astype(jnp.float32)
-    if recipe.crop:
-        batch, height, width, channels = x.shape
-        room = jnp.array([height - recipe.crop, width - recipe.crop])
-        if key is None:
-            corners = jnp.broadcast_to(room // 2, (batch, 2))
-        else:
-            corners = jax.random.randint(jax.random.fold_in(key, 0), (batch, 2), 0, room + 1)
-        size = (recipe.crop, recipe.crop, channels)
-        x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), size))(
-            x, corners
-        )
+    if recipe.crop or recipe.crop_padding:
+        x = crop(recipe, x, key)
     if recipe.mirror and key is not None:
         flip = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(x.shape[0], 1, 1, 1))
         x = jnp.where(flip, x[:, :, ::-1], x)

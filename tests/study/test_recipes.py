@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.study.recipes import RECIPES, Recipe, default_recipe, get
+
+
+def recipe(**fields):
+    return Recipe("mine", learning_rate=0.1, batch_size=8, epochs=2, **fields)
+
+
+def test_presets_are_json():
+    for name, preset in RECIPES.items():
+        assert json.loads(json.dumps(preset.as_json())) == preset.as_json(), name
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"optimizer": "sdg"}, "--optimizer=sdg: is not a optimizer; choose from sgd, adamw"),
+        ({"schedule": "linear"}, "--schedule=linear: is not a schedule; choose from constant, cosine"),
+        ({"warmup": 1.5}, "recipe mine: warmup is 1.5, not a share from 0 to 1"),
+        ({"drop_at": (0.5, 60)}, r"drop_at \(60\) is 60, not a share"),
+        ({"crop_padding": -1}, "clip and crop_padding cannot be below 0"),
+        ({"loss": max}, "give loss and loss_id together"),
+        ({"metric_id": "top5"}, "give metric and metric_id together"),
+        ({"optimizer": max}, "give optimizer and optimizer_id together"),
+        ({"optimizer_id": "mine"}, "give optimizer and optimizer_id together"),
+        ({"optimizer": max, "optimizer_id": "m", "clip": 1.0}, "optimizer of one's own takes the place"),
+        ({"loss": max, "loss_id": "m", "label_smoothing": 0.1}, "loss of one's own takes the place"),
+        ({"optimizer": "adamw", "caffe_momentum": True}, "caffe_momentum: leave those out"),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_refuses(fields, message):
+    with pytest.raises(UserError, match=message):
+        recipe(**fields)
+
+
+def test_callables_are_known_by_their_names():
+    own = recipe(loss=max, loss_id="hinge", optimizer=min, optimizer_id="lion")
+    assert own.as_json()["loss"] == "hinge" and own.as_json()["optimizer"] == "lion"
+    assert own.as_json() != recipe(loss=max, loss_id="other").as_json()
+
+
+def test_preset_of_a_network():
+    assert default_recipe("resnet18", (32, 32, 3)) == "resnet20"
+    assert default_recipe("resnet18", (256, 256, 3)) == default_recipe("resnet50") == "resnet"
+    assert get(default_recipe("vit_tiny")).optimizer == "adamw"
+    assert default_recipe("mine.py:Net") == "cifar"
+    assert get("resnet20").augments and not get("cifar").augments
