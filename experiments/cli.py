@@ -1,6 +1,7 @@
 """What the command lines share: absl flags, one-line errors, exit codes."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -39,8 +40,21 @@ def leave_on_interrupt() -> None:
 
 def fail(line: str, code: int = 2) -> None:
     """Ends the program with one line on stderr."""
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    print(f"error: {as_flags(' '.join(line.split()))}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def as_flags(line: str) -> str:
+    """A message of the library, which speaks of arguments (`seeds=0`, `extend=True`), in this program's flags."""
+
+    def flag(m: re.Match[str]) -> str:
+        return (
+            m[0]
+            if m[1] not in flags.FLAGS
+            else f"--{m[1]}" + ("" if m[2] == "True" else f"={m[2]}")
+        )
+
+    return re.sub(r"(?<![\w/.=-])(\w+)=(True\b|)", flag, line)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -171,7 +171,8 @@ def main() -> None:
             sweep.run()
         except library.Interrupted as e:
             _write(sweep)
-            print(e, file=sys.stderr, flush=True)
+            line = f"{e}; saved, start the same command again to go on"
+            print(line, file=sys.stderr, flush=True)
             sys.exit(128 + e.signum)
         display.note("writing figures and the page")
         paths = _write(sweep)

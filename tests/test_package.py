@@ -22,9 +22,7 @@ BELOW = {
     "training": {"base", "study", "splicing", "data", "networks"},
     "sweep": {"base", "study", "splicing", "data", "networks", "training"},
     "measures": {"base", "study", "splicing", "data", "networks", "training"},
-    # Each is looked up when it is used: reports need matplotlib.
-    "result": {"base", "study", "splicing", "data", "networks", "training", "analysis", "report"},
-    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep", "analysis", "report", "result"},
+    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep"},
     "analysis": {"base", "study"},
     "report": {"base", "study", "analysis"},
     "splicing": set(),

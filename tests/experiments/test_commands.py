@@ -88,10 +88,10 @@ def test_flags_of_recipe_and_head(tmp_path):
     plain = planned_by(place)
     first = plain.planned[0]
     assert not plain.settings.recipe.mirror and plain.settings.recipe.dropout_in_frozen
-    assert plain.model(first).output((8, 8, 1), 4).shape == (5,)
+    assert plain.network(first).output((8, 8, 1), 4).shape == (5,)
     changed = planned_by(place, "--head=dataset", "--mirror", "--nodropout_in_frozen")
     assert changed.settings.recipe.mirror and not changed.settings.recipe.dropout_in_frozen
-    assert changed.model(first).output((8, 8, 1), 4).shape == (10,)
+    assert changed.network(first).output((8, 8, 1), 4).shape == (10,)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import treatments
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.splits import AllClasses, Split, make_split
+from yosinski_jax.study.treatments import Run
 
 #: A split of `Settings` that stands for all of the paper's at once.
 PAPER = "paper"
@@ -17,7 +17,8 @@ PAPER = "paper"
 ALL = treatments.ALL
 
 
-GRID = ("seeds", "treatments", "layers", "preserve", "reduced")
+#: Settings that name networks and change no number of any: they may grow in a workdir.
+GRID = ("seeds", "treatments", "layers", "preserve", "reduced", "target_images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Settings:
       layers: the values of n, 1 … depth − 1.
       preserve: values of p (1, 2) for networks with preserved layers.
       images_per_class: training images of each class of a half; None for all.
+      target_images: training images of each class of small targets, each for copies of bases on all
+        images and for a network from scratch.
       reduced: training images of each class of networks on all classes, each for networks of its
         own; where `split` is "all" and this is empty, one network on all images.
       reduced_recipe: how networks on reduced data are trained; as the others if None.
@@ -56,6 +59,7 @@ class Settings:
     layers: tuple[int, ...] = ()
     preserve: tuple[int, ...] = ()
     images_per_class: int | None = None
+    target_images: tuple[int, ...] = ()
     reduced: tuple[int, ...] = ()
     reduced_recipe: Recipe | None = None
     head: str = "task"
@@ -95,25 +99,37 @@ class Settings:
                 "choose --split=random or --split=manmade_natural"
             )
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that every record shares; the grid (what `GRID` names) is not among them."""
-        fields = dataclasses.asdict(self)
-        for name in GRID:
-            del fields[name]
-        return fields
+    def recipe_of(self, run: Run) -> Recipe:
+        """How a network is trained: by the recipe for reduced data where it is on a reduced data set."""
+        reduced = run.images is not None and run.target == treatments.ALL
+        return (self.reduced_recipe if reduced else None) or self.recipe
 
     @property
-    def digest(self) -> str:
-        """Twelve hex digits that stand for `identity`."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+    def most_copied(self) -> int:
+        """The largest number of layers that a network copies."""
+        return min(self.depth, max(self.layers) + max(self.preserve, default=0))
+
+    def key(self, planned: "Planned") -> str:
+        """What a network's seeds derive from.
+
+        Without epochs, rates or sizes: two sweeps that differ in those start from the same values.
+        """
+        return f"{self.dataset}/{self.network}/{self.recipe_of(planned.run).name}/{planned.id}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One network of a sweep: a run on one pair of tasks."""
+    """One network of a sweep: a run on one pair of tasks.
 
-    run: treatments.Run
+    Attributes:
+      run: what it copies and freezes.
+      split: the pair of tasks.
+      images_per_class: training images of each class; None for all.
+    """
+
+    run: Run
     split: Split | AllClasses
+    images_per_class: int | None = None
 
     @property
     def id(self) -> str:
@@ -132,7 +148,7 @@ class Planned:
             "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
             "source": self.run.source, "target": self.run.target,
             "split": self.split.name, "split_seed": self.split.seed,
-            "images_per_class": self.run.images,
+            "images_per_class": self.images_per_class,
         }  # fmt: skip
 
 
@@ -176,10 +192,13 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     def split(kind: str, seed: int) -> Split:
         return make_split(kind, label_names, seed, dataset)
 
+    def planned(run: Run, pair: Split | AllClasses) -> Planned:
+        return Planned(run, pair, run.images or settings.images_per_class)
+
     def on_all(images: Sequence[int | None]) -> list[Planned]:
         whole = AllClasses(tuple(sorted(label_names)))
         runs = treatments.all_classes(settings.treatments, settings.layers, images)
-        return [Planned(run, whole) for run in runs]
+        return [planned(run, whole) for run in runs]
 
     if settings.split == ALL:
         return on_all(settings.reduced or (None,))
@@ -190,14 +209,17 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
         except UserError as e:
             raise UserError(str(e).replace("--split=manmade_natural", "--split=paper", 1)) from e
         halves = [
-            Planned(run, pair)
+            planned(run, pair)
             for pair in pairs
             for run in treatments.paper_half(pair.name, pair.seed, settings.layers)
             if run.treatment in settings.treatments
         ]
         reduced = [p for p in on_all(settings.reduced) if not p.run.n]
         return halves + on_all((None,)) + reduced
-    grid = treatments.grid(settings.treatments, settings.layers, settings.preserve, settings.depth)
+    grid = treatments.grid(
+        settings.treatments, settings.layers, settings.preserve, settings.depth,
+        (None, *settings.target_images),
+    )  # fmt: skip
     without = set(settings.preserve) - {run.preserve for run in grid}
     if without:
         raise UserError(
@@ -205,4 +227,4 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
             f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
         )
     pairs = [split(settings.split, seed) for seed in settings.seeds]
-    return [Planned(run, pair) for pair in pairs for run in grid]
+    return [planned(run, pair) for pair in pairs for run in grid]

@@ -60,7 +60,7 @@ def price(sweep: Sweep, planned: Planned) -> Price:
       ValueError: it is not one of `networks`, so that its layers' shapes are unknown.
     """
     trainer, task, k = sweep.trainer(planned), sweep.task(planned), planned.run.frozen
-    network = sweep.model(planned).module
+    network = sweep.network(planned).module
     if not isinstance(network, ConvNet):
         raise ValueError(f"{type(network).__name__} is not a network of yosinski_jax.networks")
     recipe, shape = sweep.recipe(planned), trainer.input_shape

@@ -9,18 +9,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import (
-    Damaged,
     as_path,
     is_remote,
-    read_sealed,
     reading,
-    sealed,
     write_failure,
     write_json,
 )
@@ -52,11 +49,9 @@ def lock(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")
     except FileExistsError as e:
-        raise UserError(f"--workdir={workdir}: is a file; choose a folder") from e
+        raise UserError(f"workdir={workdir}: is a file; choose a folder") from e
     except NotADirectoryError as e:
-        raise UserError(
-            f"--workdir={workdir}: a part of this path is a file; choose a folder"
-        ) from e
+        raise UserError(f"workdir={workdir}: a part of this path is a file; choose a folder") from e
     except OSError as e:
         raise UserError(write_failure(workdir, e)) from e
     with file:
@@ -66,11 +61,11 @@ def lock(workdir: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UserError(
-                f"--workdir={workdir}: in use by {holder}; wait for it, stop it, or choose another --workdir"
+                f"workdir={workdir}: in use by {holder}; wait for it, stop it, or choose another workdir"
             ) from e
         except OSError as e:  # some network file systems
             raise UserError(
-                f"--workdir={workdir}: cannot be locked ({e.strerror}); choose a folder on a file system with locks"
+                f"workdir={workdir}: cannot be locked ({e.strerror}); choose a folder on a file system with locks"
             ) from e
         file.truncate(0)
         try:
@@ -167,80 +162,7 @@ def _stale(lock: Mapping[str, Any]) -> bool:
 def _in_use(workdir: Path, lock: Mapping[str, Any]) -> str:
     seen = max(time.time() - lock["renewed"], 0)
     return (
-        f"--workdir={workdir}: in use by {lock['holder']}, last sign of life {seen:.0f} s ago; wait for it, stop it, or "
-        f"choose another --workdir (if it was killed: its lock counts no more {STALE / 60:.0f} minutes after the last sign, "
+        f"workdir={workdir}: in use by {lock['holder']}, last sign of life {seen:.0f} s ago; wait for it, stop it, or "
+        f"choose another workdir (if it was killed: its lock counts no more {STALE / 60:.0f} minutes after the last sign, "
         f"or remove {workdir / 'lock'}; finished networks are kept)"
     )
-
-
-def check_settings(
-    workdir: Path,
-    settings: Mapping[str, Any],
-    extend: tuple[str, ...] = (),
-    write: bool = True,
-    note: Callable[[str], None] = print,
-) -> None:
-    """Compares settings with those that the workdir was begun with; writes them if it is new.
-
-    Args:
-      workdir: the folder.
-      settings: what is asked for now; a JSON object.
-      extend: fields that may be larger now than they were (a longer list, a higher number).
-      write: whether to write them, if they are new or larger.
-      note: is told if the file is damaged.
-
-    Raises:
-      UserError: they differ; shows each difference.
-    """
-    path = as_path(workdir) / "settings.json"
-    now = sealed(settings)
-    try:
-        before = read_sealed(path)
-    except FileNotFoundError:
-        before = None
-    except Damaged as e:  # each record says which settings it was made with, so nothing is mixed
-        note(f"{e}; written anew")
-        before = None
-    if before is None:
-        if write:
-            write_json(path, now)
-        return
-    differences, grown = [], False
-    for name, old, new in _differences(before, now):
-        if name in extend and _contains(new, old):
-            grown = True
-        else:
-            differences.append(f"{name} was {_short(old)}, is now {_short(new)}")
-    if differences:
-        growable = any(
-            _contains(now.get(d.split()[0]), before.get(d.split()[0])) for d in differences
-        )
-        hint = "add --extend to add the new networks to it, " if growable and not extend else ""
-        raise UserError(
-            f"--workdir={workdir}: was begun with other settings ({'; '.join(differences)}); use the same settings, "
-            f"{hint}or choose another --workdir"
-        )
-    if grown and write:
-        write_json(path, now)
-
-
-def _differences(old: Mapping, new: Mapping, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for name in dict.fromkeys([*old, *new]):
-        a, b = old.get(name), new.get(name)
-        if name in ("command", "digest"):  # how it was typed, kept for the reader
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            yield f"{prefix}{name}", a, b
-
-
-def _contains(new: Any, old: Any) -> bool:
-    if isinstance(new, list) and isinstance(old, list):
-        return all(item in new for item in old)
-    return False
-
-
-def _short(value: Any) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

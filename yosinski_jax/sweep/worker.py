@@ -1,0 +1,534 @@
+"""The unit of work: training one group of a sweep, in this process or handed over to another.
+
+    train_group(group, work, workdir) -> records
+
+`group` and `work` can be pickled and are planned once, by whoever plans; bases are read from the
+workdir when they are needed, and what was trained is written there. So it runs inline, in a spawned
+process, or on another machine that sees the workdir, with the same numbers everywhere: devices of a
+CPU are laid out as the planner had them.
+"""
+
+import contextlib
+import functools
+import io
+import math
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from yosinski_jax.base import machine
+from yosinski_jax.base.files import Damaged, as_path, write_atomically
+from yosinski_jax.data.dataset import Dataset, Task, make_task
+from yosinski_jax.networks.network import Network
+from yosinski_jax.study import records
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.records import Record
+from yosinski_jax.study.settings import Group, Planned, Settings
+from yosinski_jax.sweep import identity
+from yosinski_jax.training import checkpoints, multihost
+from yosinski_jax.training.jobs import Job, Result, Training, Trains
+from yosinski_jax.training.saves import Saves
+
+#: Bytes of bases kept between groups, so that each is not read again by every group that copies it.
+_BASE_BYTES = 2**30
+
+
+class Watch(Protocol):
+    """What is told while a group trains."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+    def progress(self, group: Group, population: Training) -> None:
+        """The group has come further."""
+
+    def recorded(self, record: Record) -> None:
+        """A network is finished."""
+
+
+class Interrupted(Exception):
+    """Work was asked to stop and has saved what it had; it goes on when it is started again.
+
+    Attributes:
+      signum: the signal that asked.
+    """
+
+    def __init__(self, signum: int, line: str):
+        self.signum = signum
+        super().__init__(signum, line)
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class DamagedBase(Exception):
+    """A base that a group copies cannot be used and has to be trained again.
+
+    Attributes:
+      base: its id.
+    """
+
+    def __init__(self, base: str, line: str):
+        self.base = base
+        super().__init__(base, line)
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Work:
+    """What all groups of a sweep share: all that `train_group` needs besides the group. Can be pickled.
+
+    Args:
+      settings: what is asked for.
+      dataset: the data.
+      network: gives the network for a number of classes; a function of a module, or an object, if
+        the work is to be pickled.
+      trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains.
+      checkpoint_seconds: time between two saves of a group in training.
+
+    Attributes:
+      described: all that the numbers depend on; see `identity.describe`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        network: Callable[[int], Network],
+        trainer: Callable[..., Trains],
+        checkpoint_seconds: float = 300.0,
+    ):
+        self.settings, self.dataset = settings, dataset
+        self.checkpoint_seconds = checkpoint_seconds
+        self._network, self._make = network, trainer
+        #: Equal for copies of this work, so that a process knows what it has compiled already.
+        self.token = uuid.uuid4().hex
+        self._cpu_devices = jax.local_device_count() if jax.default_backend() == "cpu" else None
+        self._cache = _cache_folder()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tasks: dict[tuple, Task] = {}
+        self._trainers: dict[Recipe, Trains] = {}
+        self.bases: dict[str, tuple[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.digest  # noqa: B018 (computed once, by who plans)
+        left_out = ("_tasks", "_trainers", "bases", "votes")
+        return {k: v for k, v in self.__dict__.items() if k not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def prepare_process(self) -> None:
+        """Lays out a fresh process's devices as the planner's were, and finds its compiled programs."""
+        with contextlib.suppress(RuntimeError):  # jax has started: this is the planner's process
+            if self._cpu_devices is not None:
+                jax.config.update("jax_num_cpu_devices", self._cpu_devices)
+        if self._cache and not _cache_folder():
+            cache_programs(self._cache)
+
+    def task(self, planned: Planned) -> Task:
+        """The task that a network is trained on."""
+        split, target, images = planned.split, planned.run.target, planned.images_per_class
+        name = (split.name, split.seed, target, images)
+        if name not in self._tasks:
+            self._tasks[name] = make_task(self.dataset, split.half(target), images)
+        return self._tasks[name]
+
+    def recipe(self, planned: Planned) -> Recipe:
+        """How a network is trained."""
+        return self.settings.recipe_of(planned.run)
+
+    def trainer(self, planned: Planned) -> Trains:
+        """What trains a network."""
+        recipe = self.recipe(planned)
+        if recipe not in self._trainers:
+            self._trainers[recipe] = self._make(
+                self._network, recipe, self.dataset, seed=self.settings.seed
+            )
+        return self._trainers[recipe]
+
+    def network(self, planned: Planned) -> Network:
+        """A network with its layers."""
+        return self.trainer(planned).network(len(self.task(planned).classes))
+
+    def describe(self, planned: Sequence[Planned]) -> None:
+        """Finds out all that the numbers of these networks depend on."""
+        first = planned[0]
+        networks = {len(self.task(p).classes): self.network(p) for p in planned}
+        trainer = self.trainer(first)
+        self.described = identity.describe(
+            self.settings, self.dataset, networks, trainer.input_shape, trainer.described()
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Stands for `described` in records."""
+        return identity.digest(self.described)
+
+    @functools.cached_property
+    def votes(self) -> multihost.Votes:
+        """Lets all processes stop and save at the same turn."""
+        return multihost.Votes()
+
+    def base(self, planned: Planned, workdir: Path) -> Any:
+        """The layers of its base that a network copies, read from the workdir; None if it copies none.
+
+        Raises:
+          DamagedBase: it is not the network of its record, or cannot be read.
+        """
+        base = planned.waits_for
+        if base is None:
+            return None
+        path = workdir / "checkpoints" / base
+        try:
+            written = checked_base(workdir, planned)
+            kept = self.bases.get(base)
+            if kept is None or kept[0] != written:
+                network = self.network(planned)
+                names = network.layer_names[: self.settings.most_copied]
+                kept = written, checkpoints.load_layers(path, network.paths(*names))
+                self._keep(base, kept)
+        except checkpoints.DamagedCheckpoint as e:
+            raise DamagedBase(base, str(e)) from e
+        return kept[1]
+
+    def _keep(self, base: str, kept: tuple[str, Any]) -> None:
+        self.bases[base] = kept
+        size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
+        while len(self.bases) > 2 and sum(size(t) for _, t in self.bases.values()) > _BASE_BYTES:
+            del self.bases[next(iter(self.bases))]
+
+
+def _cache_folder() -> str | None:
+    return getattr(jax.config, "jax_compilation_cache_dir", None)
+
+
+def cache_programs(folder: str | Path) -> None:
+    """Keeps compiled programs in a folder between processes."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def checked_base(workdir: Path, planned: Planned) -> str:
+    """Checks the base of a network without reading an array; returns the checksum of its parameters.
+
+    Raises:
+      DamagedBase: its record or its checkpoint is not there, is damaged, or they do not fit.
+    """
+    assert planned.waits_for is not None and planned.run.waits_for is not None
+    split, name = planned.split, planned.run.waits_for
+    path = workdir / "checkpoints" / planned.waits_for
+    try:
+        record = records.read(records.path_of(workdir, split.name, split.seed, name))
+        written = checkpoints.noted_checksum(path)
+    except (FileNotFoundError, Damaged, checkpoints.DamagedCheckpoint) as e:
+        raise DamagedBase(planned.waits_for, str(e)) from e
+    if written is None or written != record.params_sha256:
+        raise DamagedBase(planned.waits_for, f"{path}: is not the network of its record")
+    return written
+
+
+#: The work that this process is at, with what it has compiled.
+_HERE: dict[str, Work] = {}
+
+
+def train_group(
+    group: Group,
+    work: Work,
+    workdir: Path | str,
+    watch: Watch | None = None,
+    asked: list[int] | None = None,
+) -> list[Record]:
+    """Trains the networks of a group that have no record yet; saves while it trains, and goes on from such a save.
+
+    Starting it twice is harmless: what is recorded is read. A base is written before its record, so
+    that a record says that its network can be used.
+
+    Args:
+      group: the networks, all of them, however many are recorded: places and numbers stay the same.
+      work: what the sweep's groups share.
+      workdir: the folder that holds the bases, and takes records, bases and saves.
+      watch: what is told.
+      asked: grows by the number of a signal to stop; SIGTERM and Ctrl-C are caught if None.
+
+    Returns:
+      One record a member, in their order.
+
+    Raises:
+      DamagedBase: a base that it copies must be trained again first.
+      Interrupted: it was asked to stop; a save was written.
+      UserError: the workdir cannot be written, or the images cannot be read.
+    """
+    work.prepare_process()
+    if work.token not in _HERE:
+        _HERE.clear()  # another sweep's images and programs
+        _HERE[work.token] = work
+    work = _HERE[work.token]
+    with contextlib.ExitStack() as stack:
+        if asked is None:
+            asked = stack.enter_context(signals())
+        return _Training(group, work, as_path(workdir), watch or _Nobody(), asked).run()
+
+
+class _Nobody:
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+    def progress(self, group: Group, population: Training) -> None:
+        pass
+
+    def recorded(self, record: Record) -> None:
+        pass
+
+
+class _Training:
+    """One group in training."""
+
+    def __init__(self, group: Group, work: Work, workdir: Path, watch: Watch, asked: Sequence[int]):
+        self.group, self.work, self.workdir = group, work, workdir
+        self.watch, self.asked = watch, asked
+        self.records: dict[str, Record] = {}
+        self.leader = multihost.leader()
+
+    def run(self) -> list[Record]:
+        damaged, found, diverged = multihost.from_leader(self._look)
+        if damaged:
+            raise DamagedBase(*damaged)
+        self.records = {record.id: record for record in map(Record.of, found)}
+        for planned in self.group.members:
+            if planned.waits_for in diverged and planned.id not in self.records:
+                self._record(planned, None)
+        pending = [m for m in self.group.members if m.id not in self.records]
+        if pending:
+            self._train(pending)
+        return [self.records[m.id] for m in self.group.members]
+
+    def _look(self) -> tuple[Any, list[dict[str, Any]], list[str]]:
+        """A damaged base with a line about it, the records found, bases that diverged. As JSON."""
+        found, diverged = [], set()
+        for planned in self.group.members:
+            record = self._read(planned.split, planned.run.name)
+            if record is not None and record.settings_digest == self.work.digest:
+                found.append(dict(record))
+            elif planned.run.waits_for is not None:
+                base = self._read(planned.split, planned.run.waits_for)
+                if base is not None and base.status == "diverged":
+                    diverged.add(planned.waits_for)
+                    continue
+                try:  # read here, where all processes learn of damage, and kept
+                    self.work.base(planned, self.workdir)
+                except DamagedBase as e:
+                    return (e.base, str(e)), [], []
+        return None, found, sorted(diverged)
+
+    def _read(self, split: Any, name: str) -> Record | None:
+        try:
+            return records.read(records.path_of(self.workdir, split.name, split.seed, name))
+        except (FileNotFoundError, Damaged):
+            return None
+
+    def _job(self, planned: Planned) -> Job:
+        work, names = self.work, self.work.network(planned).layer_names
+        run = planned.run
+        # Processes that do not read the base are told its values by process 0.
+        base = work.base(planned, self.workdir) if self.leader else None
+        key = work.settings.key(planned)
+        return Job(key, work.task(planned), names[: run.frozen], names[: run.copied], base)
+
+    def _train(self, pending: Sequence[Planned]) -> None:
+        group = self.group
+        # Finished members' places are filled by a pending one: every member keeps its place, so
+        # that a save of the group fits however many of its records were written since, and the
+        # population keeps its size, so that numbers stay equal.
+        members = [m if m in pending else pending[0] for m in group.members]
+        population = self.work.trainer(members[0]).start(
+            [self._job(m) for m in members], group.replicas
+        )
+        saves = Saves(saves_folder(self.workdir, group, self.work.digest))
+        with contextlib.closing(population), saves:
+            self._restore(population, saves)
+            before, began = population.images, time.monotonic()
+            self._advance(population, saves, pending)
+            saves.wait()
+            results = population.results()
+            skipped = multihost.gather(population.skipped)
+            if skipped:
+                self.watch.note(_left_out(pending[0].id, skipped))
+            seconds = time.monotonic() - began
+            rate = (population.images - before) / seconds if seconds > 0 else 0.0
+            for planned, result in zip(group.members, results, strict=True):
+                if planned in pending:
+                    self._record(planned, result, seconds / len(pending), rate, skipped)
+            if self.leader:
+                saves.delete()
+
+    def _advance(self, population: Training, saves: Saves, pending: Sequence[Planned]) -> None:
+        """Trains to the end, saving now and then.
+
+        Raises:
+          Interrupted: after a last save.
+        """
+        last_save = time.monotonic()
+        self.watch.progress(self.group, population)
+        while not population.finished:
+            population.advance()
+            # One dispatch ahead of the devices, so that they never wait for this loop, and it never
+            # runs away from them.
+            population.wait(lag=1)
+            self.watch.progress(self.group, population)
+            due = time.monotonic() - last_save > self.work.checkpoint_seconds and not saves.busy
+            stop, save = self.work.votes.take(self.asked[0] if self.asked else 0, due)
+            if (stop or save) and self.leader:
+                saves.start(population.dispatched, population.snapshot())
+                last_save = time.monotonic()
+            if stop:
+                saves.wait()
+                raise Interrupted(
+                    stop,
+                    f"stopped at {population.unit} {population.dispatched} of {population.total} of "
+                    f"{', '.join(m.id for m in pending[:4])}{' …' if len(pending) > 4 else ''}",
+                )
+
+    def _restore(self, population: Training, saves: Saves) -> None:
+        """Goes on from the newest save that can be read."""
+        for path in saves if self.leader else ():
+            try:
+                population.restore(checkpoints.load(path))
+            except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
+                self.watch.note(f"{e}; an older save is taken, or its group starts again")
+                checkpoints.delete(path)  # or it would count as the newest for ever
+                continue
+            self.watch.note(
+                f"{self.group.title}: goes on after {population.unit} {population.dispatched} of {population.total}"
+            )
+            break
+        population.synchronize()
+
+    def _record(
+        self,
+        planned: Planned,
+        result: Result | None,
+        seconds: float = 0.0,
+        rate: float = 0.0,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        """Writes what others need of a network first, its record last: the record says that it is finished."""
+        shared = self._common(planned) | {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(rate, 1),
+            "images_skipped": list(skipped),
+        }
+        if result is None:  # its base diverged: there is nothing to copy
+            cause = f"{planned.waits_for} diverged"
+            own = {"status": "diverged", "diverged_at_step": 0, "cause": cause, "steps": 0}
+            own["curve"] = {name: [] for name in records.CURVE[:4]}
+        else:
+            own = _measured(result) | {"params_sha256": self._written(planned, result)}
+        record = Record.of(shared | own)
+        if self.leader:
+            records.write(self.workdir, record)
+        self.records[planned.id] = record
+        self.watch.recorded(record)
+
+    def _written(self, planned: Planned, result: Result) -> str:
+        """Writes the checkpoint of a base that others can copy; returns the checksum of any network."""
+        run = planned.run
+        needed = run.treatment == "base" and result.diverged_at_step is None
+        if needed and self.leader:
+            folder = self.workdir / "checkpoints" / planned.id
+            checkpoints.save(folder, result.variables)
+            self._save_filters(folder, self.work.network(planned), result)
+            noted = checkpoints.noted_checksum(folder)
+            if noted:
+                return noted
+        return checkpoints.checksum(result.variables)
+
+    def _save_filters(self, folder: Path, network: Network, result: Result) -> None:
+        """The first layer's kernel as a plain array, for reports, which do not import jax."""
+        leaves = jax.tree.leaves(network.subtree(result.variables, network.layer_names[0]))
+        kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
+        if kernel is not None:
+            content = io.BytesIO()
+            np.savez(content, kernel=kernel.astype(np.float32))
+            write_atomically(folder / "first_layer.npz", content.getvalue())
+
+    def _common(self, planned: Planned) -> dict[str, Any]:
+        """What a record says of a network before it is trained."""
+        task, settings = self.work.task(planned), self.work.settings
+        return {
+            **planned.as_json(), "dataset": settings.dataset, "network": settings.network,
+            "recipe": self.work.recipe(planned).name, "seed": settings.seed,
+            "layers": list(self.work.network(planned).layer_names), "classes": list(task.classes),
+            "train_images": len(task.train_index), "test_images": len(task.test_index),
+            "settings_digest": self.work.digest, "environment": machine.describe(),
+        }  # fmt: skip
+
+
+def _measured(result: Result) -> dict[str, Any]:
+    """What a record says of a trained network."""
+    bad = result.diverged_at_step
+    # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
+    kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
+    series = {name: getattr(result, name, None) for name in records.CURVE}
+    curve = {name: [values[i] for i in kept] for name, values in series.items() if values}
+    best = sorted(curve["accuracy"], reverse=True)[:10]
+    correct = getattr(result, "correct", None)
+    return {
+        "status": "finished" if bad is None else "diverged",
+        "diverged_at_step": bad,
+        "accuracy": curve["accuracy"][-1] if kept else None,
+        "accuracy_best": best[0] if kept else None,
+        # The paper's statistic: chosen on the images it is measured on.
+        "accuracy_mean_of_ten_best": math.fsum(best) / len(best) if kept else None,
+        "curve": curve,
+        "steps": result.step[-1],
+        "parameters_trained": result.trained,
+        "parameters_frozen": result.frozen,
+        "layer_change": result.layer_change,
+        "correct": None if bad is not None or correct is None else records.pack(correct),
+        "train_accuracy_images": getattr(result, "train_accuracy_images", None),
+    }
+
+
+def saves_folder(workdir: Path, group: Group, digest: str) -> Path:
+    """Where a group in training is saved; another folder if anything that its numbers depend on changes."""
+    return workdir / "running" / f"{group.id}-{digest[:6]}"
+
+
+def _left_out(name: str, skipped: Sequence[str]) -> str:
+    some = "; ".join(skipped[:3]) + (" …" if len(skipped) > 3 else "")
+    return f"{name}: {len(skipped)} images could not be read and were left out: {some}"
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C put their number into the list instead of killing; a second Ctrl-C kills."""
+    asked: list[int] = []
+
+    def ask(signum, _):
+        if asked and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    before = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread, so not ours to handle
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
