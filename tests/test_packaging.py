@@ -53,7 +53,9 @@ def imported():
 def test_every_import_is_a_dependency_or_in_an_extra():
     core = modules(PROJECT["dependencies"])
     optional = set().union(*map(modules, PROJECT["optional-dependencies"].values()))
-    unknown = {(name, str(p)) for name, p in imported() if name not in core | optional | ALONG | WELCOME}
+    unknown = {
+        (name, str(p)) for name, p in imported() if name not in core | optional | ALONG | WELCOME
+    }
     assert not unknown
     assert core <= {name for name, _ in imported()} | {"filelock", "jinja2"}  # nothing unused
 

@@ -368,3 +368,18 @@ def test_a_flipped_bit_of_the_label_names_is_seen(tmp_path, bit):
         assert data.load(str(directory)).fingerprint != before
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_few_images_are_nested_drawn_by_seed_and_of_each_class():
+    digits = data.load("digits")
+    task = data.make_task(digits, ["3", "5", "7"], 100)
+    small, large, other = (data.few_images(task, m, seed) for m, seed in ((5, 0), (25, 0), (5, 1)))
+    assert np.bincount(small.train_labels).tolist() == [5, 5, 5]
+    assert set(small.train_index) < set(large.train_index) < set(task.train_index)
+    assert set(small.train_index) != set(other.train_index)
+    np.testing.assert_array_equal(
+        digits.train.labels[small.train_index], np.array([3, 5, 7])[small.train_labels]
+    )
+    np.testing.assert_array_equal(small.test_index, task.test_index)
+    with pytest.raises(UserError, match="class 3 has only 100 training images"):
+        data.few_images(task, 101, 0)

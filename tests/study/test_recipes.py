@@ -49,3 +49,10 @@ def test_preset_of_a_network():
     assert get(default_recipe("vit_tiny")).optimizer == "adamw"
     assert default_recipe("mine.py:Net") == "cifar"
     assert get("resnet20").augments and not get("cifar").augments
+
+
+def test_few_images_get_as_many_steps_in_smaller_batches():
+    recipe = Recipe("r", learning_rate=0.1, batch_size=64, epochs=3)
+    few = recipe.on_few(10, 650)
+    assert (few.batch_size, few.steps_for(10), few.steps_to_evaluation(10)) == (10, 30, 10)
+    assert recipe.on_few(100, 650).batch_size == 64

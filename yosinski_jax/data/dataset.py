@@ -186,6 +186,36 @@ def make_task(
     return Task(tuple(classes), *parts)
 
 
+def few_images(task: Task, images_per_class: int, seed: int) -> Task:
+    """The task with few training images of each class, drawn at random.
+
+    Draws of one seed are nested: those of 5 images are among those of 25.
+
+    Args:
+        task: what to draw from; its test images stay.
+        images_per_class: how many of each class.
+        seed: of the draw, 0 to 2**32 - 1.
+
+    Raises:
+        UserError: a class has fewer.
+    """
+    counts = np.bincount(task.train_labels, minlength=len(task.classes))
+    if counts.min() < images_per_class:
+        raise UserError(
+            f"target_images={images_per_class}: class {task.classes[counts.argmin()]} has only {counts.min()} training "
+            "images; use at most so many"
+        )
+    # A second number in the list, so that the draw is not the one of a random split.
+    order = np.random.RandomState([seed, 2]).permutation(len(task.train_index))
+    chosen = np.concatenate(
+        [order[task.train_labels[order] == c][:images_per_class] for c in range(len(task.classes))]
+    )
+    chosen.sort()
+    return dataclasses.replace(
+        task, train_index=task.train_index[chosen], train_labels=task.train_labels[chosen]
+    )
+
+
 def from_arrays(
     name: str,
     train_images: Any,

@@ -207,6 +207,23 @@ class Recipe:
         """Steps from one evaluation to the next on a task of `images` training images."""
         return self.evaluate_steps or self.evaluate_every * self.steps_per_epoch(images)
 
+    def on_few(self, images: int, whole: int) -> "Recipe":
+        """The recipe for a network on a small part of a task: as many steps, in batches no larger than the part.
+
+        Networks of all target sizes have the same number of steps, so that few images do not also mean little training.
+
+        Args:
+          images: training images of the part.
+          whole: training images of the task.
+        """
+        return dataclasses.replace(
+            self,
+            epochs=None,
+            iterations=self.steps_for(whole),
+            evaluate_steps=self.steps_to_evaluation(whole),
+            batch_size=min(self.batch_size, images),
+        )
+
     @property
     def augments(self) -> bool:
         """Whether two passes over the same image differ."""

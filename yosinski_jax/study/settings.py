@@ -142,6 +142,15 @@ class Planned:
         base = self.run.waits_for
         return None if base is None else f"{self.split.name}-{self.split.seed}/{base}"
 
+    @property
+    def on_small_target(self) -> bool:
+        """Whether it is trained on fewer images of its half than the bases."""
+        return self.run.images is not None and self.run.target != ALL
+
+    def whole(self, settings: Settings) -> "Planned":
+        """The base on all images of the same half."""
+        return Planned(Run("base", self.run.target), self.split, settings.images_per_class)
+
     def as_json(self) -> dict[str, Any]:
         """What plan.json says of it."""
         return {

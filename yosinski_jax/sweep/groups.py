@@ -22,7 +22,7 @@ def plan(work: Work, planned: Sequence[Planned], replicas: int | None = None) ->
         task, run = work.task(network), network.run
         key = (
             run.treatment != "base",
-            work.recipe(network).name,
+            repr(work.recipe(network)),
             run.frozen,
             len(task.classes),
             len(task.train_index),

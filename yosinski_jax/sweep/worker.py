@@ -24,7 +24,7 @@ import numpy as np
 
 from yosinski_jax.base import machine
 from yosinski_jax.base.files import Damaged, as_path, write_atomically
-from yosinski_jax.data.dataset import Dataset, Task, make_task
+from yosinski_jax.data.dataset import Dataset, Task, few_images, make_task
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
@@ -141,12 +141,20 @@ class Work:
         split, target, images = planned.split, planned.run.target, planned.images_per_class
         name = (split.name, split.seed, target, images)
         if name not in self._tasks:
-            self._tasks[name] = make_task(self.dataset, split.half(target), images)
+            if planned.on_small_target:
+                task = few_images(self.task(planned.whole(self.settings)), images or 0, split.seed)
+            else:
+                task = make_task(self.dataset, split.half(target), images)
+            self._tasks[name] = task
         return self._tasks[name]
 
     def recipe(self, planned: Planned) -> Recipe:
         """How a network is trained."""
-        return self.settings.recipe_of(planned.run)
+        recipe = self.settings.recipe_of(planned.run)
+        if not planned.on_small_target:
+            return recipe
+        part, whole = (self.task(p) for p in (planned, planned.whole(self.settings)))
+        return recipe.on_few(len(part.train_index), len(whole.train_index))
 
     def trainer(self, planned: Planned) -> Trains:
         """What trains a network."""
