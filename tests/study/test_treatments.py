@@ -15,6 +15,9 @@ from yosinski_jax.study.treatments import TREATMENTS, Run, grid, parse, parse_tr
         ("A2A", "BnB", "A", "A", 2, 2, 2),
         ("B2A", "AnB", "B", "A", 2, 2, 2),
         ("R1A", "RnB", None, "A", 1, 1, 0),
+        ("P3B", "PnB", None, "B", 3, 3, 3),
+        ("P2A+", "PnB+", None, "A", 2, 0, 2),
+        ("P2A-0025", "PnB", None, "A", 2, 2, 2),
         ("A3Bp2", "AnB", "A", "B", 3, 3, 5),
         ("baseAll", "base", None, "all", 0, 0, 0),
         ("baseAll-0250", "base", None, "all", 0, 0, 0),
@@ -42,6 +45,15 @@ def test_grid_counts():
     assert len(runs) == 34
     assert len({run.name for run in runs}) == 34
     assert {run.target for run in runs if run.treatment == "AnB"} == {"A", "B"}
+
+
+def test_pretrained_weights_are_a_treatment_on_request():
+    names = [run.name for run in grid(("base", "PnB", "PnB+"), (1, 2))]
+    assert names == [
+        "baseA", "baseB", "P1B", "P1B+", "P2B", "P2B+", "P1A", "P1A+", "P2A", "P2A+"
+    ]  # fmt: skip
+    assert not any(run.pretrained for run in grid(TREATMENTS, (1, 2)))
+    assert parse_treatments(["PnB⁺", "AnB"]) == ("base", "AnB", "PnB+")
 
 
 def test_grid_preserved_layers_leave_the_last_fresh():

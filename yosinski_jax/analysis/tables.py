@@ -15,7 +15,7 @@ from pathlib import Path
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, write_atomically, write_json
-from yosinski_jax.study.treatments import TREATMENTS
+from yosinski_jax.study.treatments import KNOWN
 
 #: What is reported for a network, and the field of a record that holds it.
 STATISTICS = {
@@ -78,7 +78,7 @@ def kind(record: Mapping) -> str:
 
 def order_kinds(kinds: Iterable[str]) -> list[str]:
     """Columns in the paper's order, each followed by its variants with preserved layers."""
-    place = {t: i for i, t in enumerate(TREATMENTS)}
+    place = {t: i for i, t in enumerate(KNOWN)}
     return sorted(set(kinds), key=lambda k: (place.get(k.split(" ")[0], len(place)), k))
 
 
@@ -250,7 +250,7 @@ def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> 
     for network in plan:
         if (network["split"], network["split_seed"], network["name"]) not in have:
             rows.append({c: network.get(c) for c in COLUMNS} | {"status": "missing"})
-    place = {k: i for i, k in enumerate(TREATMENTS)}
+    place = {k: i for i, k in enumerate(KNOWN)}
     rows.sort(
         key=lambda r: (
             str(r["split"]),

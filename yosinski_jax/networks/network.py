@@ -52,12 +52,12 @@ class Network:
 
     @classmethod
     def of(
-        cls, module: nn.Module, layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+        cls, module: Any, layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     ) -> "Network":
         """A network of the module.
 
         Args:
-          module: a linen module.
+          module: a linen module, or an NNX class or function called as `module(rngs=…)`.
           layers: in order, names or paths ("encoder/block_0") of subtrees of its parameters, or a
             mapping from a layer's name to the paths of its subtrees; `module.layer_names` if None.
 
@@ -65,6 +65,10 @@ class Network:
           UserError: neither the caller nor the module says what the layers are, or two layers
             overlap.
         """
+        if not isinstance(module, nn.Module):
+            from yosinski_jax.networks import nnx
+
+            module = nnx.wrap(module)
         given = layers if layers is not None else getattr(module, "layer_names", None)
         if isinstance(given, str):
             raise UserError(f"layers={given!r}: must be a list, such as [{given!r}]")
@@ -205,6 +209,8 @@ class Network:
         # "params" feeds every stream of random numbers that has another name than "dropout".
         rngs = None if key is None else {"dropout": key, "params": jax.random.fold_in(key, 1)}
         kept = [_parts(path) for path in self.paths(*frozen)]
+        if kept and hasattr(module, "frozen_subtrees"):  # of NNX there is nothing to intercept
+            module = module.clone(frozen_subtrees=self.paths(*frozen))
         with nn.intercept_methods(functools.partial(_in_inference_mode, kept)):
             out = module.apply(
                 {"params": seen, **state}, self._cast(x), rngs=rngs, mutable=mutable or False, **options

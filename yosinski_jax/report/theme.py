@@ -58,6 +58,8 @@ LOOKS = {
     "AnB": Look("AnB (transfer)", DARK_RED, DARK_RED, "D"),
     "AnB+": Look("AnB⁺ (transfer, fine-tuned)", LIGHT_RED, "#cc5a48", "D", True, "--"),
     "RnB": Look("RnB (random features)", "#c4c9ce", "#6b7480", "s", line="-."),
+    "PnB": Look("PnB (pretrained)", PURPLE, PURPLE, "P"),
+    "PnB+": Look("PnB⁺ (pretrained, fine-tuned)", "#c9b8e0", "#8f76b8", "P", True, "--"),
 }
 
 

@@ -4,7 +4,8 @@ A network of the study is fixed by four values: its treatment, the number n of l
 over, the half of the classes it is trained on (target), and, where layers are copied, the half that
 the copied base was trained on (source). The paper writes them as "baseA", "B3B", "B3B+", "A3B",
 "A3B+": the first three layers from A, trained on B, "+" for fine-tuned. Random features, which the
-paper leaves unnamed, are "R3B" here. Networks on all classes are "baseAll", on a reduced data set
+paper leaves unnamed, are "R3B" here, layers of pretrained
+weights "P3B" and "P3B+". Networks on all classes are "baseAll", on a reduced data set
 "baseAll-0250" (250 images of each class), with random features "R3all". The same suffix marks networks
 on a small target: "A3B-0025" copies three layers of the base that was trained on all images of A and is
 itself trained on 25 images of each class of B; "baseB-0025" is trained on the same few from scratch.
@@ -18,13 +19,17 @@ from yosinski_jax.base.errors import UserError
 
 #: Treatments in the paper's order. Written for target B; with target A, "BnB" is the selffer "AnA", "AnB" is "BnA".
 TREATMENTS = ("base", "BnB", "BnB+", "AnB", "AnB+", "RnB")
+#: As BnB and AnB, but the first n layers come from weights that another program trained.
+PRETRAINED = ("PnB", "PnB+")
+#: All treatments, in the order of tables.
+KNOWN = (*TREATMENTS, *PRETRAINED)
 HALVES = ("A", "B")
 #: The target of a network that is trained on all classes; only a base or random features can be.
 ALL = "all"
 
 _NAME = re.compile(
     r"(?:base(?P<base>[AB])"
-    r"|(?P<source>[ABR])(?P<n>\d+)(?P<target>[AB])(?:p(?P<p>[12]))?(?P<plus>\+?)"
+    r"|(?P<source>[ABPR])(?P<n>\d+)(?P<target>[AB])(?:p(?P<p>[12]))?(?P<plus>\+?)"
     r"|baseAll|R(?P<n_all>\d+)all)(?:-(?P<images>\d{4,}))?"
 )
 
@@ -39,7 +44,7 @@ class Run:
     """One network of the study on one pair of tasks.
 
     Attributes:
-      treatment: one of `TREATMENTS`.
+      treatment: one of `KNOWN`.
       target: the half whose classes it is trained and tested on, "A" or "B"; "all" for all classes.
       n: number of layers copied (random features: left at their initial values); 0 for a base.
       preserve: number p of layers after the frozen ones that are copied as well and fine-tuned (the
@@ -57,8 +62,8 @@ class Run:
     images: int | None = None
 
     def __post_init__(self):
-        if self.treatment not in TREATMENTS:
-            raise ValueError(f"treatment {self.treatment!r} is not one of {', '.join(TREATMENTS)}")
+        if self.treatment not in KNOWN:
+            raise ValueError(f"treatment {self.treatment!r} is not one of {', '.join(KNOWN)}")
         if self.target not in (*HALVES, ALL):
             raise ValueError(f"target {self.target!r} is not A, B or all")
         if self.target == ALL and self.treatment not in ("base", "RnB"):
@@ -72,20 +77,25 @@ class Run:
 
     @property
     def source(self) -> str | None:
-        """The half whose base the first layers come from; None for a base and for random features."""
-        if self.treatment in ("base", "RnB"):
+        """The half whose base the first layers come from; None where they come from no half."""
+        if self.treatment in ("base", "RnB") or self.pretrained:
             return None
         return self.target if self.treatment.startswith("B") else other(self.target)
 
     @property
     def copied(self) -> int:
-        """Number of layers copied from the source's base."""
-        return 0 if self.source is None else self.n + self.preserve
+        """Number of layers copied from the source's base or from pretrained weights."""
+        return self.n + self.preserve if self.source or self.pretrained else 0
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the first layers come from weights that another program trained."""
+        return self.treatment in PRETRAINED
 
     @property
     def frozen(self) -> int:
         """Number k of layers that training leaves alone; all that the compiled program depends on."""
-        return self.n if self.treatment in ("BnB", "AnB", "RnB") else 0
+        return self.n if self.treatment in ("BnB", "AnB", "RnB", "PnB") else 0
 
     @property
     def name(self) -> str:
@@ -97,7 +107,8 @@ class Run:
         else:
             preserved = f"p{self.preserve}" if self.preserve else ""
             plus = "+" if self.treatment.endswith("+") else ""
-            name = f"{self.source or 'R'}{self.n}{self.target}{preserved}{plus}"
+            source = self.source or ("P" if self.pretrained else "R")
+            name = f"{source}{self.n}{self.target}{preserved}{plus}"
         return name if self.images is None else f"{name}-{self.images:04d}"
 
     @property
@@ -131,7 +142,8 @@ def _run(m: re.Match[str]) -> Run:
         if m["n_all"] is None:
             return Run("base", ALL, images=images)
         return Run("RnB", ALL, int(m["n_all"]), images=images)
-    kind = {"R": "R"}.get(m["source"], "B" if m["source"] == m["target"] else "A")
+    kind = "B" if m["source"] == m["target"] else "A"
+    kind = m["source"] if m["source"] in "PR" else kind
     return Run(f"{kind}nB{m['plus']}", m["target"], int(m["n"]), int(m["p"] or 0), images)
 
 
@@ -146,13 +158,13 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
       UserError: a name is unknown; lists all that are.
     """
     chosen = [name.strip().replace("⁺", "+") for name in names]
-    unknown = [name for name in chosen if name not in TREATMENTS]
+    unknown = [name for name in chosen if name not in KNOWN]
     if unknown or not chosen:
         raise UserError(
             f"--treatments={','.join(names)}: {', '.join(unknown) or 'nothing'} is not a treatment; "
-            f"choose from {','.join(TREATMENTS)}"
+            f"choose from {','.join(KNOWN)}"
         )
-    return tuple(t for t in TREATMENTS if t == "base" or t in chosen)
+    return tuple(t for t in KNOWN if t == "base" or t in chosen)
 
 
 def grid(
@@ -165,7 +177,7 @@ def grid(
     """Every network of one pair of tasks, bases first.
 
     Args:
-      treatments: among `TREATMENTS`.
+      treatments: among `KNOWN`.
       layers: the values of n.
       preserve: the values of p for additional BnB and AnB networks with p preserved layers.
       depth: number of layers of the network; preserved layers must leave the last one fresh.
@@ -178,9 +190,7 @@ def grid(
             networks += [Run("base", half, images=images) for half in HALVES]
         for target in ("B", "A"):
             for n in layers:
-                networks += [
-                    Run(t, target, n, images=images) for t in TREATMENTS[1:] if t in treatments
-                ]
+                networks += [Run(t, target, n, images=images) for t in KNOWN[1:] if t in treatments]
                 networks += [
                     Run(t, target, n, p, images)
                     for p in preserve
@@ -196,7 +206,7 @@ def all_classes(
     """Networks on all classes: a base, and random features for each n if they are among the treatments.
 
     Args:
-      treatments: among `TREATMENTS`; those that copy layers are passed over.
+      treatments: among `KNOWN`; those that copy layers are passed over.
       layers: the values of n.
       images: numbers of training images of each class, each for networks of its own; None for all.
     """
