@@ -22,7 +22,9 @@ BELOW = {
     "training": {"base", "study", "splicing", "data", "networks"},
     "sweep": {"base", "study", "splicing", "data", "networks", "training"},
     "measures": {"base", "study", "splicing", "data", "networks", "training"},
-    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep"},
+    # Each is looked up when it is used: reports need matplotlib.
+    "result": {"base", "study", "splicing", "data", "networks", "training", "analysis", "report"},
+    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep", "analysis", "report", "result"},
     "analysis": {"base", "study"},
     "report": {"base", "study", "analysis"},
     "splicing": set(),
