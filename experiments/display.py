@@ -95,6 +95,20 @@ class Display:
                 self._print(f"the page on the way was not written: {first_line(e)}")
             self._last_call = time.monotonic()
 
+    def waiting(self, sweep: Sweep, running: int, left: int) -> None:
+        """Shows that groups train elsewhere."""
+        text = (
+            f"{running} groups training, {left} to come"
+            if running
+            else f"{left} groups training in other shards"
+        )
+        text += f"; logs in {sweep.folder / 'logs'}"
+        if self._bar is not None:
+            self._bar.update(self._task, now=text)
+        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
+
     def progress(self, sweep: Sweep, group: Group, population: Training) -> None:
         """Shows what is running, images/s and the time left. First called before the first step."""
         now = time.monotonic()

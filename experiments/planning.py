@@ -1,5 +1,6 @@
 """What a sweep is going to do and what that costs, as text."""
 
+import functools
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
     total = pricing.total(sweep, prices)
     devices = jax.local_devices()
     cpu = devices[0].platform == "cpu"
-    peak = measure.matmul_peak(sweep.settings.recipe.precision)()
+    peak = _peak(sweep.settings.recipe.precision)
     # The devices of a CPU share its memory.
     memory = total.device_bytes * (total.devices if cpu else 1)
     there = ""
@@ -105,12 +106,32 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
         there = f", {_bytes(shutil.disk_usage(on_disk).free)} free there"
     found = f"{len(devices)} × {devices[0].device_kind}"
     return [
-        f"compute: {_count(total.flops, 'FLOP')}; at least {_duration(total.flops / peak)} on {found}, which multiply "
+        f"compute: {_count(total.flops, 'FLOP')}; at least {duration(total.flops / peak)} on {found}, which multiply "
         f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a part of that",
         f"memory: {_bytes(memory)} for the largest group, of {_bytes(machine.memory())} "
         + ("on this machine" if cpu else "on each device"),
         f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}{there}",
     ]
+
+
+@functools.cache
+def _peak(precision: str) -> float:
+    """FLOP/s of the matrix product on these devices, measured for about a second."""
+    return measure.matmul_peak(precision)()
+
+
+def seconds_per_flop(sweep: Sweep) -> tuple[float, str]:
+    """What training takes on a machine like those that trained what is recorded, or like this one; and which it is."""
+    done = [p for p in sweep.planned if p.id in sweep.records and sweep.records[p.id].seconds]
+    flops = sum(pricing.price(sweep, p).flops for p in done)
+    if flops:
+        seconds = sum(sweep.records[p.id].seconds or 0.0 for p in done)
+        return seconds / flops, f"as fast as the {len(done)} networks recorded here"
+    share = 0.3
+    return (
+        1 / (share * _peak(sweep.settings.recipe.precision)),
+        f"if workers are like this machine and reach {share:.0%} of its matrix product (nothing is recorded yet)",
+    )
 
 
 def _count(value: float, unit: str) -> str:
@@ -125,7 +146,8 @@ def _bytes(value: float) -> str:
     return _count(value, "B")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words."""
     for limit, size, unit in (
         (120, 1, "s"),
         (7200, 60, "min"),

@@ -9,7 +9,8 @@ and a page to read.
   python -m experiments.sweep --split=random --dataset=cifar10 --data_dir=DIR --seeds=3
       on CIFAR-10 with the five-layer network (prepare it first: python -m experiments.prepare)
 
-Stop it at any time; the same command goes on where it was. --plan shows what would be done.
+Stop it at any time; the same command goes on where it was. --plan shows what would be done. On several
+devices or machines: --processes, --executor=ray or slurm, --shard=I/N.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, executing
 
 _SPLIT = flags.DEFINE_string(
     "split",
@@ -148,12 +149,13 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 
 def main() -> None:
     """Parses, plans, trains, reports."""
+    executing.check()
     _use_all_cores()
     _join()
     # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
     from experiments import planning
     from experiments.display import Display
-    from yosinski_jax.sweep import runner as library
+    from yosinski_jax.sweep import fanout, worker
     from yosinski_jax.training import multihost
 
     began = time.monotonic()
@@ -166,14 +168,20 @@ def main() -> None:
             sweep.look()
             print(planning.describe(sweep, len(sweep.records)))
             print(planning.priced(sweep))
+            if executing.elsewhere():
+                print(executing.plan(sweep, *planning.seconds_per_flop(sweep)))
             return
         try:
-            sweep.run()
-        except library.Interrupted as e:
+            sweep.run(executing.executor(sweep), executing.shard())
+        except worker.Interrupted as e:
             _write(sweep)
             line = f"{e}; saved, start the same command again to go on"
             print(line, file=sys.stderr, flush=True)
             sys.exit(128 + e.signum)
+        except fanout.Incomplete as e:
+            _write(sweep)
+            print(e, file=sys.stderr, flush=True)
+            sys.exit(1)
         display.note("writing figures and the page")
         paths = _write(sweep)
     _print_table(sweep)
@@ -194,13 +202,13 @@ def _join() -> None:
 
 def _follow(sweep) -> None:
     """Trains along with process 0."""
-    from yosinski_jax.sweep import runner as library
+    from yosinski_jax.sweep import worker
 
     if _PLAN.value:
         return
     try:
         sweep.run()
-    except library.Interrupted as e:
+    except worker.Interrupted as e:
         sys.exit(128 + e.signum)
 
 
@@ -244,7 +252,6 @@ def _sweep(display):
     from yosinski_jax.base.files import as_path
     from yosinski_jax.data import dataset as data
     from yosinski_jax.networks import convnets
-    from yosinski_jax.networks.network import Network
     from yosinski_jax.study import recipes
     from yosinski_jax.study import settings as plan
     from yosinski_jax.sweep import runner as sweep
@@ -265,9 +272,8 @@ def _sweep(display):
     head = _HEAD.value or ("dataset" if recipe_name == "paper" else "task")
     dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
-    def model(classes: int) -> Network:
-        outputs = len(dataset.label_names) if head == "dataset" else classes
-        return Network.of(convnets.make(network, outputs, shape, dtype))
+    outputs = len(dataset.label_names) if head == "dataset" else None
+    model = executing.Networks(network, outputs, shape, dtype)
 
     paper = split == plan.PAPER
     seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits or paper else 1)

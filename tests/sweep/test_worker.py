@@ -1,11 +1,9 @@
-import multiprocessing
 import os
 import pickle
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from small_sweep import Log, make, table
+from small_sweep import make, table
 
 from yosinski_jax.sweep import worker
 from yosinski_jax.sweep.worker import DamagedBase, Interrupted, train_group
@@ -16,26 +14,6 @@ def whole(tmp_path_factory):
     """An undisturbed sweep: its folder and records. Copy before changing it."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, make(folder).run()
-
-
-@pytest.fixture
-def pool():
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
-        yield executor
-
-
-def test_a_sweep_through_two_spawned_processes_is_equal_to_the_bit(whole, tmp_path, pool):
-    log = Log()
-    rows = make(tmp_path, display=log).run(pool)
-    assert table(rows) == table(whole[1])
-    assert sorted(log.trained) == sorted(row.id for row in rows)
-    assert not (tmp_path / "running").exists()
-    damaged = tmp_path / "checkpoints" / "random-0" / "baseA"
-    _spoil(damaged)
-    (tmp_path / "records" / "random-0" / "A2B+.json").unlink()
-    log = Log()
-    assert table(make(tmp_path, display=log).run(pool)) == table(whole[1])
-    assert any("baseA is trained again" in line for line in log.lines)
 
 
 def _spoil(folder):

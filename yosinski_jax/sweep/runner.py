@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +18,9 @@ from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Group, Settings, networks
-from yosinski_jax.sweep import groups, identity, workdir, worker
-from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group
+from yosinski_jax.sweep import fanout, groups, identity, workdir, worker
+from yosinski_jax.sweep.executors.interface import Executor
+from yosinski_jax.sweep.worker import DamagedBase, Work, train_group
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Training, Trains
 from yosinski_jax.training.trainer import Trainer
@@ -40,6 +40,9 @@ class Display(Protocol):
 
     def recorded(self, sweep: "Sweep", record: Record) -> None:
         """A network is finished."""
+
+    def waiting(self, sweep: "Sweep", running: int, left: int) -> None:
+        """Groups are training elsewhere, and some are to come."""
 
 
 class Silent(Display):
@@ -138,35 +141,48 @@ class Sweep:
         self.trained += 1
         self.display.recorded(self, record)
 
+    def waiting(self, running: int, left: int) -> None:
+        """Groups are training elsewhere, and some are to come."""
+        self.display.waiting(self, running, left)
+
     # Running.
 
-    def run(self, executor: futures.Executor | None = None) -> list[Record]:
+    def run(
+        self, executor: Executor | None = None, shard: tuple[int, int] | None = None
+    ) -> list[Record]:
         """Trains every network that is not recorded yet.
 
         Args:
-          executor: trains the groups, several at a time; they are trained here if None.
+          executor: trains the groups; they are trained here if None.
+          shard: number of this process, from 0, and of all processes that share the workdir and call this
+            with the same sweep; each begins with its own groups.
 
         Returns:
           The records of all networks, in the order of the plan.
 
         Raises:
           UserError: the workdir is in use, was begun with other settings, or cannot be written.
+          Incomplete: groups failed on an executor or a shard.
           Interrupted: SIGTERM or Ctrl-C came; everything is saved.
         """
         with contextlib.ExitStack() as stack, worker.signals() as asked:
-            found = multihost.from_leader(lambda: self._open(stack))
+            found = multihost.from_leader(lambda: self._open(stack, shared=shard is not None))
             self.records = {record.id: record for record in map(Record.of, found)}
             self.display.plan(self, len(self.records))
-            if executor is None:
-                for group in self._open_groups():
-                    self._train_here(group, asked)
+            if shard is not None:
+                fanout.run_shard(self, *shard, asked)
+            elif executor is not None:
+                fanout.run(self, executor, asked)
             else:
-                self._train_elsewhere(executor, asked)
-            if multihost.leader():
-                checkpoints.delete(self.folder / "running")
+                for group in self.open_groups():
+                    self._train_here(group, asked)
+            if multihost.leader() and shard is None:
+                for name in ("running", "claims"):
+                    checkpoints.delete(self.folder / name)
             return [self.records[planned.id] for planned in self.planned]
 
-    def _open_groups(self) -> Iterator[Group]:
+    def open_groups(self) -> Iterator[Group]:
+        """The groups that have a member without a record."""
         return (g for g in self.groups if any(m.id not in self.records for m in g.members))
 
     def _train_here(self, group: Group, asked: list[int]) -> None:
@@ -180,10 +196,10 @@ class Sweep:
         """The group of a base that has to be trained again."""
         self.note(f"{damaged}; {damaged.base} is trained again")
         group = next(g for g in self.groups if damaged.base in [m.id for m in g.members])
-        self._drop(damaged.base)
+        self.drop(damaged.base)
         return group
 
-    def _drop(self, base: str) -> None:
+    def drop(self, base: str) -> None:
         """Forgets a record whose checkpoint is of no use, on the disk too: `train_group` reads records itself."""
         self.records.pop(base, None)
         planned = self._by_id[base]
@@ -193,30 +209,6 @@ class Sweep:
             )
             path.unlink(missing_ok=True)
 
-    def _train_elsewhere(self, executor: futures.Executor, asked: list[int]) -> None:
-        """Hands groups over as soon as the bases they copy are recorded; one that finds a base damaged comes again."""
-        waiting, running = list(self._open_groups()), {}
-        while waiting or running:
-            ready = [
-                g for g in waiting
-                if all(m.waits_for is None or m.waits_for in self.records for m in g.members)
-            ]  # fmt: skip
-            for group in ready if not asked else ():
-                waiting.remove(group)
-                running[executor.submit(train_group, group, self.work, self.folder)] = group
-            # With a limit, so that a signal is seen here.
-            done, _ = futures.wait(running, 1.0, futures.FIRST_COMPLETED)
-            for future in done:
-                group = running.pop(future)
-                try:
-                    for record in future.result():
-                        if record.id not in self.records:
-                            self.recorded(record)
-                except DamagedBase as e:
-                    waiting += [group, self._again(e)]
-            if asked and not running:
-                raise Interrupted(asked[0], f"stopped; {len(waiting)} groups are left to train")
-
     def look(self) -> None:
         """Reads what is recorded; neither takes the workdir nor writes to it.
 
@@ -224,7 +216,7 @@ class Sweep:
           UserError: the workdir was begun with other settings, or cannot be read.
         """
         self._check_identity(write=False)
-        self._read_records()
+        self.read_records()
 
     def _check_identity(self, write: bool) -> None:
         identity.check(
@@ -232,9 +224,9 @@ class Sweep:
             extend=self.extend, write=write, note=self.note,
         )  # fmt: skip
 
-    def _open(self, stack: contextlib.ExitStack) -> list[dict[str, Any]]:
+    def _open(self, stack: contextlib.ExitStack, shared: bool) -> list[dict[str, Any]]:
         """Takes the workdir until the stack is closed; returns the records found in it."""
-        stack.enter_context(workdir.lock(self.folder))
+        stack.enter_context(workdir.lock(self.folder, shared))
         self._check_identity(write=True)
         path, plan = self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
         with contextlib.suppress(Exception):  # not there, or not what this plan would write
@@ -242,12 +234,12 @@ class Sweep:
                 plan = {}
         if plan:
             write_json(path, sealed(plan))
-        self._read_records()
+        self.read_records()
         self._drop_unusable_bases()
         self._name_unused_saves()
         return [dict(record) for record in self.records.values()]
 
-    def _read_records(self) -> None:
+    def read_records(self) -> None:
         """Finds out what is done. Names damaged records, which count as not done."""
         found, damaged = records.read_all(self.folder)
         for line in damaged:
@@ -272,7 +264,7 @@ class Sweep:
                 worker.checked_base(self.folder, planned)
             except DamagedBase as e:
                 self.note(f"{e}; {e.base} is trained again")
-                self._drop(e.base)
+                self.drop(e.base)
 
     def saves_folder(self, group: Group) -> Path:
         """Where a group in training is saved."""

@@ -28,8 +28,10 @@ RENEW, STALE, SETTLE = 60.0, 300.0, 2.0
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, shared: bool = False) -> Iterator[None]:
     """Holds the workdir while the body runs, so that no two sweeps write into it.
+
+    Shards of one sweep hold it together: claims of their groups keep them apart.
 
     On a disk the kernel gives the lock back when its holder dies, however it dies. A bucket has no
     such thing: there the lock is an object that its holder renews every minute and removes at the end.
@@ -41,7 +43,7 @@ def lock(workdir: Path) -> Iterator[None]:
     """
     workdir = as_path(workdir)
     if is_remote(workdir):
-        with _remote_lock(workdir):
+        with _remote_looked_at(workdir) if shared else _remote_lock(workdir):
             yield
         return
     path = workdir / "lock"
@@ -56,7 +58,7 @@ def lock(workdir: Path) -> Iterator[None]:
         raise UserError(write_failure(workdir, e)) from e
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as e:
             file.seek(0)
             holder = file.read().strip() or "another process"
@@ -79,6 +81,15 @@ def lock(workdir: Path) -> Iterator[None]:
 def _myself() -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+
+
+@contextlib.contextmanager
+def _remote_looked_at(workdir: Path) -> Iterator[None]:
+    """Refuses a bucket's workdir that a sweep of its own holds; takes nothing."""
+    held = _read_lock(workdir)
+    if held and not _stale(held):
+        raise UserError(_in_use(workdir, held))
+    yield
 
 
 @contextlib.contextmanager

@@ -71,6 +71,8 @@ def drive(
     *,
     finished: Callable[[Outcome], None],
     tell: Callable[[str], None],
+    waiting: Callable[[int, int], None] = lambda running, left: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Failure]:
     """Runs units to their end.
 
@@ -80,6 +82,8 @@ def drive(
       workdir: for logs and notes of failures.
       finished: told of each unit that is done.
       tell: told in a few lines of what went wrong.
+      waiting: told now and then how many units are handed over and how many are to come.
+      stop: asked now and then whether to leave; the caller then cancels the executor.
 
     Returns:
       The units that were given up, and those that depend on them.
@@ -87,7 +91,7 @@ def drive(
     Raises:
       UserError: an executor cannot go on.
     """
-    return _Drive(units, executor, workdir, finished, tell).run()
+    return _Drive(units, executor, workdir, finished, tell).run(waiting, stop)
 
 
 class _Drive:
@@ -99,13 +103,17 @@ class _Drive:
         self.errors, self.losses = Counter(), Counter()
         self.failures: dict[str, Failure] = {}
 
-    def run(self) -> list[Failure]:
+    def run(self, waiting, stop) -> list[Failure]:
         forget_failures(self.workdir, list(self.left.values()))
         self._submit()
         for outcome in self.executor.as_completed():
-            unit = outcome.unit
+            if stop():
+                break
+            if outcome is None:
+                waiting(len(self.open) - len(self.left) - len(self.failures), len(self.left))
+                continue
             if outcome.kind == DONE:
-                self.open.discard(unit.id)
+                self.open.discard(outcome.unit.id)
                 self.finished(outcome)
             else:
                 self._again(outcome)

@@ -26,7 +26,7 @@ from typing import IO, Any
 from yosinski_jax.base import files
 from yosinski_jax.base.files import as_path, first_line, is_remote
 from yosinski_jax.sweep.executors import claims
-from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Unit, log_of
+from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Unit, log_of, start_line
 
 #: A request may hold the files that a unit reads, for machines that do not see the workdir; then the
 #: answer holds those that it wrote.
@@ -106,7 +106,7 @@ def run(unit: Unit, workdir: Path, on_lost: Any = None) -> tuple[str, Any, str]:
         until = lambda: unit.done(workdir)
         with claims.held(claims.Claims(workdir / "claims"), unit.id, until, on_lost) as claim:
             if claim is not None:
-                print(f"-- {unit.title}: start {claim.number}, process {os.getpid()}", flush=True)
+                print(start_line(unit, claim.number), flush=True)
             return DONE, unit.call(workdir), ""  # reads what is there, if another was quicker
     except Exception as e:
         traceback.print_exc()

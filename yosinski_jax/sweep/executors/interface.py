@@ -1,9 +1,14 @@
 """What an executor is given, what it gives back, and the three verbs every engine has."""
 
+import contextlib
 import dataclasses
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from yosinski_jax.base.files import is_remote
 
 #: How a unit ended: it returned; it raised; its process or machine died or was taken away.
 DONE, ERROR, LOST = "done", "error", "lost"
@@ -76,10 +81,10 @@ class Executor(Protocol):
         """
         ...
 
-    def as_completed(self) -> Iterator[Outcome]:
+    def as_completed(self) -> Iterator[Outcome | None]:
         """Outcomes of what was submitted, as they come; ends when nothing is left.
 
-        More may be submitted while it runs.
+        More may be submitted while it runs. None now and then, so that who waits can look around.
         """
         ...
 
@@ -99,3 +104,20 @@ def last_lines(log: Path, count: int = 12) -> str:
 def log_of(workdir: Path, unit: Unit) -> Path:
     """Where a unit's log stands."""
     return workdir / "logs" / f"{unit.id}.log"
+
+
+def start_line(unit: Unit, number: int) -> str:
+    """The first line of every start in a unit's log."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return f"-- {unit.title}: start {number}, process {os.getpid()}, {now}"
+
+
+def log_line(workdir: Path, unit: Unit, text: str) -> None:
+    """Adds to a unit's log; in silence if that cannot be written, because a log must not fail its unit."""
+    log = log_of(workdir, unit)
+    with contextlib.suppress(Exception):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if is_remote(log):  # an object cannot be appended to
+            text = (log.read_text() if log.exists() else "") + text
+        with log.open("w" if is_remote(log) else "a") as file:
+            file.write(text.rstrip("\n") + "\n")

@@ -39,7 +39,7 @@ class Inline:
         self._waiting.append((handle, unit))
         return handle
 
-    def as_completed(self) -> Iterator[Outcome]:
+    def as_completed(self) -> Iterator[Outcome | None]:
         """See `Executor`."""
         while self._waiting:
             handle, unit = self._waiting.popleft()
@@ -224,14 +224,16 @@ class Processes:
         self._todo.put((handle, unit))
         return handle
 
-    def as_completed(self) -> Iterator[Outcome]:
+    def as_completed(self) -> Iterator[Outcome | None]:
         """See `Executor`."""
         while self._outstanding:
-            with contextlib.suppress(queue.Empty):
-                # With a limit, so that signals are seen by this, the main thread.
+            try:
                 outcome = self._ended.get(timeout=0.5)
-                self._outstanding -= 1
-                yield outcome
+            except queue.Empty:
+                yield None
+                continue
+            self._outstanding -= 1
+            yield outcome
 
     def cancel(self) -> None:
         """See `Executor`."""

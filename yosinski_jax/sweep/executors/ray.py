@@ -214,13 +214,14 @@ class Ray:
         self._pending[task] = (handle, unit)
         return handle
 
-    def as_completed(self) -> Iterator[Outcome]:
+    def as_completed(self) -> Iterator[Outcome | None]:
         """See `Executor`."""
         while self._pending:
-            # With a limit, so that signals are seen.
             done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=0.5)
             for task in done:
                 yield self._outcome(task, *self._pending.pop(task))
+            if not done:
+                yield None
 
     def _outcome(self, task: Any, handle: str, unit: Unit) -> Outcome:
         try:

@@ -6,6 +6,7 @@ but bases that others are training.
 """
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,15 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line
 from yosinski_jax.sweep.executors import claims as claiming
 from yosinski_jax.sweep.executors import drive
-from yosinski_jax.sweep.executors.interface import DONE, Outcome, Unit, last_lines, log_of
+from yosinski_jax.sweep.executors.interface import (
+    DONE,
+    Outcome,
+    Unit,
+    last_lines,
+    log_line,
+    log_of,
+    start_line,
+)
 
 
 def parse(value: str) -> tuple[int, int]:
@@ -44,6 +53,8 @@ def run(
     *,
     finished: Callable[[Outcome], None],
     tell: Callable[[str], None],
+    waiting: Callable[[int, int], None] = lambda running, left: None,
+    stop: Callable[[], bool] = lambda: False,
     poll: float = 1.0,
 ) -> list[drive.Failure]:
     """Works until every unit is done or failed, by this shard or by others.
@@ -55,6 +66,8 @@ def run(
       count: number of shards.
       finished: told of each unit that this shard did.
       tell: told of errors and of units taken over.
+      waiting: told now and then that others work on all that is left, and how much that is.
+      stop: asked between units whether to leave.
       poll: seconds between two looks while others work on all that is left.
 
     Returns:
@@ -65,7 +78,7 @@ def run(
     """
     mine = list(units[index::count])
     drive.forget_failures(workdir, mine)
-    return _Shard(units, mine, workdir, finished, tell, poll).run()
+    return _Shard(units, mine, workdir, finished, tell, poll).run(waiting, stop)
 
 
 class _Shard:
@@ -80,12 +93,13 @@ class _Shard:
         self.errors: Counter[str] = Counter()
         self.failures: dict[str, drive.Failure] = {}
 
-    def run(self) -> list[drive.Failure]:
-        while self._look():
+    def run(self, waiting, stop) -> list[drive.Failure]:
+        while not stop() and self._look():
             for unit in self._ready():
                 if self._try(unit):
                     break  # from the top: something of our own may be ready now
             else:
+                waiting(0, len(self.left))
                 time.sleep(min(self.poll, claiming.lease() / 5))
         return list(self.failures.values())
 
@@ -121,10 +135,12 @@ class _Shard:
             if unit.id not in self.own or claim.number > 1:
                 self.tell(f"{unit.title}: taken over (start {claim.number})")
             try:
+                log_line(self.workdir, unit, start_line(unit, claim.number))
                 value = unit.call(self.workdir)
             except Exception as e:
                 if getattr(e, "signum", None):
                     raise
+                log_line(self.workdir, unit, traceback.format_exc())
                 self._error(unit, e)
                 return True
         self.finished(Outcome(f"{unit.id}/{claim.number}", unit, DONE, value))

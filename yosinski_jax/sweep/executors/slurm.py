@@ -147,7 +147,7 @@ class Slurm:
         for (handle, unit, _), job in zip(items, jobs, strict=True):
             self._jobs[handle], self._ids[handle] = (unit, job), str(job.job_id)
 
-    def as_completed(self) -> Iterator[Outcome]:
+    def as_completed(self) -> Iterator[Outcome | None]:
         """See `Executor`."""
         while self._new or self._jobs:
             self._flush()
@@ -156,6 +156,7 @@ class Slurm:
                     del self._jobs[handle]
                     yield self._outcome(handle, unit, job)
             if self._jobs and not self._new:
+                yield None
                 time.sleep(0.2 if self._local else POLL)
 
     def _outcome(self, handle: str, unit: Unit, job: Any) -> Outcome:

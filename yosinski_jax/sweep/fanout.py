@@ -1,0 +1,236 @@
+"""A sweep's groups handed over: units of them, to an executor or shared among shards, until every record is there."""
+
+import functools
+import heapq
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import first_line
+from yosinski_jax.study import records
+from yosinski_jax.study.records import Record
+from yosinski_jax.study.settings import Group
+from yosinski_jax.sweep.executors import drive, shard
+from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
+from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group
+from yosinski_jax.training.jobs import Training
+
+if TYPE_CHECKING:
+    from yosinski_jax.sweep.runner import Sweep
+
+#: Rounds over what is left: one suffices unless a base is found damaged while it is copied.
+_ROUNDS = 5
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class Incomplete(Exception):
+    """Networks are missing because their groups failed; everything else is recorded.
+
+    Attributes:
+      failures: the groups, and those that copy them.
+    """
+
+    def __init__(self, failures: list[drive.Failure], folder: Path):
+        self.failures = failures
+        own = [f for f in failures if not f.message.endswith(" failed")] or failures
+        names = "; ".join(f"{f.unit.title} ({f.message})" for f in own[:3])
+        super().__init__(
+            f"{len(failures)} groups were not trained: {names}{' …' if len(own) > 3 else ''}; see {folder / 'failed'} "
+            "and logs beside it, repair the cause and start the same command again"
+        )
+
+
+class _Log:
+    """Tells of a group in training on standard output, which is its log."""
+
+    def __init__(self):
+        self._last = 0.0
+
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+    def progress(self, group: Group, population: Training) -> None:
+        if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            print(
+                f"{population.unit} {population.dispatched} of {population.total} dispatched",
+                flush=True,
+            )
+
+    def recorded(self, record: Record) -> None:
+        print(f"{record.id}: {record.status}, accuracy {record.accuracy}", flush=True)
+
+
+def _train(group: Group, work: Work, workdir: Path) -> list[Record] | DamagedBase:
+    """What a worker calls. A damaged base is an answer: to try again here would not mend it."""
+    try:
+        return train_group(group, work, workdir, _Log())
+    except DamagedBase as e:
+        return e
+
+
+def units(sweep: "Sweep", groups: Iterable[Group], call: Callable[[Group], Any]) -> list[Unit]:
+    """Groups as units of work.
+
+    Args:
+      sweep: whose they are.
+      groups: which of them.
+      call: gives what is called with the workdir to train a group.
+    """
+    group_of = {m.id: group.id for group in sweep.groups for m in group.members}
+    found = []
+    for group in groups:
+        bases = sorted({m.waits_for for m in group.members if m.waits_for})
+        first = group.members[0]
+        images = sweep.trainer(first).schedule(len(sweep.task(first).train_index))[0]
+        images *= sweep.recipe(first).batch_size * len(group.members)
+        found.append(
+            Unit(
+                group.id,
+                group.title,
+                call(group),
+                writes=tuple(f"records/{m.id}.json" for m in group.members),
+                reads=tuple(f for b in bases for f in (f"checkpoints/{b}", f"records/{b}.json")),
+                depends_on=tuple(sorted({group_of[b] for b in bases})),
+                cost=images * (1 - group.frozen / sweep.settings.depth),
+            )
+        )
+    return found
+
+
+def run(sweep: "Sweep", executor: Executor, asked: list[int]) -> None:
+    """Has an executor train what is not recorded.
+
+    Args:
+      sweep: the workdir is taken, and its records are read.
+      executor: where.
+      asked: grows by the number of a signal to stop.
+
+    Raises:
+      Incomplete: groups failed.
+      Interrupted: it was asked to stop; what ran has saved itself.
+    """
+    try:
+        _check_sendable(sweep.work)
+        for _ in range(_ROUNDS):
+            _drop_unreadable(sweep)
+            todo = units(
+                sweep, sweep.open_groups(), lambda g: functools.partial(_train, g, sweep.work)
+            )
+            if not todo:
+                return
+            failures = drive.drive(
+                todo, executor, sweep.folder, finished=functools.partial(_finished, sweep),
+                tell=sweep.note, waiting=sweep.waiting, stop=lambda: bool(asked),
+            )  # fmt: skip
+            if asked:
+                raise Interrupted(
+                    asked[0], f"stopped; {len(list(sweep.open_groups()))} groups are left to train"
+                )
+            if failures:
+                raise Incomplete(failures, sweep.folder)
+        raise Incomplete(
+            [drive.Failure(unit, "its records do not stay") for unit in todo], sweep.folder
+        )
+    finally:
+        executor.cancel()
+
+
+def _check_sendable(work: Work) -> None:
+    """Finds out before anything is trained whether a worker can be told what to train."""
+    try:
+        pickle.dumps(work)
+    except Exception as e:  # PicklingError, AttributeError, TypeError
+        raise UserError(
+            f"the work cannot be sent to another process ({first_line(e)}); give the network as a function of a module "
+            "or as an object, not as a function inside a function"
+        ) from e
+
+
+def run_shard(sweep: "Sweep", index: int, count: int, asked: list[int]) -> None:
+    """Trains a shard's share in this process, and what other shards leave; waits until all is recorded.
+
+    Raises:
+      Incomplete: groups failed, here or elsewhere.
+      Interrupted: this shard was asked to stop.
+    """
+    for _ in range(_ROUNDS):
+        _drop_unreadable(sweep)
+        here = lambda group: functools.partial(_train_here, sweep, group, asked)
+        failures = shard.run(
+            units(sweep, sweep.groups, here), sweep.folder, index, count,
+            finished=functools.partial(_finished, sweep), tell=sweep.note, waiting=sweep.waiting,
+            stop=lambda: bool(asked),
+        )  # fmt: skip
+        if asked:
+            raise Interrupted(asked[0], "stopped; other shards go on")
+        sweep.read_records()  # what the others trained
+        if failures:
+            raise Incomplete(failures, sweep.folder)
+        if not list(sweep.open_groups()):
+            return
+    raise Incomplete([], sweep.folder)
+
+
+def _train_here(sweep: "Sweep", group: Group, asked: list[int], workdir: Path) -> Any:
+    try:
+        train_group(group, sweep.work, workdir, sweep, asked)
+    except DamagedBase as e:
+        return e
+
+
+def _finished(sweep: "Sweep", outcome: Outcome) -> None:
+    if isinstance(outcome.value, DamagedBase):
+        sweep.note(f"{outcome.value}; {outcome.value.base} is trained again")
+        sweep.drop(outcome.value.base)
+        return
+    for record in outcome.value or ():
+        if record.id not in sweep.records:
+            sweep.recorded(record)
+
+
+def _drop_unreadable(sweep: "Sweep") -> None:
+    """Removes files of records that cannot be used: that a record is there says to everybody that a network is done."""
+    for group in sweep.open_groups():
+        for planned in group.members:
+            path = records.path_of(
+                sweep.folder, planned.split.name, planned.split.seed, planned.run.name
+            )
+            if planned.id not in sweep.records and path.exists():
+                try:
+                    record = records.read(path)  # another shard may have written it meanwhile
+                except records.Damaged:
+                    path.unlink(missing_ok=True)
+                    continue
+                if record.settings_digest == sweep.work.digest:
+                    sweep.records[record.id] = record
+
+
+def waves(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Units by how many others must be done before them, one after the other."""
+    by_id, depth = {unit.id: unit for unit in units}, {}
+
+    def level(unit: Unit) -> int:
+        if unit.id not in depth:
+            before = [by_id[name] for name in unit.depends_on if name in by_id]
+            depth[unit.id] = 1 + max(map(level, before), default=-1)
+        return depth[unit.id]
+
+    found: dict[int, list[Unit]] = {}
+    for unit in units:
+        found.setdefault(level(unit), []).append(unit)
+    return [found[i] for i in sorted(found)]
+
+
+def makespan(units: Sequence[Unit], seconds: Mapping[str, float], workers: int) -> float:
+    """Seconds until the last unit is done, each begun in order as soon as a worker is free and its bases are done."""
+    free, ends = [0.0] * workers, {}
+    for unit in (unit for wave in waves(units) for unit in wave):
+        ready = max((ends[name] for name in unit.depends_on if name in ends), default=0.0)
+        start = max(heapq.heappop(free), ready)
+        ends[unit.id] = start + seconds[unit.id]
+        heapq.heappush(free, ends[unit.id])
+    return max(ends.values(), default=0.0)
