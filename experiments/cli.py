@@ -1,5 +1,6 @@
 """What the command lines share: absl flags, one-line errors, exit codes."""
 
+import contextlib
 import os
 import re
 import signal
@@ -14,8 +15,9 @@ from yosinski_jax.base.errors import UserError
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
     """Parses the flags (`sys.argv` by default) and runs `main`.
 
-    A `UserError` or a wrong flag ends with one line on stderr and exit code 2. KeyboardInterrupt
-    ends with 130.
+    A `UserError`, a wrong flag, and what the operating system refuses (a full disk, a name that is too long) end
+    with one line on stderr and exit code 2, Ctrl-C with 130, a reader of stdout that has gone (`| head -1`) with 141,
+    quietly, as it ends programs in C.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -25,8 +27,13 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
             if len(argv) > 1:
                 raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")
             main()
+            sys.stdout.flush()  # at the interpreter's end it would be too late for an error of ours
         except UserError as e:
             fail(str(e))
+        except OSError as e:
+            _refused(e)
+        except MemoryError:
+            fail("not enough memory; ask for less at a time, or take a machine with more")
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -36,6 +43,21 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
 def leave_on_interrupt() -> None:
     """Ctrl-C ends the process at once with 130: imports that it breaks off would swallow or disguise it."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+def _refused(error: OSError) -> None:
+    """Ends the program after an error of the operating system."""
+    broken = isinstance(error, BrokenPipeError)
+    if broken or not error.filename:
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # what is left in the buffer would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if broken:
+        sys.exit(128 + signal.SIGPIPE)
+    name = str(error.filename or "writing a file or standard output")
+    reason = error.strerror or str(error) or type(error).__name__
+    fail(f"{name if len(name) <= 200 else name[:200] + '…'}: {reason}")
 
 
 def fail(line: str, code: int = 2) -> None:
@@ -60,7 +82,13 @@ def as_flags(line: str) -> str:
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except flags.Error as e:
+    except SystemExit as e:  # by --help alone, which absl ends with 1
+        sys.stdout.flush()
+        sys.exit(0 if e.code == 1 else e.code)
+    except OSError as e:  # writing the help
+        _refused(e)
+        raise
+    except (flags.Error, ValueError) as e:  # ValueError: --noplan=3
         fail(f"{e}; see --help")
         raise AssertionError from e  # fail does not return
 

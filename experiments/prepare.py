@@ -51,7 +51,7 @@ def _run() -> None:
             raise UserError(f"--{flag.name}: missing; see --help")
     settings = imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
     there = entry.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
-    if _DATASET.value in tfds_find.PREPARABLE and there.exists():
+    if there.exists():
         print("prepared already, left as it is")
     directory = entry.prepare(
         str(_DATASET.value),

@@ -114,9 +114,15 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
     "stream: resize images to so many pixels a side; default 256 if sizes vary",
+    lower_bound=1,
+    upper_bound=4096,
 )
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "stream: processes that read and decode; default the cores, 0 for threads"
+    "workers",
+    None,
+    "stream: processes that read and decode; default the cores, 0 for threads",
+    lower_bound=0,
+    upper_bound=1024,
 )
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "stream: leave images out that cannot be read, instead of stopping"

@@ -3,6 +3,7 @@
 Without jax until devices are asked about: worker processes import this room first.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -50,7 +51,31 @@ def memory() -> int:
     device = jax.local_devices()[0]
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return stats.get("bytes_limit") or machine
+    return stats.get("bytes_limit") or min(machine, _memory_limit() or machine)
+
+
+def _memory_limit(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Smallest limit of the control groups that this process is in, bytes; None if there is none.
+
+    Version 2 has `memory.max` in one tree, version 1 `memory.limit_in_bytes` in a tree for memory; a limit further up
+    holds too. Inside of a container the root is the container's own group, and the path may be one of the host.
+    """
+    limits = []
+    with contextlib.suppress(OSError):
+        for line in groups.read_text().splitlines():
+            controllers, path = line.split(":", 2)[1:]
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            tree = root / "memory" if controllers else root
+            folder = tree / path.strip("/")
+            for place in (folder, *folder.parents):
+                if place.is_relative_to(tree):
+                    with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+                        file = "memory.limit_in_bytes" if controllers else "memory.max"
+                        limits.append(int((place / file).read_text()))
+    return min(limits, default=None)
 
 
 def start_worker(seconds_after_sigterm: float = 0.0) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -176,6 +177,14 @@ def _natural(names: Sequence[str], dataset: str) -> frozenset[str]:
     )
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys stand once each; json itself takes the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice")
+    return content
+
+
 def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Split:
     """Reads a split from the user's JSON file and checks it against the label names."""
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
@@ -184,12 +193,14 @@ def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Spl
             f"--split={path}: {path.stem} is the name of a built-in split; rename the file"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UserError(f"--split={path}: no such file; {expected} in it") from None
     except OSError as error:
         raise UserError(f"--split={path}: cannot be read ({error.strerror}); {expected}") from None
-    except ValueError as error:  # covers broken JSON and text that is not UTF-8
+    except RecursionError:
+        raise UserError(f"--split={path}: nested too deeply; {expected}") from None
+    except ValueError as error:  # covers broken JSON, repeated keys and text that is not UTF-8
         raise UserError(f"--split={path}: not valid JSON ({error}); {expected}") from None
     if not isinstance(content, dict) or not {"A", "B"} <= content.keys():
         raise UserError(f"--split={path}: the keys A and B are needed; {expected}")

@@ -1,9 +1,11 @@
 """CIFAR from archives of the official format, made here."""
 
 import io
+import os
 import pickle
 import tarfile
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,6 +236,49 @@ def test_malformed_archives(tmp_path, capsys, name, content, message):
         entry.prepare("cifar10", str(tmp_path), source, checksum=False)
     assert source in str(caught.value)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_an_empty_binary_batch_is_refused(tmp_path):
+    files = binary_cifar10()
+    [empty] = [name for name in files if name.endswith("data_batch_2.bin")]
+    source = archive(tmp_path / "a.tar.gz", files | {empty: b""})
+    with pytest.raises(UserError, match=r"no images in data_batch_2\.bin"):
+        entry.prepare("cifar10", str(tmp_path), source, checksum=False)
+
+
+def test_the_sum_of_gzip_is_checked_without_published_sums(tmp_path):
+    source = Path(archive(tmp_path / "a.tar.gz", pickled_cifar10()))
+    content = bytearray(source.read_bytes())
+    content[-8] ^= 1  # its CRC
+    source.write_bytes(content)
+    with pytest.raises(UserError, match="CRC check failed"):
+        entry.prepare("cifar10", str(tmp_path), str(source), checksum=False)
+
+
+def test_a_member_of_absurd_size_is_refused_unread(tmp_path):
+    path = tmp_path / "a.tar"
+    with open(path, "wb") as file:
+        member = tarfile.TarInfo("data_batch_1")
+        member.size = 6 << 30
+        file.write(member.tobuf())
+        file.seek(6 << 30, os.SEEK_CUR)  # a hole, which takes no room
+        file.write(bytes(1024))
+    with pytest.raises(UserError, match="data_batch_1 declares 6442450944 bytes"):
+        entry.prepare("cifar10", str(tmp_path), str(path), checksum=False)
+
+
+def test_a_link_in_place_of_the_lock_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / ".3.0.2.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="cannot be written"):
+        entry.prepare(
+            "cifar10",
+            str(tmp_path),
+            archive(tmp_path / "a.tar.gz", binary_cifar10()),
+            checksum=False,
+        )
+    assert (tmp_path / "precious").read_text() == "content"
 
 
 def test_sources_that_are_none(tmp_path):

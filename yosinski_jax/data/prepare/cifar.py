@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100: official archive to TFDS directory, without TensorFlow."""
 
 import dataclasses
+import gzip
 import hashlib
 import http.client
 import io
@@ -9,6 +10,7 @@ import pickle
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import first_line
 from yosinski_jax.base.progress import Progress
 from yosinski_jax.data import tfds as tfds_source
 from yosinski_jax.data.prepare import writer as tfds_write
@@ -25,6 +28,8 @@ _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
+# The largest official file, CIFAR-100's pickled training images, has 155 MB.
+_MAX_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,17 +280,24 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
                 "accept it with --checksum=off"
             )
     try:
-        with tarfile.open(path) as tar:
-            # Members are read, never unpacked, so their paths can do no harm.
-            contents = {
-                Path(member.name).name: _bytes(tar, member) for member in tar if member.isfile()
-            }
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                # Members are read, never unpacked, so their paths can do no harm.
+                contents = {
+                    Path(member.name).name: _bytes(tar, member) for member in tar if member.isfile()
+                }
+            while file.read(_CHUNK):  # gzip checks its sum at the end
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         raise UserError(f"--source={path}: not a readable tar archive ({error})") from None
     return _parse(cifar, {name: lambda d=data: d for name, data in contents.items()}, path)
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _MAX_BYTES:
+        raise ValueError(f"{member.name} declares {member.size} bytes")
     file = tar.extractfile(member)
     return file.read() if file else b""
 
@@ -319,21 +331,20 @@ def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) ->
         splits = {}
         for split, stems in (("train", cifar.train), ("test", (cifar.test,))):
             batches = [batch(cifar, files[f"{stem}{suffix}"]()) for stem in stems]
+            empty = [
+                stem for stem, (pixels, _) in zip(stems, batches, strict=True) if not len(pixels)
+            ]
+            if empty:
+                raise ValueError(f"no images in {empty[0]}{suffix}")
             labels = {k: np.concatenate([b[1][k] for b in batches]) for k in cifar.label_keys}
             for feature, values in labels.items():
                 if values.min() < 0 or values.max() >= len(names[feature]):
                     raise ValueError(f"{feature} {values.max()} of {len(names[feature])} classes")
             splits[split] = (np.concatenate([b[0] for b in batches]), labels)
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        IndexError,
-    ) as error:
-        raise UserError(f"--source={source}: not the official format ({error!r})") from None
+    except Exception as error:  # pickle and numpy raise many kinds over damaged files
+        raise UserError(
+            f"--source={source}: not the official format ({type(error).__name__}: {first_line(error)})"
+        ) from None
     return Content(names, splits)
 
 

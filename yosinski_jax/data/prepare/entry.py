@@ -39,10 +39,8 @@ def prepare(
     Raises:
         UserError: a flag or file that cannot be used; one line says which and what to do.
     """
-    if dataset not in PREPARABLE:
-        raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
-    if processes is not None and processes < 1:
-        raise UserError(f"--processes={processes}: expected 1 or more")
+    if processes is not None and not 1 <= processes <= 1024:
+        raise UserError(f"--processes={processes}: expected 1 to 1024")
     extras.load("tensorflow_datasets", f"--dataset={dataset}")
     final = directory(dataset, data_dir)
     if (final / "dataset_info.json").exists():
@@ -70,8 +68,10 @@ def directory(dataset: str, data_dir: str) -> Path:
     """Where a prepared dataset stands, or will.
 
     Raises:
-        UserError: the folder is in a bucket.
+        UserError: it is none of `PREPARABLE`, or the folder is in a bucket.
     """
+    if dataset not in PREPARABLE:
+        raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
     advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
     folder = local_path(data_dir, "--data_dir", advice).expanduser()
     return folder / dataset / writer.registered_version(dataset)

@@ -19,6 +19,8 @@ from yosinski_jax.base.progress import Progress
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
+# ImageNet's largest file has 15 MB.
+_MAX_BYTES = 256 << 20
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _WORDNET_ID = re.compile(r"n\d{8}")
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
@@ -43,7 +45,9 @@ class Item:
     size: int
 
     def read(self) -> bytes:
-        """Returns the encoded image."""
+        """Returns the encoded image; ValueError if a tar declares an absurd size."""
+        if self.size > _MAX_BYTES:
+            raise ValueError(f"declares {self.size} bytes")
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)

@@ -176,7 +176,9 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
         raise UserError(f"--data_dir={data_dir}: {final} exists already; remove it to prepare anew")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        lock = open(partial.with_name(f".{version}.lock"), "w")
+        # A link in its place would be written through.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        lock = open(os.open(partial.with_name(f".{version}.lock"), flags, 0o644), "w")
     except OSError as error:
         raise UserError(
             f"--data_dir={data_dir}: cannot be written ({error.strerror}); choose another folder"
@@ -200,7 +202,7 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
                 f"--data_dir={data_dir}: writing failed ({error}); make room or choose another "
                 "folder and run the same command again"
             ) from None
-        Path(lock.name).unlink(missing_ok=True)
+        partial.with_name(f".{version}.lock").unlink(missing_ok=True)
 
 
 def discard(directory: Path) -> None:

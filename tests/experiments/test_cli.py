@@ -1,0 +1,63 @@
+"""What all command lines do about help, a closed or full stdout, and wrong calls."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+
+def run(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull", "--helpshort"])
+def test_help_is_no_error(flag):
+    ended = run("-m", "experiments.prepare", flag, stdout=subprocess.PIPE)
+    assert ended.returncode == 0 and "--data_dir" in ended.stdout and not ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull"])
+def test_a_reader_who_leaves_is_no_error_of_ours(flag):
+    read, write = os.pipe()
+    os.close(read)
+    ended = run("-m", "experiments.prepare", flag, stdout=write)
+    os.close(write)
+    # absl itself swallows the error where the help is longer than the buffer.
+    assert ended.returncode in (0, 141) and not ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "experiments.prepare", "--help"],
+        ["-c", "from experiments import cli; cli.run(lambda: print(1))"],
+    ],
+)
+def test_a_full_stdout_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        ended = run(*arguments, stdout=full)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: writing a file or standard output: No space left on device\n"
+
+
+def test_what_the_system_refuses_is_one_line():
+    ended = run(
+        "-c",
+        "from experiments import cli; cli.run(lambda: open('x' * 300))",
+        stdout=subprocess.PIPE,
+    )
+    assert ended.returncode == 2 and ended.stderr.endswith("x…: File name too long\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command, every", [("prepare", 4), ("sweep", 12)])
+def test_wrong_calls_end_in_one_line_and_2(command, every):
+    ended = run("tests/bad_calls.py", command, str(every), stdout=subprocess.PIPE)
+    *bad, last = ended.stdout.splitlines()
+    assert not bad and ended.returncode == 0, ended.stdout + ended.stderr
+    right, of = last.split(": ")[1].split(" calls")[0].split(" of ")
+    assert right == of and int(of) > 12
