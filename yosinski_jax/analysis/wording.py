@@ -66,7 +66,7 @@ def interval(row: Mapping, digits: int = 1, scale: float = 100.0) -> str:
 
 def per_cent(value: float | None, digits: int = 1) -> str:
     """An accuracy of 0..1 in percent, or a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    return "–" if value is None else number(100 * value, digits)
 
 
 def p_text(p: float | None) -> str:
