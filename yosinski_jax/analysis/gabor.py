@@ -18,7 +18,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.optimize import least_squares
 
 #: The winner must explain this share of a filter's energy, corrected for its number of parameters.
 EXPLAINED = 0.5
@@ -168,6 +167,7 @@ def _residual(basis: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 def _descend(model, starts, bounds, grid: np.ndarray, data: np.ndarray) -> float:
     """The least squared residual over the best two of many starts."""
+    from scipy.optimize import least_squares  # a third of a second, and fits are kept
 
     def residual(p):
         return _residual(model(p, grid), data).ravel()

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from yosinski_jax.analysis.statistics import LEVEL, holm
+from yosinski_jax.analysis.statistics import LEVEL, holm, student
 from yosinski_jax.analysis.tables import accuracy
 
 FREEZE, TUNE, SCRATCH = "freeze", "fine-tune", "train from scratch"
@@ -85,8 +85,8 @@ def difference(values: Mapping[int, Sequence[float]]) -> Difference:
     error = float(means.std(ddof=1)) / math.sqrt(len(means))
     if error == 0:
         return Difference(value, value, value, float(value == 0), len(means))
-    half = float(stats.t.ppf(0.975, len(means) - 1)) * error
-    p = float(2 * stats.t.sf(abs(value) / error, len(means) - 1))
+    half = student(0.975, len(means) - 1) * error
+    p = float(2 * special.stdtr(len(means) - 1, -abs(value) / error))
     return Difference(value, value - half, value + half, p, len(means))
 
 
@@ -224,3 +224,23 @@ def size_in_words(images: float) -> str:
     return (
         "all images" if math.isinf(images) else f"{images:.0f} image{'s' * (images != 1)} a class"
     )
+
+
+def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table behind the figures, accuracies and leads in percent."""
+    headings = ["n", "target size", *(f"{way} (%)" for way in WAYS.values()), "best", "lead over the next", "told"]  # fmt: skip
+    return headings, [_row(cell) for cell in rows]
+
+
+def _row(cell: Cell) -> list[str]:
+    lead = min(cell.margins.values(), key=lambda d: d.value)
+    span = "" if lead.low is None else f" [{100 * lead.low:+.1f}, {100 * (lead.high or 0):+.1f}]"
+    accuracies: Mapping[str, float] = cell.accuracy
+    return [
+        str(cell.n),
+        size_in_words(cell.images),
+        *(f"{100 * accuracies[way]:.1f}" for way in WAYS.values()),
+        cell.best,
+        f"{100 * lead.value:+.1f}{span}",
+        "yes" if cell.told else "no",
+    ]

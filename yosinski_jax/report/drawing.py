@@ -112,6 +112,8 @@ def draw(
             made[name] = svg
         else:
             tasks.append((name, (drawing, stem, formats)))
+    # Those that are written as files too take longest, and begin first.
+    tasks.sort(key=lambda task: -len(task[1][2]))
     if tasks:
         made |= dict(zip([t[0] for t in tasks], _run([t[1] for t in tasks]), strict=True))
         new = {name: [digests[name], made[name]] for name in drawings}

@@ -203,7 +203,7 @@ def means_panel(records: Sequence[Mapping], statistic: str, found: Sequence[Read
 def panel(draw: Callable[[Axes], None], records: Sequence[Mapping], *, line: bool = True) -> Figure:
     """One panel for the page with a legend of the records' treatments; `draw` gets the axes."""
     with theme.styled():
-        figure, ax = theme.new_figure(*PANEL)
+        figure, ax = theme.new_panel(*PANEL)
         draw(ax)
         theme.legend(
             figure, kinds_shown(records), columns=2, line=line, diverged=any_diverged(records)
@@ -277,10 +277,10 @@ def series_panel(
 ) -> Figure:
     """A panel with series and their legend above it."""
     with theme.styled():
-        figure, ax = theme.new_figure(*PANEL)
+        figure, ax = theme.new_panel(*PANEL)
         draw_series(ax, series, names, zero=zero)
         ax.set_ylabel(what)
-        figure.legend(loc="outside upper left", ncols=1 if len(series) < 4 else 2)
+        theme.place_legend(figure, *ax.get_legend_handles_labels(), 1 if len(series) < 4 else 2)
     return figure
 
 
@@ -304,7 +304,7 @@ def intervals_panel(
       line_at: where the reference line stands, after scaling.
     """
     with theme.styled():
-        figure, ax = theme.new_figure(*PANEL)
+        figure, ax = theme.new_panel(*PANEL)
         ax.axhline(line_at, color=theme.INK, linestyle=":", linewidth=1.1)
         for i, (label, mine) in enumerate(rows.items()):
             color, marker, line = look_of(looks[label])
@@ -322,5 +322,5 @@ def intervals_panel(
         ax.grid(axis="x", visible=False)
         ax.set_xlabel("n, the layer after which the network is cut")
         ax.set_ylabel(what)
-        figure.legend(loc="outside upper left", ncols=2)
+        theme.place_legend(figure, *ax.get_legend_handles_labels(), 2)
     return figure

@@ -122,7 +122,7 @@ def picture(filter_: np.ndarray) -> np.ndarray:
 def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
     """Accuracy against images per class, from `series.data_lines`."""
     with theme.styled():
-        figure, ax = theme.new_figure(*PANEL)
+        figure, ax = theme.new_panel(*PANEL)
         for k, line in lines.items():
             look = theme.look(k.split(", ")[0])
             x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
@@ -136,7 +136,7 @@ def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
         ax.set_xlabel("training images of each class")
         theme.per_cent_axis(ax)
         if len(lines) > 1:
-            figure.legend(loc="outside upper left", ncols=2)
+            theme.place_legend(figure, *ax.get_legend_handles_labels(), 2)
     return figure
 
 
@@ -146,7 +146,7 @@ def layer_change(
     """How far fine-tuning moved each copied layer from where it started, from `series.change_lines`."""
     deepest = max(n for _, n in lines)
     with theme.styled():
-        figure, ax = theme.new_figure(*PANEL)
+        figure, ax = theme.new_panel(*PANEL)
         for (k, n), by_layer in lines.items():
             look = theme.look(k)
             x = [names.index(name) + 1 for name in by_layer]

@@ -1,12 +1,12 @@
 """Figures of the target-size study: accuracy by size, the map of the best way, and the same by parameters an image."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from yosinski_jax.analysis.target_size import FREEZE, SCRATCH, TUNE, WAYS, Cell, size_in_words
+from yosinski_jax.analysis.target_size import FREEZE, SCRATCH, TUNE, WAYS, Cell
 from yosinski_jax.report import theme
 
 _LOOK = {way: theme.look(treatment) for treatment, way in WAYS.items()}
@@ -103,23 +103,3 @@ def by_parameters(rows: Sequence[Cell]) -> Figure | None:
         )
         ax.legend()
     return figure
-
-
-def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the table behind the figures, accuracies and leads in per cent."""
-    headings = ["n", "target size", *(f"{way} (%)" for way in WAYS.values()), "best", "lead over the next", "told"]  # fmt: skip
-    return headings, [_row(cell) for cell in rows]
-
-
-def _row(cell: Cell) -> list[str]:
-    lead = min(cell.margins.values(), key=lambda d: d.value)
-    span = "" if lead.low is None else f" [{100 * lead.low:+.1f}, {100 * (lead.high or 0):+.1f}]"
-    accuracies: Mapping[str, float] = cell.accuracy
-    return [
-        str(cell.n),
-        size_in_words(cell.images),
-        *(f"{100 * accuracies[way]:.1f}" for way in WAYS.values()),
-        cell.best,
-        f"{100 * lead.value:+.1f}{span}",
-        "yes" if cell.told else "no",
-    ]

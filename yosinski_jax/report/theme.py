@@ -118,6 +118,27 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
     return figure, figure.subplots(rows, columns, **keywords)
 
 
+def new_panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in fixed margins: solving the layout takes longer than drawing."""
+    figure = Figure(figsize=(width, height))
+    ax = figure.subplots()
+    figure.subplots_adjust(left=0.72 / width, right=1 - 0.08 / width, bottom=0.66 / height)
+    return figure, ax
+
+
+def place_legend(figure: Figure, handles: Sequence, labels: Sequence[str], columns: int) -> None:
+    """The legend above the axes; those of `new_panel` make room for it."""
+    columns = min(columns, len(handles))
+    fixed = figure.get_layout_engine() is None
+    figure.legend(
+        handles, labels, loc="upper center" if fixed else "outside upper center", ncols=columns,
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
+    if fixed:
+        rows, height = -(-len(handles) // columns), figure.get_figheight()
+        figure.subplots_adjust(top=1 - (0.19 + 0.168 * rows) / height)
+
+
 def marks(ax: Axes, x, y, kind: str, size: float = 6.0, **keywords) -> None:
     """Draws the symbols of a treatment at the points, with the plus sign where it has one."""
     style = look(kind)
@@ -163,14 +184,7 @@ def legend(
         handles.append((cross,))
     if not handles:
         return
-    figure.legend(
-        handles,
-        [str(h[0].get_label()) for h in handles],
-        loc="outside upper center",
-        ncols=min(columns, len(handles)),
-        columnspacing=1.2,
-        handletextpad=0.5,
-    )
+    place_legend(figure, handles, [str(h[0].get_label()) for h in handles], columns)
 
 
 def per_cent_axis(ax: Axes, what: str = "Top-1 accuracy") -> None:

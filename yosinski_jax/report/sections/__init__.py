@@ -7,6 +7,7 @@ one is a file here, templates/<anchor>.html, and its place in the list. Only `bu
 from yosinski_jax.report.sections.answers import answers
 from yosinski_jax.report.sections.comparison import comparison
 from yosinski_jax.report.sections.figures import figures
+from yosinski_jax.report.sections.measures import measures
 from yosinski_jax.report.sections.networks import networks
 from yosinski_jax.report.sections.overfitting import overfitting
 from yosinski_jax.report.sections.reproduce import method, reproduce
@@ -14,5 +15,5 @@ from yosinski_jax.report.sections.tables import tables
 from yosinski_jax.report.sections.target_size import target_size
 
 SECTIONS = (
-    answers, figures, target_size, overfitting, comparison, tables, networks, reproduce, method,
+    answers, figures, target_size, overfitting, measures, comparison, tables, networks, reproduce, method,
 )  # fmt: skip

@@ -7,7 +7,6 @@ from yosinski_jax.analysis.results import split_title
 from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item, Part
 from yosinski_jax.report.sections.report import Report
-from yosinski_jax.report.target_size import table
 
 
 def target_size(report: Report) -> Part | None:
@@ -40,7 +39,7 @@ def _boundaries(rows: Sequence[sizes.Cell]) -> list[str]:
 
 
 def _items(split: str, rows: Sequence[sizes.Cell]) -> list[Item]:
-    headings, cells = table(rows)
+    headings, cells = sizes.table(rows)
     told = "; ".join(f"n = {c[0]}, {c[1]}: {c[-3]} leads by {c[-2]} points" for c in cells)
     where = split_title(split)
     drawings = [
