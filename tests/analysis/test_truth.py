@@ -108,7 +108,9 @@ class Gap:
         self.pairs, self.seeds = len(values), len({s for s, _ in values})
         self.value = np.mean(list(values.values())) if values else None
         self.p = self.close = self.image_counts = None
-        by_seed = [[d for (s, _), d in values.items() if s == seed] for seed in {s for s, _ in values}]
+        by_seed = [
+            [d for (s, _), d in values.items() if s == seed] for seed in {s for s, _ in values}
+        ]
         self.balanced = len({len(d) for d in by_seed}) == 1
         self.means = np.array([np.mean(d) for d in by_seed])
         if self.seeds > 1 and self.balanced:
@@ -118,7 +120,11 @@ class Gap:
             t = stats.t(self.seeds - 1)
             self.p = 2 * t.sf(abs(self.value) / self.error)
             self.close = t.sf((MARGIN - abs(self.value)) / self.error)
-        elif self.seeds == 1 and effect.measure == "accuracy" and all(r.get("correct") for v in pairs.values() for r in v):
+        elif (
+            self.seeds == 1
+            and effect.measure == "accuracy"
+            and all(r.get("correct") for v in pairs.values() for r in v)
+        ):
             a, b = (np.concatenate([bits(v[i]) for v in pairs.values()]) for i in (0, 1))
             self.image_counts = int((a & ~b).sum()), int((b & ~a).sum()), a.size
             gained, lost, _ = self.image_counts
@@ -270,7 +276,9 @@ def check_needed(f, truth):
     found = re.findall(r"(about|more than) (\d+) at n = (\d+)", f.text)
     if not all(g.balanced for g in gaps.values()):
         return
-    assert [int(n) for *_, n in found] == [n for n, g in gaps.items() if g.verdict == "unclear" and not g.image_counts]
+    assert [int(n) for *_, n in found] == [
+        n for n, g in gaps.items() if g.verdict == "unclear" and not g.image_counts
+    ]
     for word, count, n in found:
         g = gaps[int(n)]
 
@@ -343,7 +351,9 @@ def check_share_observed(f, truth):
     if not whole(truth):
         return
     steps = steps_of(truth).mean(1)
-    n, share, even = re.search(r"layer (\d) \(\w+\), makes (−?\d+) % .* give (\d+) %", f.text).groups()
+    n, share, even = re.search(
+        r"layer (\d) \(\w+\), makes (−?\d+) % .* give (\d+) %", f.text
+    ).groups()
     assert truth.layers[int(np.argmax(steps))] == int(n)
     assert close(share, 100 * steps.max() / steps.sum()) and close(even, 100 / len(truth.layers))
 
@@ -351,7 +361,9 @@ def check_share_observed(f, truth):
 def check_share(f, truth):
     if not whole(truth):
         return
-    value, low, high = map(shown, re.search(r"makes (−?\d+) %, .* interval (−?\d+) to (−?\d+) %", f.text).groups())
+    value, low, high = map(
+        shown, re.search(r"makes (−?\d+) %, .* interval (−?\d+) to (−?\d+) %", f.text).groups()
+    )
     steps = steps_of(truth)
     k = steps.shape[1]
     own = [steps[np.argmax(np.delete(steps, s, 1).mean(1)), s] for s in range(k)]
@@ -412,7 +424,10 @@ def check_first_drop(f, truth):
     above = [n for n, g in gaps.items() if g.verdict == "above"]
     largest = max(gaps, key=lambda n: gaps[n].value)
     tests = sum(g.p is not None for g in gaps.values())
-    m = re.search(rf"first significant at layer (\d) \(\w+\): {GAP}, p [=<] ([\d.]+), corrected over (\d) tests?", f.text)
+    m = re.search(
+        rf"first significant at layer (\d) \(\w+\): {GAP}, p [=<] ([\d.]+), corrected over (\d) tests?",
+        f.text,
+    )
     assert bool(m) == bool(above)
     if m:
         assert int(m[1]) == above[0] and int(m[6]) == tests
@@ -546,7 +561,11 @@ def check_no_training_accuracy(f, truth):
     assert all(g.value is None for g in truth.gaps("overfitting_transfer").values())
 
 
-CHECKS = {name.removeprefix("check_"): c for name, c in list(globals().items()) if name.startswith("check_")}
+CHECKS = {
+    name.removeprefix("check_"): c
+    for name, c in list(globals().items())
+    if name.startswith("check_")
+}
 CHECKS.pop("gap")
 
 
@@ -582,7 +601,9 @@ def test_the_grid_says_everything():
     assert set(CHECKS) - set(SEEN) == set()
 
 
-@pytest.mark.parametrize("name", ["the paper's signs", "a network lost", "one seed with bits", "twelve seeds"])
+@pytest.mark.parametrize(
+    "name", ["the paper's signs", "a network lost", "one seed with bits", "twelve seeds"]
+)
 def test_rows_agree_with_scipy(name):
     records = study(name)
     truth = Truth(records)
@@ -608,7 +629,10 @@ def test_readings_are_supported(name):
     keys = {2: "co_adaptation_drop", 3: "recovery", 4: "specificity_drop", 5: "boost_over_base"}
     for reading in readings(truth.records, "last"):
         gaps = truth.gaps(keys[reading.number])
-        if not all(g.balanced for g in gaps.values() if g.value is not None) or "over layers" in reading.text:
+        if (
+            not all(g.balanced for g in gaps.values() if g.value is not None)
+            or "over layers" in reading.text
+        ):
             continue
         above = {n: g for n, g in gaps.items() if g.verdict == "above"}
         assert not any(g.image_counts for g in above.values())
@@ -664,9 +688,14 @@ def test_dissimilar_tasks(slope, level, seeds, trained):
     else:
         assert text.startswith("yes") == (rejected["level"] and differences["level"] > 0)
         assert text.startswith("no,") == (rejected["level"] and differences["level"] < 0)
-        assert ("grows faster" in text and "whether it" not in text) == (rejected["slope"] and differences["slope"] > 0)
+        assert ("grows faster" in text and "whether it" not in text) == (
+            rejected["slope"] and differences["slope"] > 0
+        )
         assert ("grows more slowly" in text) == (rejected["slope"] and differences["slope"] < 0)
-    found = re.findall(GAP + r" here, " + NUMBER + r" points? between random halves, difference " + GAP, answer.findings[0].text)
+    found = re.findall(
+        GAP + r" here, " + NUMBER + r" points? between random halves, difference " + GAP,
+        answer.findings[0].text,
+    )
     assert len(found) == 2
     for name, m in zip(measures, found, strict=True):
         assert close(m[0], 100 * np.mean([measures[name](d) for d in b]))
@@ -683,10 +712,15 @@ def test_random_features_at_few_images(closer, seeds):
     records = []
     for amount, drop in ((5, 0.2 - closer), (100, 0.2)):
         effects_ = {"RnB": (-drop, -drop - 0.1, -drop)}
-        for r in simulated.study(seeds, treatments=("RnB",), effects=effects_, base=0.7, rng_seed=amount):
+        for r in simulated.study(
+            seeds, treatments=("RnB",), effects=effects_, base=0.7, rng_seed=amount
+        ):
             records.append(r | {"images_per_class": amount})
     answer = contrasts.few_images(records, "last")
-    for part in re.findall(GAP + r" with 5, " + GAP + r" with 100: closer by " + GAP + r" at n = \d", answer.findings[0].text):
+    for part in re.findall(
+        GAP + r" with 5, " + GAP + r" with 100: closer by " + GAP + r" at n = \d",
+        answer.findings[0].text,
+    ):
         few, many, gained = shown(part[0]), shown(part[3]), shown(part[6])
         assert many - few == pytest.approx(gained, abs=0.11)
     text = answer.short.text
