@@ -67,5 +67,5 @@ def barrier(accuracies: Sequence[float] | np.ndarray, weights: Sequence[float] =
 @measure("interpolation", suffixes=("", "reach", "barrier"), layers=EACH_AND_WHOLE)
 def of_layer(subject: Subject) -> dict[str, float]:
     """On the base's own task; layer "all": all together."""
-    found = along(subject.accuracy, subject.initial, subject.final, subject.layers)
+    found = along(subject.accuracy, subject.initial, subject.final, subject.paths)
     return {"": float(found.mean()), "reach": reach(found), "barrier": barrier(found)}

@@ -19,4 +19,4 @@ def reinitialized(final: Any, values: Any, layers: Layers) -> Any:
 @measure("reinit", layers=EACH)
 def of_layer(subject: Subject) -> float:
     """Accuracy on the base's own task, 0 … 1."""
-    return subject.accuracy(reinitialized(subject.final, subject.initial, subject.layers))
+    return subject.accuracy(reinitialized(subject.final, subject.initial, subject.paths))

@@ -16,5 +16,5 @@ DRAWS = 3
 @measure("rerandom", layers=EACH)
 def of_layer(subject: Subject) -> float:
     """Accuracy on the base's own task, 0 … 1."""
-    trees = (reinitialized(subject.final, subject.random(i), subject.layers) for i in range(DRAWS))
+    trees = (reinitialized(subject.final, subject.random(i), subject.paths) for i in range(DRAWS))
     return float(np.mean([subject.accuracy(tree) for tree in trees]))

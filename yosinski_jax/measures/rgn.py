@@ -38,28 +38,28 @@ def of_layer(subject: Subject) -> dict[str, float]:
 
 def _of_network(subject: Subject, task: str) -> dict[str, float]:
     bench, images = subject.bench, subject.bench.images(subject.task(task), "train")
-    model, variables = subject.model, subject.final
+    network, variables = subject.network, subject.final
     if task == "other":
-        model = subject.peer.model  # its last layer has the other task's classes
-        fresh = bench.fresh(model, subject.task(task), f"{subject.base.key}/rgn")
-        variables = splice(variables, fresh, model.paths(*model.layer_names[:-1]))
+        network = subject.peer.network  # its last layer has the other task's classes
+        fresh = bench.fresh(network, subject.task(task), f"{subject.base.key}/rgn")
+        variables = splice(variables, fresh, network.paths(*network.layer_names[:-1]))
 
     def loss(params, variables, x, labels):
-        logits, _ = model.apply({**variables, "params": params}, x)
+        logits, _ = network.apply({**variables, "params": params}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    gradient = bench.once((model, "gradient"), lambda: jax.jit(jax.grad(loss)))
+    gradient = bench.once((network, "gradient"), lambda: jax.jit(jax.grad(loss)))
     size = min(bench.recipe.batch_size, len(images.labels))
     order = np.random.RandomState(0).permutation(
         len(images.labels)
     )  # datasets may come sorted by class
-    norms: dict[str, list[float]] = {name: [] for name in model.layer_names}
+    norms: dict[str, list[float]] = {name: [] for name in network.layer_names}
     for batch in range(min(BATCHES, len(order) // size)):
         chosen = order[batch * size : (batch + 1) * size]
         x = bench.inputs(subject.task(task), "train", chosen)
         params = variables["params"]
         g = jax.device_get(gradient(params, variables, x, images.labels[chosen]))
         for name, found in norms.items():
-            trees = (model.subtree({"params": tree}, name) for tree in (g, params))
+            trees = (network.subtree({"params": tree}, name) for tree in (g, params))
             found.append(relative_norm(*trees))
     return {name: float(np.mean(found)) for name, found in norms.items()}

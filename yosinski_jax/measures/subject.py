@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from yosinski_jax.data.dataset import Dataset, Task
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
+from yosinski_jax.training import checkpoints
 from yosinski_jax.training.jobs import seed_of
 from yosinski_jax.training.step import preprocess
 
@@ -60,26 +62,29 @@ class Bench:
 
     Args:
       dataset: the data.
-      model: gives the network for a number of classes.
+      network: gives the network for a number of classes.
       recipe: how images become inputs, and how networks that a measure trains are trained.
       seed: the sweep's.
       images: images of each task and part to look at, at most; spread evenly over the task's.
       width: features of an image, at most; a layer with more is averaged over blocks of pixels.
+      folder: the workdir, where networks that measures train are kept and copies are looked for; None for neither.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        model: Callable[[int], Network],
+        network: Callable[[int], Network],
         recipe: Recipe,
         *,
         seed: int = 0,
         images: int = 1000,
         width: int = 8192,
+        folder: Path | None = None,
     ):
+        self.folder = folder
         self.dataset, self.recipe, self.seed = dataset, recipe.resolved(), seed
         self.count, self.width = images, width
-        self.model = functools.cache(model)
+        self.network = functools.cache(network)
         self.feature_seconds = 0.0
         self._images: dict[tuple[int, str], tuple[Task, Images, np.ndarray | None]] = {}
         self._features: dict[tuple, np.ndarray] = {}
@@ -132,12 +137,12 @@ class Bench:
         starts = range(0, count, BATCH)
         return np.concatenate([run(self.inputs(task, part, slice(i, i + BATCH))) for i in starts])
 
-    def run(self, model: Network, stop: int | None = None, start: int = 0) -> Callable:
+    def run(self, network: Network, stop: int | None = None, start: int = 0) -> Callable:
         """Layers start + 1 … stop in evaluation, compiled: (variables, inputs) → outputs."""
-        apply = lambda variables, x: model.apply(variables, x, start=start, stop=stop)[0]
-        return self.once((model, start, stop), lambda: jax.jit(apply))
+        apply = lambda variables, x: network.apply(variables, x, start=start, stop=stop)[0]
+        return self.once((network, start, stop), lambda: jax.jit(apply))
 
-    def features(self, base: Base, model: Network, task: Task, part: str, k: int) -> np.ndarray:
+    def features(self, base: Base, network: Network, task: Task, part: str, k: int) -> np.ndarray:
         """Output of the first k layers, float32 [images, features]; kept until another layer is asked for."""
         if self._layer != k:
             self._layer = k
@@ -145,34 +150,49 @@ class Bench:
         name = (base.name, id(task), part)
         if name not in self._features:
             began = time.perf_counter()
-            self._features[name] = self._compute(base, model, task, part, k)
+            self._features[name] = self._compute(base, network, task, part, k)
             self.feature_seconds += time.perf_counter() - began
         return self._features[name]
 
-    def _compute(self, base: Base, model: Network, task: Task, part: str, k: int) -> np.ndarray:
-        if not model.supports_partial_apply:
+    def _compute(self, base: Base, network: Network, task: Task, part: str, k: int) -> np.ndarray:
+        pool = lambda maps: pooled(maps, self.width)
+        return self.outputs(network, base.variables, task, part, k, pool)
+
+    def outputs(
+        self,
+        network: Network,
+        variables: Any,
+        task: Task,
+        part: str,
+        k: int,
+        then: Callable[[np.ndarray], np.ndarray] = lambda maps: maps,
+    ) -> np.ndarray:
+        """Output of the first k layers for a task's images, float32 [images, ...]; `then` is applied to each batch.
+
+        Raises:
+          UserError: the network cannot be cut.
+        """
+        if not network.supports_partial_apply:
             raise UserError(
-                f"{base.name}: {type(model.module).__name__} cannot be applied up to a layer, which measures of features "
-                "need; give its __call__ the arguments start and stop"
+                f"{type(network.module).__name__} cannot be applied up to a layer, which measures of features need; give its "
+                "__call__ the arguments start and stop, or ask for measures of parameters alone"
             )
-        run = self.run(model, k)
+        run = self.run(network, k)
+        return self._in_batches(
+            lambda x: then(np.asarray(run(variables, x), np.float32)), task, part
+        )
 
-        def batch(x: jax.Array) -> np.ndarray:
-            return pooled(np.asarray(run(base.variables, x), np.float32), self.width)
-
-        return self._in_batches(batch, task, part)
-
-    def right(self, model: Network, variables: Any, task: Task, part: str = "test") -> np.ndarray:
+    def right(self, network: Network, variables: Any, task: Task, part: str = "test") -> np.ndarray:
         """Which images a network classifies right, bool [images]."""
-        run = self.run(model)
+        run = self.run(network)
         logits = self._in_batches(lambda x: np.asarray(run(variables, x)), task, part)
         return logits.argmax(-1) == self.images(task, part).labels
 
-    def fresh(self, model: Network, task: Task, key: str) -> Any:
+    def fresh(self, network: Network, task: Task, key: str) -> Any:
         """The initial values that a job with this key gets."""
         data = jnp.asarray(seed_of(key, self.seed))
         key_ = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
-        init = self.once((model, "init"), lambda: jax.jit(model.init))
+        init = self.once((network, "init"), lambda: jax.jit(network.init))
         return jax.device_get(init(key_, jnp.zeros((1, *self.input_shape(task)))))
 
 
@@ -225,24 +245,24 @@ class Subject:
     _memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def model(self) -> Network:
+    def network(self) -> Network:
         """The network."""
-        return self.bench.model(len(self.base.task.classes))
+        return self.bench.network(len(self.base.task.classes))
 
     @property
     def depth(self) -> int:
         """Number of layers."""
-        return len(self.model.layer_names)
+        return len(self.network.layer_names)
 
     @property
     def layer(self) -> str:
         """Name of the layer; "all" for the network as a whole."""
-        return self.model.layer_names[self.k - 1] if self.k else "all"
+        return self.network.layer_names[self.k - 1] if self.k else "all"
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """The layer's name alone; all names for the network as a whole."""
-        return (self.layer,) if self.k else self.model.layer_names
+    def paths(self) -> tuple[str, ...]:
+        """The subtrees of the layer; of all layers for the network as a whole."""
+        return self.network.paths(*([self.layer] if self.k else self.network.layer_names))
 
     @property
     def peer(self) -> "Subject":
@@ -264,7 +284,21 @@ class Subject:
 
     def features(self, task: str = "own", part: str = "test") -> np.ndarray:
         """The layer's output for images of a task, float32 [images, features]."""
-        return self.bench.features(self.base, self.model, self.task(task), part, self.k)
+        return self.bench.features(self.base, self.network, self.task(task), part, self.k)
+
+    def features_with(self, variables: Any, task: str = "own", part: str = "test") -> np.ndarray:
+        """The same of the network with other variables; not kept."""
+        return pooled(self.maps(variables, task, part), self.bench.width)
+
+    def maps(self, variables: Any, task: str = "own", part: str = "test") -> np.ndarray:
+        """The layer's output as it is, float32 [images, ..., channels], of the network with these variables; not kept."""
+        return self.bench.outputs(self.network, variables, self.task(task), part, self.k)
+
+    def top(self) -> Callable[[Any, jax.Array], jax.Array]:
+        """The layers above: (variables, output of this layer) → logits; the same function each time."""
+        network, k = self.network, self.k
+        make = lambda: lambda variables, x: network.apply(variables, x, start=k)[0]
+        return self.bench.once(("top", network, k), make)
 
     def labels(self, task: str = "own", part: str = "test") -> np.ndarray:
         """Labels of the same images, integers [images]."""
@@ -277,16 +311,34 @@ class Subject:
 
     @property
     def initial(self) -> Any:
-        """What it was before training."""
-        return self.bench.fresh(self.model, self.base.task, self.base.key)
+        """What it was before training, which derives from its key.
+
+        Raises:
+          UserError: these are not the values that it was trained from, by the changes that its record tells.
+        """
+        return self.once_for_network("initial", self._initial)
+
+    def _initial(self) -> Any:
+        network = self.network
+        initial = self.bench.fresh(network, self.base.task, self.base.key)
+        for name, change in (self.base.record.get("layer_change") or {}).items():
+            trees = (network.subtree({"params": v["params"]}, name) for v in (initial, self.final))
+            found = relative_change(*trees)
+            if change is not None and abs(found - change) > 1e-3 * max(change, 1e-3):
+                raise UserError(
+                    f"{self.base.name}: its initial values cannot be derived again (layer {name} would have changed by "
+                    f"{found:.4g} of its norm, its record says {change:.4g}); measure it with the versions that trained it, "
+                    f"or leave reinit and interpolation out"
+                )
+        return initial
 
     def random(self, draw: int) -> Any:
         """Other initial values, from a key of their own."""
-        return self.bench.fresh(self.model, self.base.task, f"{self.base.key}/rerandom{draw}")
+        return self.bench.fresh(self.network, self.base.task, f"{self.base.key}/rerandom{draw}")
 
     def accuracy(self, variables: Any, task: str = "own") -> float:
         """Test accuracy, 0 … 1, of the network with other parameters."""
-        return float(self.bench.right(self.model, variables, self.task(task)).mean())
+        return float(self.bench.right(self.network, variables, self.task(task)).mean())
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` gives; computed once for this layer."""
@@ -308,3 +360,22 @@ class Subject:
         """
         run = Run(treatment, self.other.record["target"], self.k)
         return self.records[run.name]
+
+    def copied(self, treatment: str) -> Any:
+        """The variables of the network with the same name, if the sweep kept them; see `copy`."""
+        if self.bench.folder is None:
+            raise UserError(f"{self.base.name}: copies are read from a workdir, and there is none")
+        name = self.copy(treatment)["name"]
+        return checkpoints.load(
+            self.bench.folder / "checkpoints" / self.base.name.rpartition("/")[0] / name
+        )
+
+
+def relative_change(before: Any, after: Any) -> float:
+    """‖after − before‖ / ‖before‖ over all leaves of two trees of one structure."""
+    old, new = (
+        np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(t)])
+        for t in (before, after)
+    )
+    norm = float(np.linalg.norm(old))
+    return float(np.linalg.norm(new - old)) / norm if norm else 0.0

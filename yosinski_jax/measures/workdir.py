@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import (
     Damaged,
@@ -28,7 +30,7 @@ from yosinski_jax.base.files import (
 from yosinski_jax.data.dataset import load, make_task
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.subject import Base, Bench, Subject
-from yosinski_jax.networks import convnets
+from yosinski_jax.networks import registry
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
@@ -163,8 +165,9 @@ def measure(
             missing = _missing(pair, k, wanted, rows)
             if missing:
                 bases = bases or _load(folder, pair, bench)
-                for row in _of_layer(bench, bases, pair, k, missing):
-                    rows[row.place] = row
+                # BLAS's threads cost more than they gain on matrices of this size, most of all on a busy machine.
+                with threadpool_limits(1, "blas"):
+                    rows |= {row.place: row for row in _of_layer(bench, bases, pair, k, missing)}
                 _write_rows(folder, rows, notes)
             done += 1
             if progress:
@@ -225,14 +228,14 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
     try:
         settings = read_sealed(path)
         recipe = Recipe(**settings["recipe"])
-        name, network, seed = settings["dataset"], settings["network"], settings["seed"]
+        name, network_name, seed = settings["dataset"], settings["network"], settings["seed"]
     except (OSError, Damaged, KeyError, TypeError) as e:
         raise UserError(
             f"{path}: cannot be read ({first_line(e)}); give the folder of a sweep"
         ) from e
-    if network not in convnets.NETWORKS:
+    if network_name not in registry.NAMES:
         raise UserError(
-            f"{path}: the network {network} is of a program of your own; measure it from there, with "
+            f"{path}: the network {network_name} is of a program of your own; measure it from there, with "
             "yosinski_jax.measures.workdir.measure"
         )
     dataset = load(name, data_dir, seed=seed)
@@ -242,13 +245,14 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
         )
     height, width, channels = dataset.image_shape
     shape = (recipe.crop or height, recipe.crop or width, channels)
-    dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
-    def model(classes: int) -> Network:
+    def network(classes: int) -> Network:
         outputs = len(dataset.label_names) if settings.get("head") == "dataset" else classes
-        return Network.of(convnets.make(network, outputs, shape, dtype))
+        return Network.of(registry.make(network_name, outputs, shape)).with_precision(
+            recipe.resolved().precision
+        )
 
-    return Bench(dataset, model, recipe, seed=seed, **options)
+    return Bench(dataset, network, recipe, seed=seed, folder=as_path(folder), **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Short trainings that measures make: jobs of the sweep's own trainer, and one layer between two networks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from yosinski_jax.measures.subject import Base, Bench
+from yosinski_jax.training import checkpoints
+from yosinski_jax.training.jobs import Job, Result
+from yosinski_jax.training.trainer import Trainer
+
+
+def train(bench: Bench, job: Job) -> Result:
+    """Trains one network by the sweep's recipe."""
+    trainer = bench.once(
+        "trainer", lambda: Trainer(bench.network, bench.recipe, bench.dataset, seed=bench.seed)
+    )
+    population = trainer.start([job])
+    while not population.finished:
+        population.advance()
+    (result,) = population.results()
+    return result
+
+
+def again(bench: Bench, base: Base) -> Any:
+    """Variables of a base of the same task from another seed; trained once and kept beside the measures."""
+    if "again" not in base.memory:
+        path = bench.folder / "measures" / f"{base.name}-again" if bench.folder else None
+        try:
+            if path is None:
+                raise checkpoints.DamagedCheckpoint("not kept")
+            base.memory["again"] = checkpoints.load(path)
+        except checkpoints.DamagedCheckpoint:
+            base.memory["again"] = train(bench, Job(f"{base.key}/again", base.task)).variables
+            if path is not None:
+                checkpoints.save(path, base.memory["again"])
+    return base.memory["again"]
+
+
+#: Kernel [channels, channels] and bias [channels].
+Linear = tuple[Any, Any]
+
+
+def least_squares(
+    x: np.ndarray, y: np.ndarray, ridge: float = 1e-6
+) -> tuple[np.ndarray, np.ndarray]:
+    """The affine map of the last axis of `x` that is closest to `y`: kernel [c, d] and bias [d], float32.
+
+    Args:
+      x: [..., c].
+      y: [..., d], its other axes as those of `x`.
+      ridge: multiple of the mean variance that the kernel is penalised with, so that dead channels do no harm.
+    """
+    a, b = (np.asarray(z, np.float64).reshape(-1, z.shape[-1]) for z in (x, y))
+    at, to = a.mean(0), b.mean(0)
+    a, b = a - at, b - to
+    gram = a.T @ a
+    penalty = ridge * max(float(np.trace(gram)) / len(gram), 1e-30)
+    kernel = np.linalg.solve(gram + penalty * np.eye(len(gram)), a.T @ b)
+    return kernel.astype(np.float32), (to - at @ kernel).astype(np.float32)
+
+
+def fit_between(
+    top: Callable[[Any, jax.Array], jax.Array],
+    variables: Any,
+    start: Linear,
+    x: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+) -> Linear:
+    """Trains an affine map in front of a frozen network, by Adam on the cross-entropy.
+
+    Args:
+      top: the frozen network, (variables, features) → logits; one and the same function each time, or it is compiled anew.
+      variables: its variables.
+      start: the map to begin with.
+      x: features [images, ..., channels].
+      labels: integers [images].
+      steps: to train; 0 gives back `start`.
+      batch_size: images a step, drawn with replacement.
+      learning_rate: Adam's.
+    """
+    draws = np.random.RandomState(0).randint(len(x), size=(steps, min(batch_size, len(x))))
+    return _fit(top, learning_rate, variables, start, x, labels, draws)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fit(top, learning_rate, variables, start, x, labels, draws) -> Linear:
+    optimizer = optax.adam(learning_rate)
+
+    def loss(linear, index):
+        logits = top(variables, x[index] @ linear[0] + linear[1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]).mean()
+
+    def step(carry, index):
+        linear, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(linear, index), state)
+        moved: Any = optax.apply_updates(linear, updates)
+        return (moved, state), None
+
+    start = jax.tree.map(jnp.asarray, start)
+    (linear, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), draws)
+    return linear
