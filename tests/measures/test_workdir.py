@@ -160,10 +160,18 @@ def test_a_workdir_without_bases_or_their_parameters(copy, tmp_path):
 
 
 def test_kept_copies_are_measured(copy):
-    """A copy that is its own base: CKA 1; the barrier to itself 0."""
+    """Only of some n and one direction were they kept; the others are left out."""
     for name in ("A1B+", "A2B+"):
         shutil.copytree(copy / "checkpoints/random-0/baseB", copy / "checkpoints/random-0" / name)
     rows = workdir.measure(copy, ["cka_tuned"], workdir.open_bench(copy, images=100))
     rows = {row.place: row.value for row in rows}
     of_pair = rows["random-0/baseA", "conv2", "cka_other"]  # baseA with what stands there as A2B+
     assert rows["random-0/baseA", "conv2", "cka_tuned"] == pytest.approx(of_pair)
+    assert ("random-0/baseB", "conv2", "cka_tuned") not in rows
+    shutil.rmtree(copy / "checkpoints/random-0/A2B+/params", ignore_errors=True)
+    for path in (copy / "checkpoints/random-0/A2B+").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    (copy / "measures.csv").unlink()
+    with pytest.raises(UserError, match=r"A2B\+.*; start the sweep again with the record of"):
+        workdir.measure(copy, ["cka_tuned"], workdir.open_bench(copy, images=100))

@@ -362,13 +362,20 @@ class Subject:
         return self.records[run.name]
 
     def copied(self, treatment: str) -> Any:
-        """The variables of the network with the same name, if the sweep kept them; see `copy`."""
+        """The variables of the network with the same name, if the sweep kept them; see `copy`.
+
+        Raises:
+          UserError: there is no workdir, or the checkpoint cannot be read.
+        """
         if self.bench.folder is None:
             raise UserError(f"{self.base.name}: copies are read from a workdir, and there is none")
-        name = self.copy(treatment)["name"]
-        return checkpoints.load(
-            self.bench.folder / "checkpoints" / self.base.name.rpartition("/")[0] / name
-        )
+        pair, name = self.base.name.rpartition("/")[0], self.copy(treatment)["name"]
+        try:
+            return checkpoints.load(self.bench.folder / "checkpoints" / pair / name)
+        except checkpoints.DamagedCheckpoint as e:
+            raise UserError(
+                f"{e}; start the sweep again with the record of {pair}/{name} moved away"
+            ) from e
 
 
 def relative_change(before: Any, after: Any) -> float:

@@ -162,7 +162,7 @@ def measure(
     for pair in pairs:
         bases = None
         for k in [*range(1, _layers_of(pair)), 0]:
-            missing = _missing(pair, k, wanted, rows)
+            missing = _missing(folder, pair, k, wanted, rows)
             if missing:
                 bases = bases or _load(folder, pair, bench)
                 # BLAS's threads cost more than they gain on matrices of this size, most of all on a busy machine.
@@ -227,7 +227,7 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
     path = as_path(folder) / "settings.json"
     try:
         settings = read_sealed(path)
-        recipe = Recipe(**settings["recipe"])
+        recipe = _recipe(settings["recipe"])
         name, network_name, seed = settings["dataset"], settings["network"], settings["seed"]
     except (OSError, Damaged, KeyError, TypeError) as e:
         raise UserError(
@@ -253,6 +253,11 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
         )
 
     return Bench(dataset, network, recipe, seed=seed, folder=as_path(folder), **options)
+
+
+def _recipe(fields: Mapping[str, Any]) -> Recipe:
+    """The recipe of `settings.json`, where tuples have become lists."""
+    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +356,7 @@ def _check_options(
 
 
 def _missing(
-    pair: _Pair, k: int, wanted: Sequence[Measure], rows: Rows
+    folder: Path, pair: _Pair, k: int, wanted: Sequence[Measure], rows: Rows
 ) -> dict[str, list[Measure]]:
     """Measures of one layer that a base has not got, by the base's name."""
     depth = len(pair.bases[0]["layers"])
@@ -365,17 +370,19 @@ def _missing(
             for m in wanted
             if k in asked[m.layers]
             and not all((network, layer, name) in rows for name in m.names)
-            and _has_copies(pair, base, k, m)
+            and _has_copies(folder, pair, base, k, m)
         ]
         if mine:
             missing[base["name"]] = mine
     return missing
 
 
-def _has_copies(pair: _Pair, base: Mapping, k: int, m: Measure) -> bool:
-    """Whether the networks are there that a measure reads: a sweep may have some n alone."""
+def _has_copies(folder: Path, pair: _Pair, base: Mapping, k: int, m: Measure) -> bool:
+    """Whether the networks are there that a measure reads: a sweep may have some n alone, and keep some alone."""
     target = next(b["target"] for b in pair.bases if b is not base)
-    return all(Run(t, target, k).name in pair.records for t in m.needs)
+    names = [Run(t, target, k).name for t in m.needs]
+    kept = not m.copies or all((folder / "checkpoints" / pair.title / n).is_dir() for n in names)
+    return kept and all(name in pair.records for name in names)
 
 
 def _load(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
