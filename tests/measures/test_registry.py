@@ -24,7 +24,7 @@ def test_a_value_stands_for_its_measure():
 
 def test_unknown_names_are_told_in_one_line():
     with pytest.raises(
-        UserError, match="measures=cka,ckb,x: ckb, x is not a measure; choose from .*cka,"
+        UserError, match=r"measures=cka,ckb,x: ckb, x is not a measure; choose from .*cka,"
     ) as e:
         registry.choose(["cka", "ckb", "x"])
     assert "\n" not in str(e.value)

@@ -257,7 +257,8 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
 
 def _recipe(fields: Mapping[str, Any]) -> Recipe:
     """The recipe of `settings.json`, where tuples have become lists."""
-    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Recipe(**values)
 
 
 @dataclasses.dataclass(frozen=True)
