@@ -60,7 +60,7 @@ def make(folder, found, plan=None, settings=None):
     folder.mkdir(parents=True, exist_ok=True)
     for r in found:
         simulated.write(folder, r)
-    write_json(folder / "plan.json", simulated.plan(found if plan is None else plan))
+    write_json(folder / "plan.json", sealed(simulated.plan(found if plan is None else plan)))
     command = "python -m experiments.sweep --split=random"
     settings = {"dataset": "digits", "network": "digits4", "command": command} | (settings or {})
     write_json(folder / "settings.json", sealed(settings))
@@ -315,7 +315,10 @@ def test_mixed_settings_are_refused(tmp_path):
         build.write_report(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"networks": [{"name": 3}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"networks": []}', json.dumps(sealed({"networks": [{"name": 3}]}))],
+)
 def test_damaged_plan_is_one_line(tmp_path, content):
     make(tmp_path, simulated.study(seeds=1, treatments=("base",)))
     (tmp_path / "plan.json").write_text(content)

@@ -11,7 +11,6 @@ from yosinski_jax.analysis.tables import (
     check_records,
     check_statistic,
     order_kinds,
-    read_json,
 )
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
@@ -155,16 +154,19 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
 
 def _plan(workdir: Path) -> list[dict]:
     path = workdir / "plan.json"
-    plan = read_json(path, {"networks": []})
-    networks = plan.get("networks") if isinstance(plan, dict) else None
+    advice = "start the sweep again in this folder, or remove it"
+    try:
+        networks = read_sealed(path).get("networks")
+    except FileNotFoundError:
+        return []
+    except Damaged as e:
+        raise UserError(f"{e}; {advice}") from e
     wanted = {"name": str, "treatment": str, "n": int, "split": str, "split_seed": int}
     if not isinstance(networks, list) or not all(
         isinstance(p, dict) and all(isinstance(p.get(k), t) for k, t in wanted.items())
         for p in networks
     ):
-        raise UserError(
-            f"{path}: not the plan of a sweep; start the sweep again in this folder, or remove it"
-        )
+        raise UserError(f"{path}: not the plan of a sweep; {advice}")
     return networks
 
 

@@ -6,7 +6,6 @@ Nothing here imports jax. A record is the dictionary that `records.read_all` ret
 
 import csv
 import io
-import json
 import math
 import re
 import statistics as stdlib_statistics
@@ -314,19 +313,3 @@ def summaries(records: Sequence[Mapping], statistic: str = "last") -> list[dict]
         for (split, images), group in sorted(groups.items(), key=lambda g: (g[0][0], g[0][1] or 0))
         for row in summary_table(group, statistic)
     ]
-
-
-def read_json(path: Path, default: object) -> object:
-    """The content of a JSON file, or `default` if there is none.
-
-    Raises:
-      UserError: the file is there but is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return default
-    except (OSError, ValueError) as e:
-        raise UserError(
-            f"{path}: not readable as JSON ({e}); restore it, or start the sweep again"
-        ) from e

@@ -149,7 +149,7 @@ class Entry:
             except FileNotFoundError:
                 continue
             except (OSError, _Damaged) as error:
-                _log.warning("%s is damaged and will be made again (%s)", path, error)
+                _log.warning("%s is damaged; what it held is made again (%s)", path, error)
         return None
 
     def save(self, array: np.ndarray, *, beside: bool = False) -> Path | None:

@@ -399,6 +399,8 @@ def open_directory(directory: Path) -> Opened:
         builder: Any = tfds.builder_from_directory(directory)
         info = builder.info
         features = dict(info.features or {})
+        # A split may span more than it reads (skip, take) only in derived splits, not in these.
+        files = {split: part.file_instructions for split, part in info.splits.items()}
     except Exception as error:  # TFDS and protobuf raise many kinds over a damaged directory
         raise UserError(
             f"{directory}: not a readable TFDS directory ({_line(error)}); prepare it again"
@@ -430,10 +432,8 @@ def open_directory(directory: Path) -> Opened:
     names = tuple(label.names or [str(i) for i in range(label.num_classes)])
     height, width, channels = image.shape
     parts = {}
-    for split, split_info in info.splits.items():
-        # A split may span more than it reads (skip, take) only in derived splits, not in these.
-        files = split_info.file_instructions
-        shards = tuple(Shard(os.fspath(f.filename), f.examples_in_shard) for f in files)
+    for split, instructions in files.items():
+        shards = tuple(Shard(os.fspath(f.filename), f.examples_in_shard) for f in instructions)
         absent = [shard.path for shard in shards if not as_path(shard.path).exists()]
         if absent:
             raise UserError(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yosinski_jax.base.files import write_atomically
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import Damaged, read_sealed, sealed, write_atomically
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than an unchanged page takes to write
     from matplotlib.figure import Figure
@@ -117,7 +118,7 @@ def draw(
     if tasks:
         made |= dict(zip([t[0] for t in tasks], _run([t[1] for t in tasks]), strict=True))
         new = {name: [digests[name], made[name]] for name in drawings}
-        write_atomically(output / KEPT, json.dumps(new))
+        write_atomically(output / KEPT, json.dumps(sealed(new)))
     return made
 
 
@@ -142,10 +143,11 @@ def _cores() -> int:
 
 def _read(path: Path) -> dict[str, list]:
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = read_sealed(path)
+    except (OSError, Damaged, UserError):
         return {}  # never drawn, or damaged: everything is drawn again
-    good = isinstance(kept, dict) and all(
+    del kept["digest"]
+    good = all(
         isinstance(v, list) and len(v) == 2 and all(isinstance(x, str) for x in v)
         for v in kept.values()
     )

@@ -7,7 +7,6 @@ it. A figure that the records cannot support is left out. Nothing is drawn here:
 import dataclasses
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from yosinski_jax.analysis.results import Study, direction_title, split_title
 from yosinski_jax.analysis.series import Series
 from yosinski_jax.analysis.tables import accuracy, order_kinds, summary_table, table_cells, where
 from yosinski_jax.analysis.wording import interval, number, per_cent
-from yosinski_jax.base.files import write_json
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import Damaged, read_sealed, sealed, write_json
 from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item
 
@@ -406,14 +406,14 @@ def _kernel(path: Path) -> np.ndarray | None:
 def _fits(path: Path, kernel: np.ndarray, fit_new: bool) -> list[gabor.Fit] | None:
     digest = hashlib.sha256(np.ascontiguousarray(kernel).tobytes()).hexdigest()
     try:
-        kept: Any = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_sealed(path)
         if (kept["kernel_sha256"], kept["version"]) == (digest, gabor.VERSION):
             return [gabor.Fit(**f) for f in kept["fits"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not fitted yet, or by a version with other fields
+    except (OSError, Damaged, UserError, KeyError, TypeError):
+        pass  # not fitted yet, damaged, or by a version with other fields
     if not fit_new:
         return None
     fits = gabor.fit_all(kernel)
     kept = {"kernel_sha256": digest, "version": gabor.VERSION}
-    write_json(path, kept | {"fits": [dataclasses.asdict(f) for f in fits]})
+    write_json(path, sealed(kept | {"fits": [dataclasses.asdict(f) for f in fits]}))
     return fits
