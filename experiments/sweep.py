@@ -81,6 +81,12 @@ _IMAGES_PER_CLASS = flags.DEFINE_list(
     "train on the first so many images of each class; default 130 for digits, else all. With --split=all "
     "several numbers, a network for each; with --split=paper those of the reduced data sets",
 )
+_TARGET_IMAGES = flags.DEFINE_list(
+    "target_images_per_class",
+    [],
+    "numbers with commas: also copies of the same bases, and networks from scratch, on targets with so many images "
+    "of each class",
+)
 _HEAD = flags.DEFINE_enum(
     "head",
     None,
@@ -260,13 +266,13 @@ def _sweep(display):
     from yosinski_jax.networks import convnets
     from yosinski_jax.study import recipes
     from yosinski_jax.study import settings as plan
+    from yosinski_jax.sweep import checks
     from yosinski_jax.sweep import runner as sweep
 
     dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
     digits = dataset.name == "digits"
     network = _NETWORK.value or convnets.default_network(dataset.name, dataset.image_shape)
     recipe_name = _RECIPE.value or recipes.default_recipe(network)
-    split = _SPLIT.value or (plan.PAPER if _RECIPE.value == "paper" else "random")
     recipe, reduced_recipe = (_recipe(name) for name in (recipe_name, recipes.reduced(recipe_name)))
     trainer, (height, width, channels) = _trainer(dataset)
     if recipe.crop > min(height, width):
@@ -281,31 +287,29 @@ def _sweep(display):
     outputs = len(dataset.label_names) if head == "dataset" else None
     model = executing.Networks(network, outputs, shape, dtype)
 
-    paper = split == plan.PAPER
-    seeds = _SEEDS.value if _SEEDS.value is not None else (4 if digits or paper else 1)
-    if seeds < 1:
-        raise UserError(f"--seeds={seeds}: must be at least 1")
-    images_per_class, reduced = _images_per_class(split, digits)
-    settings = plan.Settings(
-        dataset=dataset.name,
-        split=split,
-        network=network,
-        recipe=recipe,
-        depth=len(model(2).layer_names),
-        seeds=tuple(range(seeds)) if split != plan.ALL else (0,),
-        treatments=_treatments(split, digits),
+    settings = plan.Settings.resolve(
+        dataset.name,
+        network,
+        len(model(2).layer_names),
+        recipe,
+        class_sizes=checks.class_sizes(dataset),
+        split=_SPLIT.value,
+        seeds=_SEEDS.value,
+        treatments=_TREATMENTS.value,
         layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
         preserve=cli.whole_numbers("preserve", _PRESERVE.value),
-        images_per_class=images_per_class,
-        reduced=reduced,
-        reduced_recipe=reduced_recipe if reduced and reduced_recipe != recipe else None,
+        images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
+        target_images=cli.whole_numbers("target_images_per_class", _TARGET_IMAGES.value),
+        reduced_recipe=reduced_recipe,
         head=head,
         seed=_SEED.value,
+        small=digits,
+        images_by_default=data.DIGITS_TRAIN_IMAGES if digits else None,
     )
     name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
-    if _IMAGES_PER_CLASS.value is not None and images_per_class:
-        name += f"-{images_per_class}"
-    folder = as_path(_WORKDIR.value or f"results/{name}-{Path(split).stem}-{recipe.name}")
+    if _IMAGES_PER_CLASS.value is not None and settings.images_per_class:
+        name += f"-{settings.images_per_class}"
+    folder = as_path(_WORKDIR.value or f"results/{name}-{Path(settings.split).stem}-{recipe.name}")
     _compile_cache(folder)
     return sweep.Sweep(
         settings,
@@ -345,40 +349,6 @@ def _recipe(name: str):
     if "evaluate_every" in given:
         given = {"evaluate_steps": None} | given
     return dataclasses.replace(recipes.get(name), **given).resolved()
-
-
-def _images_per_class(split: str, digits: bool) -> tuple[int | None, tuple[int, ...]]:
-    """Images of each class of a half, and those of reduced data sets."""
-    from yosinski_jax.base.errors import UserError
-    from yosinski_jax.data import dataset as data
-    from yosinski_jax.study import settings as plan
-    from yosinski_jax.study import treatments
-
-    given = _IMAGES_PER_CLASS.value
-    numbers = cli.whole_numbers("images_per_class", given) if given else ()
-    if split == plan.PAPER:
-        return None, numbers or treatments.PAPER_REDUCED
-    if split == plan.ALL:
-        return (data.DIGITS_TRAIN_IMAGES if digits else None), numbers
-    if len(numbers) > 1:
-        raise UserError(
-            f"--images_per_class={','.join(map(str, numbers))}: several numbers go with --split=all and --split=paper; "
-            f"give one with --split={split}"
-        )
-    if numbers:
-        return numbers[0], ()
-    return (data.DIGITS_TRAIN_IMAGES if digits else None), ()
-
-
-def _treatments(split: str, digits: bool) -> tuple[str, ...]:
-    from yosinski_jax.study import settings as plan
-    from yosinski_jax.study import treatments
-
-    if _TREATMENTS.value is not None:
-        return treatments.parse_treatments(_TREATMENTS.value)
-    if split == plan.ALL:
-        return treatments.TREATMENTS[:1]
-    return treatments.TREATMENTS if digits and split != plan.PAPER else treatments.TREATMENTS[:-1]
 
 
 def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:

@@ -84,7 +84,7 @@ def test_unfit_networks_are_refused(arrays):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=["fc1", "block/up", "head"], seeds=1)
     with pytest.raises(UserError, match="Plain has no layer_names: pass layers="):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, seeds=1)
-    with pytest.raises(UserError, match="--treatments=Bnb: Bnb is not a treatment"):
+    with pytest.raises(UserError, match="treatments=Bnb: Bnb is not a treatment"):
         transfer_sweep(Plain, *arrays, recipe=RECIPE, layers=LAYERS, treatments=["Bnb"])
     with pytest.raises(UserError, match="train_images are float32"):
         transfer_sweep(

@@ -10,11 +10,12 @@ import numpy as np
 
 from yosinski_jax.base.files import as_path
 from yosinski_jax.data.dataset import from_arrays
-from yosinski_jax.networks.network import Network
+from yosinski_jax.networks.load import Own
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
-from yosinski_jax.study.treatments import TREATMENTS, parse_treatments
+from yosinski_jax.study.treatments import TREATMENTS
+from yosinski_jax.sweep import checks
 from yosinski_jax.sweep.runner import Display, Sweep
 
 
@@ -96,27 +97,21 @@ def transfer_sweep(
       ValueError: the layers do not cover the network's parameters, or it has other collections than
         parameters.
     """
-    labels = [np.asarray(x).astype(np.int32) for x in (train_labels, test_labels)]
-    if label_names is None:
-        label_names = [str(i) for i in range(1 + max(int(x.max()) for x in labels))]
-    dataset = from_arrays(
-        name, np.asarray(train_images), labels[0], np.asarray(test_images), labels[1], label_names
-    )
-
-    def model(classes: int) -> Network:
-        module = network if isinstance(network, nn.Module) else network(classes)
-        return Network.of(module, layers)
-
-    wanted = parse_treatments([treatments] if isinstance(treatments, str) else treatments)
-    settings = Settings(
-        dataset=name,
+    dataset = from_arrays(name, train_images, train_labels, test_images, test_labels, label_names)
+    model = Own(network, layers)
+    first = model(2)
+    if dataset.image_shape is not None:
+        checks.check_network(first, dataset.image_shape)
+    settings = Settings.resolve(
+        name,
+        type(first.module).__name__,
+        len(first.layer_names),
+        recipe,
+        class_sizes=checks.class_sizes(dataset),
         split=split,
-        network=type(model(2).module).__name__,
-        recipe=recipe,
-        depth=len(model(2).layer_names),
-        seeds=tuple(range(seeds)),
-        treatments=wanted,
-        layers=tuple(ns),
+        seeds=seeds,
+        treatments=treatments,
+        layers=ns,
         images_per_class=images_per_class,
         seed=seed,
     )

@@ -89,7 +89,7 @@ def test_images_per_class_in_a_larger_dataset():
 def test_errors_of_a_task():
     with pytest.raises(UserError, match="unknown classes cow, yak"):
         data.make_task(tiny(), ["cat", "cow", "yak"])
-    with pytest.raises(UserError, match="--images_per_class=0"):
+    with pytest.raises(UserError, match="images_per_class=0"):
         data.make_task(tiny(), ["cat"], images_per_class=0)
     with pytest.raises(UserError, match="no test images of the classes"):
         data.make_task(tiny(test_labels=(0, 0, 1, 1)), ["ant"])

@@ -95,7 +95,7 @@ def test_layers_from_a_file(tmp_path):
         ("[1]", "must hold a list"), ("{}", "must hold"), ('{"a": "b"}', "must hold"), ("[[", "as JSON")
     ):  # fmt: skip
         path.write_text(text)
-        with pytest.raises(UserError, match=rf"^--network_layers=\S*layers.json: .*{message}"):
+        with pytest.raises(UserError, match=rf"^network_layers=\S*layers.json: .*{message}"):
             read_layers(path)
 
 

@@ -18,8 +18,8 @@ def test_presets_are_json():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"optimizer": "sdg"}, "--optimizer=sdg: is not a optimizer; choose from sgd, adamw"),
-        ({"schedule": "linear"}, "--schedule=linear: is not a schedule; choose from constant, cosine"),
+        ({"optimizer": "sdg"}, "optimizer=sdg: is not a optimizer; choose from sgd, adamw"),
+        ({"schedule": "linear"}, "schedule=linear: is not a schedule; choose from constant, cosine"),
         ({"warmup": 1.5}, "recipe mine: warmup is 1.5, not a share from 0 to 1"),
         ({"drop_at": (0.5, 60)}, r"drop_at \(60\) is 60, not a share"),
         ({"crop_padding": -1}, "clip and crop_padding cannot be below 0"),

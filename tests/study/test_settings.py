@@ -70,7 +70,7 @@ def test_the_recipe_of_reduced_data():
 
 
 def test_the_paper_needs_wordnet_ids():
-    with pytest.raises(UserError, match="--split=paper: not known for dataset letters"):
+    with pytest.raises(UserError, match="split=paper: not known for dataset letters"):
         planned_networks(PAPER, ["a", "b", "c"], "letters")
 
 
@@ -78,7 +78,7 @@ def imagenet(images_of_a_class=4):
     """Noise with the labels of ImageNet."""
     labels = np.repeat(np.arange(1000, dtype=np.int32), images_of_a_class)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
-    return dataset.from_arrays("tiny", pixels, labels, pixels[:1000], labels[:1000], IDS)
+    return dataset.from_arrays("tiny", pixels, labels, pixels[::4], labels[::4], IDS)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_prices_worked_out_by_hand(sweep):
     forward = [layer.forward_flops for layer in costs.layer_costs(network, (8, 8, 3))]
     base = by_id["random-0/baseA"]
     step = costs.step_cost(network, (8, 8, 3), batch_size=50)
-    # 2000 images in batches of 50, 3 epochs, evaluated after 2 and at the end, on 125 images.
+    # 2000 images in batches of 50, 3 epochs, evaluated after 2 and at the end, on 500 images.
     tests = len(sweep.task(base.planned).test_index)
     assert (base.steps, base.evaluations, base.step) == (3 * 40, 2, step)
     assert base.flops == 120 * step.flops + 2 * tests * sum(forward)
@@ -142,3 +142,55 @@ def test_totals_worked_out_by_hand(sweep):
     images = 5000 * 8 * 8 * 3
     assert total.device_bytes > images + 3 * 4 * size
     assert total.devices in (1, 2)
+
+
+SIZES = {str(i): 130 + i for i in range(10)}
+DIGITS = recipes.get("digits")
+
+
+def resolved(recipe=DIGITS, sizes=SIZES, **given):
+    return Settings.resolve("data", "digits4", 4, recipe, class_sizes=sizes, **given)
+
+
+def test_defaults_are_filled_in_once():
+    settings = resolved()
+    assert (settings.split, settings.seeds, settings.layers) == ("random", (0,), (1, 2, 3))
+    assert settings.treatments == TREATMENTS[:-1]
+    assert (settings.images_per_class, settings.head) == (None, "task")
+    small = resolved(small=True, images_by_default=130)
+    assert (small.seeds, small.treatments) == ((0, 1, 2, 3), TREATMENTS)
+    assert small.images_per_class == 130
+    whole = resolved(split="all", small=True, reduced_recipe=recipes.get("cifar"))
+    assert (whole.seeds, whole.treatments, whole.reduced) == ((0,), ("base",), ())
+    assert whole.reduced_recipe is None, "there is no reduced data"
+    paper = resolved(recipes.get("paper"), reduced_recipe=recipes.get("paper_reduced"))
+    assert (paper.split, paper.head, len(paper.seeds)) == ("paper", "dataset", 4)
+    assert paper.reduced == PAPER_REDUCED
+    assert paper.reduced_recipe == recipes.get("paper_reduced")
+
+
+def test_four_seeds_of_all_classes_are_four_networks():
+    planned = planned_networks(resolved(split="all", seeds=4), list(SIZES))
+    assert [p.id for p in planned] == [f"all-{seed}/baseAll" for seed in range(4)]
+    several = resolved(split="all", seeds=2, images_per_class=[5, 9])
+    assert [p.id for p in planned_networks(several, list(SIZES))] == [
+        "all-0/baseAll-0005", "all-0/baseAll-0009", "all-1/baseAll-0005", "all-1/baseAll-0009",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"seeds": 0}, "seeds=0: must be at least 1"),
+        ({"seeds": 2_000_000}, "seeds=2000000: must be at least 1 and at most"),
+        ({"seeds": [2**32]}, "seeds: each seed lies between 0 and 4294967295"),
+        ({"images_per_class": 140}, "images_per_class=140: must be at least 1, and at most 139"),
+        ({"images_per_class": [3, 5]}, "images_per_class=3,5: several numbers go with split=all"),
+        ({"target_images": [140]}, "target_images_per_class=140: must be at least 1, and at most"),
+        ({"target_images": [0]}, "target_images_per_class=0: must be at least 1"),
+        ({"split": ""}, "split=: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        planned_networks(resolved(**given), list(SIZES))

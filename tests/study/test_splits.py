@@ -100,7 +100,7 @@ def test_unknown_dataset_for_manmade_natural():
 
 
 def test_unknown_kind_lists_the_kinds():
-    with pytest.raises(UserError, match=r"--split=radnom.*random, manmade_natural.*FILE.json"):
+    with pytest.raises(UserError, match=r"split=radnom.*random, manmade_natural.*FILE.json"):
         make_split("radnom", CIFAR10, 0)
 
 

@@ -161,7 +161,7 @@ def make_task(
         UserError: unknown classes, no images at all, or `images_per_class` below 1.
     """
     if images_per_class is not None and images_per_class < 1:
-        raise UserError(f"--images_per_class={images_per_class}: expected 1 or more")
+        raise UserError(f"images_per_class={images_per_class}: expected 1 or more")
     unknown = [name for name in classes if name not in dataset.label_names]
     if unknown:
         raise UserError(f"dataset {dataset.name}: unknown classes {', '.join(unknown)}")

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.networks.network import Network
 
 Layers = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -36,16 +37,16 @@ def load(network: str) -> Any:
     where, _, name = network.rpartition(":")
     if not where or not name.isidentifier():
         raise UserError(
-            f"--network={network}: must be of the form my_module:Net or path/to/file.py:Net"
+            f"network={network}: must be of the form my_module:Net or path/to/file.py:Net"
         )
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except FileNotFoundError as e:
-        raise UserError(f"--network={network}: there is no file {where}; check the path") from e
+        raise UserError(f"network={network}: there is no file {where}; check the path") from e
     except Exception as e:  # whatever the code of a stranger raises while it is imported
         reason = (str(e).strip().splitlines() or [""])[0]
         raise UserError(
-            f"--network={network}: {where} cannot be imported ({type(e).__name__}: {reason}); correct it first"
+            f"network={network}: {where} cannot be imported ({type(e).__name__}: {reason}); correct it first"
         ) from e
     if not callable(getattr(module, name, None)):
         own = [
@@ -54,7 +55,7 @@ def load(network: str) -> Any:
             if callable(value) and getattr(value, "__module__", None) == module.__name__
         ]
         raise UserError(
-            f"--network={network}: {where} has no {name}; it has {', '.join(own) or 'no class or function'}"
+            f"network={network}: {where} has no {name}; it has {', '.join(own) or 'no class or function'}"
         )
     return getattr(module, name)
 
@@ -151,17 +152,50 @@ def _call(network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return network(**arguments)
 
 
-def read_json(path: Path | str, flag: str) -> Any:
+class Own:
+    """Gives a network of one's own for a number of classes; can be pickled if what is given can.
+
+    Args:
+      network: a linen module, a linen or NNX class, a function that returns a network, or where one
+        is: "my_module:Net", "path/to/file.py:Net".
+      layers: see `Network.of`.
+      options: other arguments of the class or function.
+
+    Raises:
+      UserError: it cannot be loaded, or called with a number of classes; see `load` and `builder`.
+    """
+
+    def __init__(
+        self, network: Any, layers: Layers | None = None, options: Mapping[str, Any] | None = None
+    ):
+        self._given, self._layers, self._options = network, layers, dict(options or {})
+        self._builder  # noqa: B018 (refuses at once)
+
+    @functools.cached_property
+    def _builder(self) -> Callable[[int], Any]:
+        given = load(self._given) if isinstance(self._given, str) else self._given
+        return builder(given, self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_builder"}
+
+    def __call__(self, classes: int) -> Network:
+        """The network for a task of so many classes."""
+        made = self._builder(classes)
+        return made if isinstance(made, Network) else Network.of(made, self._layers)
+
+
+def read_json(path: Path | str, argument: str) -> Any:
     """A JSON file's content.
 
     Raises:
-      UserError: it cannot be read; names `flag`.
+      UserError: it cannot be read; names `argument`.
     """
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError, RecursionError) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise UserError(f"--{flag}={path}: cannot be read as JSON ({reason[:200]})") from e
+        raise UserError(f"{argument}={path}: cannot be read as JSON ({reason[:200]})") from e
 
 
 def read_layers(path: Path | str) -> Layers:
@@ -176,7 +210,7 @@ def read_layers(path: Path | str) -> Layers:
     texts = all(isinstance(g, list) and g and all(isinstance(x, str) for x in g) for g in groups)
     if not names or not texts:
         raise UserError(
-            f'--network_layers={path}: must hold a list such as ["conv1", "fc2"] or an object such as '
+            f'network_layers={path}: must hold a list such as ["conv1", "fc2"] or an object such as '
             '{"stem": ["conv1", "norm1"], "head": ["fc2"]}'
         )
     return found

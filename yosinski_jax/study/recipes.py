@@ -116,16 +116,16 @@ class Recipe:
         ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value < 1:
-                raise UserError(f"--{field}={value}: must be a whole number of at least 1")
+                raise UserError(f"{field}={value}: must be a whole number of at least 1")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UserError(f"--learning_rate={self.learning_rate:g}: must be a number above 0")
+            raise UserError(f"learning_rate={self.learning_rate:g}: must be a number above 0")
         if not 0 <= self.momentum < 1:
             raise UserError(f"recipe {self.name}: momentum {self.momentum} is not in [0, 1)")
         for field, choices in _CHOICES.items():
             value = getattr(self, field)
             if isinstance(value, str) and value not in choices:
                 raise UserError(
-                    f"--{field}={value}: is not a {field.replace('_', ' ')}; choose from {', '.join(choices)}"
+                    f"{field}={value}: is not a {field.replace('_', ' ')}; choose from {', '.join(choices)}"
                 )
         shares = {"warmup": self.warmup, "label_smoothing": self.label_smoothing}
         for field, value in (shares | {f"drop_at ({x})": x for x in self.drop_at}).items():
@@ -330,7 +330,7 @@ def get(name: str) -> Recipe:
       UserError: there is none.
     """
     if name not in RECIPES:
-        raise UserError(f"--recipe={name}: is not a recipe; choose from {', '.join(RECIPES)}")
+        raise UserError(f"recipe={name}: is not a recipe; choose from {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

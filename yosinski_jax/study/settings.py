@@ -2,19 +2,21 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import treatments
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.splits import AllClasses, Split, make_split
-from yosinski_jax.study.treatments import Run
+from yosinski_jax.study.treatments import PAPER_REDUCED, TREATMENTS, Run, parse_treatments
 
 #: A split of `Settings` that stands for all of the paper's at once.
 PAPER = "paper"
 #: A split of `Settings` that stands for none: networks on all classes.
 ALL = treatments.ALL
+#: More pairs of tasks than anyone trains; a larger number is a slip of the pen.
+MOST_SEEDS = 100_000
 
 
 #: Settings that name networks and change no number of any: they may grow in a workdir.
@@ -68,36 +70,145 @@ class Settings:
 
     def __post_init__(self):
         if not self.seeds:
-            raise UserError("--seeds=0: must be at least 1")
+            raise UserError("seeds=0: must be at least 1")
+        if any(not 0 <= s < 2**32 for s in (self.seed, *self.seeds)):
+            raise UserError(f"seeds: each seed lies between 0 and {2**32 - 1}")
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(1, self.depth)))
         wrong = [n for n in self.layers if not 1 <= n < self.depth]
         if wrong:
             raise UserError(
-                f"--layers={','.join(map(str, self.layers))}: {', '.join(map(str, wrong))} is out of range; "
+                f"layers={','.join(map(str, self.layers))}: {', '.join(map(str, wrong))} is out of range; "
                 f"{self.network} has {self.depth} layers, so n is 1 to {self.depth - 1}"
             )
         if any(p not in (1, 2) for p in self.preserve):
-            raise UserError(f"--preserve={','.join(map(str, self.preserve))}: must be 1, 2 or 1,2")
+            raise UserError(f"preserve={','.join(map(str, self.preserve))}: must be 1, 2 or 1,2")
         for count in (self.images_per_class, *self.reduced):
             if count is not None and count < 1:
-                raise UserError(f"--images_per_class={count}: must be at least 1")
+                raise UserError(f"images_per_class={count}: must be at least 1")
         if self.reduced and self.split not in (ALL, PAPER):
             raise UserError(
-                f"--images_per_class={','.join(map(str, self.reduced))}: several numbers go with --split=all "
-                f"and --split=paper; give one number with --split={self.split}"
+                f"images_per_class={','.join(map(str, self.reduced))}: several numbers go with split=all "
+                f"and split=paper; give one number with split={self.split}"
             )
         copying = [t for t in self.treatments if t not in ("base", "RnB")]
         if self.split == ALL and copying:
             raise UserError(
-                f"--treatments={','.join(copying)}: copies from another task, but --split=all has only one; "
+                f"treatments={','.join(copying)}: copies from another task, but split=all has only one; "
                 "choose from base,RnB"
             )
         if self.preserve and self.split in (ALL, PAPER):
             raise UserError(
-                f"--preserve={','.join(map(str, self.preserve))}: does not go with --split={self.split}; "
-                "choose --split=random or --split=manmade_natural"
+                f"preserve={','.join(map(str, self.preserve))}: does not go with split={self.split}; "
+                "choose split=random or split=manmade_natural"
             )
+
+    @classmethod
+    def resolve(
+        cls,
+        dataset: str,
+        network: str,
+        depth: int,
+        recipe: Recipe,
+        *,
+        class_sizes: Mapping[str, int],
+        split: str | None = None,
+        seeds: int | Sequence[int] | None = None,
+        treatments: Sequence[str] | str | None = None,
+        layers: Sequence[int] = (),
+        preserve: Sequence[int] = (),
+        images_per_class: int | Sequence[int] | None = None,
+        target_images: Sequence[int] = (),
+        reduced_recipe: Recipe | None = None,
+        head: str | None = None,
+        seed: int = 0,
+        small: bool = False,
+        images_by_default: int | None = None,
+    ) -> "Settings":
+        """The settings of a request, with every default filled in and every value checked.
+
+        Args:
+          dataset: see `Settings`.
+          network: see `Settings`.
+          depth: see `Settings`.
+          recipe: see `Settings`.
+          class_sizes: training images of each class that has images.
+          split: the paper's own where the recipe is the paper's, else random.
+          seeds: how many split seeds, or which; 4 for small data and the paper's splits, else 1.
+          treatments: all for small data; base for "all"; otherwise all but random features.
+          layers: all values of n if empty.
+          preserve: see `Settings`.
+          images_per_class: one number; with "all" and "paper" several, networks of their own each.
+          target_images: see `Settings`.
+          reduced_recipe: how networks on reduced data are trained.
+          head: "dataset" with the paper's recipe, else "task".
+          seed: see `Settings`.
+          small: whether the data is trained on in a minute, so that the whole study is the default.
+          images_by_default: images of each class that the dataset is trained with, if not all.
+
+        Raises:
+          UserError: a value that cannot be, does not go with another, or would have no effect.
+        """
+        papers = recipe.name == "paper"
+        split = (PAPER if papers else "random") if split is None else split
+        if seeds is None:
+            seeds = 4 if (small and split != ALL) or split == PAPER else 1
+        if isinstance(seeds, int):
+            if not 1 <= seeds <= MOST_SEEDS:
+                raise UserError(f"seeds={seeds}: must be at least 1 and at most {MOST_SEEDS}")
+            seeds = range(seeds)
+        if treatments is None:
+            everything = TREATMENTS if small and split != PAPER else TREATMENTS[:-1]
+            treatments = TREATMENTS[:1] if split == ALL else everything
+        elif isinstance(treatments, str):
+            treatments = [treatments]
+        given = images_per_class
+        numbers = () if given is None else (given,) if isinstance(given, int) else tuple(given)
+        several = split in (ALL, PAPER)
+        if len(numbers) > 1 and not several:
+            raise UserError(
+                f"images_per_class={_listed(numbers)}: several numbers go with split=all and split=paper; "
+                f"give one with split={split}"
+            )
+        most = max(class_sizes.values(), default=0)
+        for name, counts in (
+            ("images_per_class", numbers),
+            ("target_images_per_class", target_images),
+        ):
+            if any(not 1 <= count <= most for count in counts):
+                raise UserError(
+                    f"{name}={_listed(counts)}: must be at least 1, and at most {most}, the training images of the "
+                    "largest class"
+                )
+        if split == PAPER:
+            one, reduced = None, numbers or PAPER_REDUCED
+        elif split == ALL:
+            one, reduced = images_by_default, numbers
+        else:
+            one, reduced = (numbers[0] if numbers else images_by_default), ()
+        return cls(
+            dataset=dataset,
+            split=split,
+            network=network,
+            recipe=recipe,
+            depth=depth,
+            seeds=tuple(seeds),
+            treatments=parse_treatments(treatments),
+            layers=tuple(sorted(set(layers))),
+            preserve=tuple(sorted(set(preserve))),
+            images_per_class=one,
+            target_images=tuple(sorted(set(target_images))),
+            reduced=reduced,
+            reduced_recipe=reduced_recipe if reduced and reduced_recipe != recipe else None,
+            head=head or ("dataset" if papers else "task"),
+            seed=seed,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for JSON."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        reduced = self.reduced_recipe and self.reduced_recipe.as_json()
+        return fields | {"recipe": self.recipe.as_json(), "reduced_recipe": reduced}
 
     def recipe_of(self, run: Run) -> Recipe:
         """How a network is trained: by the recipe for reduced data where it is on a reduced data set."""
@@ -204,19 +315,19 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     def planned(run: Run, pair: Split | AllClasses) -> Planned:
         return Planned(run, pair, run.images or settings.images_per_class)
 
-    def on_all(images: Sequence[int | None]) -> list[Planned]:
-        whole = AllClasses(tuple(sorted(label_names)))
+    def on_all(images: Sequence[int | None], seed: int = 0) -> list[Planned]:
+        whole = AllClasses(tuple(sorted(label_names)), seed=seed)
         runs = treatments.all_classes(settings.treatments, settings.layers, images)
         return [planned(run, whole) for run in runs]
 
     if settings.split == ALL:
-        return on_all(settings.reduced or (None,))
+        return [p for seed in settings.seeds for p in on_all(settings.reduced or (None,), seed)]
     if settings.split == PAPER:
         pairs = [split("random", seed) for seed in settings.seeds]
         try:
             pairs.append(split("manmade_natural", 0))
         except UserError as e:
-            raise UserError(str(e).replace("--split=manmade_natural", "--split=paper", 1)) from e
+            raise UserError(str(e).replace("split=manmade_natural", "split=paper", 1)) from e
         halves = [
             planned(run, pair)
             for pair in pairs
@@ -232,8 +343,12 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     without = set(settings.preserve) - {run.preserve for run in grid}
     if without:
         raise UserError(
-            f"--preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
+            f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
             f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
         )
     pairs = [split(settings.split, seed) for seed in settings.seeds]
     return [planned(run, pair) for pair in pairs for run in grid]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -91,7 +91,7 @@ class AllClasses:
     Attributes:
         classes: all label names, sorted.
         name: "all".
-        seed: 0.
+        seed: number of the repetition.
     """
 
     classes: tuple[str, ...]
@@ -131,7 +131,7 @@ def make_split(kind: str, label_names: Sequence[str], seed: int, dataset: str = 
     if len(names) < 2:
         raise UserError(f"dataset {dataset}: a split needs at least 2 classes, found {len(names)}")
     if not 0 <= seed < 2**32:
-        raise UserError(f"--seeds: a split seed lies between 0 and {2**32 - 1}, got {seed}")
+        raise UserError(f"seeds: a split seed lies between 0 and {2**32 - 1}, got {seed}")
     if kind == "random":
         half_a = random_half(len(names), seed)
         chosen = {names[i] for i in half_a}
@@ -141,7 +141,7 @@ def make_split(kind: str, label_names: Sequence[str], seed: int, dataset: str = 
     if kind.endswith(".json"):
         return _from_file(Path(kind), names, seed, dataset)
     raise UserError(
-        f"--split={kind}: unknown split; choose {', '.join(KINDS)}, all, paper or a file FILE.json"
+        f"split={kind}: unknown split; choose {', '.join(KINDS)}, all, paper or a file FILE.json"
     )
 
 
@@ -171,9 +171,9 @@ def _natural(names: Sequence[str], dataset: str) -> frozenset[str]:
         passed = np.searchsorted(np.array(_WORDNET_BOUNDARIES), np.array(names), side="right")
         return frozenset(name for name, count in zip(names, passed, strict=True) if count % 2 == 0)
     raise UserError(
-        f"--split=manmade_natural: not known for dataset {dataset or '(unnamed)'}; it is defined "
+        f"split=manmade_natural: not known for dataset {dataset or '(unnamed)'}; it is defined "
         "for CIFAR-10, CIFAR-100 and label names that are WordNet ids; give your own halves with "
-        "--split=FILE.json"
+        "split=FILE.json"
     )
 
 
@@ -190,28 +190,28 @@ def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Spl
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
     if path.stem in (*KINDS, AllClasses.name, "paper"):
         raise UserError(
-            f"--split={path}: {path.stem} is the name of a built-in split; rename the file"
+            f"split={path}: {path.stem} is the name of a built-in split; rename the file"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
-        raise UserError(f"--split={path}: no such file; {expected} in it") from None
+        raise UserError(f"split={path}: no such file; {expected} in it") from None
     except OSError as error:
-        raise UserError(f"--split={path}: cannot be read ({error.strerror}); {expected}") from None
+        raise UserError(f"split={path}: cannot be read ({error.strerror}); {expected}") from None
     except RecursionError:
-        raise UserError(f"--split={path}: nested too deeply; {expected}") from None
+        raise UserError(f"split={path}: nested too deeply; {expected}") from None
     except ValueError as error:  # covers broken JSON, repeated keys and text that is not UTF-8
-        raise UserError(f"--split={path}: not valid JSON ({error}); {expected}") from None
+        raise UserError(f"split={path}: not valid JSON ({error}); {expected}") from None
     if not isinstance(content, dict) or not {"A", "B"} <= content.keys():
-        raise UserError(f"--split={path}: the keys A and B are needed; {expected}")
+        raise UserError(f"split={path}: the keys A and B are needed; {expected}")
     extra = sorted(set(content) - {"A", "B"})
     if extra:
-        raise UserError(f"--split={path}: unknown keys {_listed(extra)}; {expected}")
+        raise UserError(f"split={path}: unknown keys {_listed(extra)}; {expected}")
     for task in "AB":
         half = content[task]
         if not isinstance(half, list) or not all(isinstance(name, str) for name in half):
             raise UserError(
-                f"--split={path}: {task} must be a list of label names (strings); {expected}"
+                f"split={path}: {task} must be a list of label names (strings); {expected}"
             )
     problems = _problems(content["A"], content["B"])
     unknown = sorted((set(content["A"]) | set(content["B"])) - set(names))
@@ -221,7 +221,7 @@ def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Spl
             f"not among the classes of {dataset or 'the dataset'} ({known}): {_listed(unknown)}"
         )
     if problems:
-        raise UserError(f"--split={path}: {'; '.join(problems)}")
+        raise UserError(f"split={path}: {'; '.join(problems)}")
     return Split(path.stem, seed, tuple(sorted(content["A"])), tuple(sorted(content["B"])))
 
 

@@ -161,7 +161,7 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in chosen if name not in KNOWN]
     if unknown or not chosen:
         raise UserError(
-            f"--treatments={','.join(names)}: {', '.join(unknown) or 'nothing'} is not a treatment; "
+            f"treatments={','.join(names)}: {', '.join(unknown) or 'nothing'} is not a treatment; "
             f"choose from {','.join(KNOWN)}"
         )
     return tuple(t for t in KNOWN if t == "base" or t in chosen)

@@ -1,6 +1,5 @@
 """What a workdir's numbers depend on, and another request refused with the difference in words."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +12,6 @@ from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.settings import GRID, Settings
-
-#: The only ones so far; named, so that a workdir of today is not taken for one of another loss.
-_LOSS, _OPTIMIZER = "softmax_cross_entropy", "sgd"
 
 
 def describe(
@@ -41,10 +37,8 @@ def describe(
         "labels": _digest(*(x.tobytes() for x in labels)),
         "images": _digest(dataset.train.fingerprint.encode(), dataset.test.fingerprint.encode()),
     } | dict(fed)  # fmt: skip
-    return dataclasses.asdict(settings) | {
+    return settings.as_json() | {
         "schema": records.SCHEMA,
-        "loss": _LOSS,
-        "optimizer": _OPTIMIZER,
         "data": data,
         "networks": {str(n): network.identity(input_shape) for n, network in networks.items()},
     }

@@ -7,6 +7,7 @@ bases that unfinished networks need; train bases, then what waits for them.
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +19,15 @@ from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Group, Settings, networks
-from yosinski_jax.sweep import fanout, groups, identity, workdir, worker
+from yosinski_jax.sweep import checks, fanout, groups, identity, workdir, worker
 from yosinski_jax.sweep.executors.interface import Executor
 from yosinski_jax.sweep.worker import DamagedBase, Work, train_group
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Training, Trains
 from yosinski_jax.training.trainer import Trainer
+
+#: More networks than any device trains at once; a larger number is a slip of the pen.
+MOST_REPLICAS = 65_536
 
 
 class Display(Protocol):
@@ -96,8 +100,14 @@ class Sweep:
         settings = dataclasses.replace(
             settings, recipe=recipe, reduced_recipe=reduced and reduced.resolved()
         )
+        if not (checkpoint_seconds >= 0 and math.isfinite(checkpoint_seconds)):
+            raise UserError(
+                f"checkpoint_minutes={checkpoint_seconds / 60:g}: must be a number of minutes, 0 or more"
+            )
+        if replicas is not None and not 1 <= replicas <= MOST_REPLICAS:
+            raise UserError(f"replicas={replicas}: must be at least 1 and at most {MOST_REPLICAS}")
         self.dataset, self.folder = dataset, as_path(folder)
-        self.planned = networks(settings, dataset.label_names, dataset.name)
+        self.planned = networks(settings, dataset.classes_with_images, dataset.name)
         first = self.planned[0].split
         if settings.split.endswith(".json"):
             halves = (first.half("A"), first.half("B"))
@@ -109,21 +119,12 @@ class Sweep:
         self.trainer, self.network = self.work.trainer, self.work.network
         self.display = display if display and multihost.leader() else Silent()
         self.command, self.extend = command, extend
-        self._check_batch()
+        checks.check_work(self.work, self.planned)
         self.work.describe(self.planned)
         self.groups = groups.plan(self.work, self.planned, replicas)
         self._by_id = {planned.id: planned for planned in self.planned}
         self.records: dict[str, Record] = {}
         self.trained = 0
-
-    def _check_batch(self) -> None:
-        for planned in self.planned:
-            batch, images = self.recipe(planned).batch_size, len(self.task(planned).train_index)
-            if batch > images:
-                raise UserError(
-                    f"batch_size={batch}: is larger than the task of {planned.id}, {images} training images; "
-                    f"use at most {images}"
-                )
 
     # What `train_group` tells.
 
