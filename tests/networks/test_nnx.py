@@ -18,7 +18,8 @@ class Net(nnx.Module):
         self.z_first = nnx.Linear(4, 8, rngs=rngs)
         self.norm = nnx.BatchNorm(8, rngs=rngs)
         self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.blocks = nnx.List([nnx.Linear(8, 8, rngs=rngs) for _ in range(2)])
+        blocks = [nnx.Linear(8, 8, rngs=rngs) for _ in range(2)]
+        self.blocks = nnx.List(blocks) if hasattr(nnx, "List") else blocks  # new in flax 0.12
         self.head = nnx.Linear(8, classes, rngs=rngs)
 
     def __call__(self, x):

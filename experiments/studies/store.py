@@ -1,0 +1,159 @@
+"""A study's folder: what of a finished sweep is kept in the repository."""
+
+import gzip
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from yosinski_jax.analysis import published, results
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import read_sealed, sealed, write_atomically, write_json
+from yosinski_jax.report import build
+from yosinski_jax.study import records
+from yosinski_jax.study.records import Record
+
+FOLDER = Path(__file__).parent
+#: The authors' own networks, whose records are part of the package.
+PUBLISHED = "published-2014"
+#: What the report writes that a study keeps.
+KEPT = ("results.csv", "effects.csv", "table.md", "figure2.png", "report.html")
+_RECORDS = "records.json.gz"
+_SHOWS = "## What it shows\n"
+
+
+def folder(name: str) -> Path:
+    """The folder of a study, by its name or its path.
+
+    Raises:
+      UserError: there is no such study.
+    """
+    if not (_path(name) / "README.md").exists():
+        raise UserError(f"{name}: is not a study; choose from {', '.join(names())}")
+    return _path(name)
+
+
+def _path(name: str) -> Path:
+    return Path(name).absolute() if "/" in name else FOLDER / name
+
+
+def names() -> list[str]:
+    """The studies of this repository."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/README.md"))
+
+
+def read_records(study: Path) -> list[Record]:
+    """The records of a study, each checked against its digest.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        found = json.loads(gzip.decompress((study / _RECORDS).read_bytes()))
+        return [Record.of(fields) for fields in found]
+    except (OSError, EOFError, ValueError) as e:
+        raise UserError(f"{study / _RECORDS}: damaged ({e}); restore it from the repository") from e
+
+
+def unpack(study: Path, workdir: Path) -> None:
+    """Makes a workdir of a study's records, which reports read."""
+    if study.name == PUBLISHED:
+        return
+    for record in read_records(study):
+        records.write(workdir, record)
+    shutil.copy(study / "settings.json", workdir)
+
+
+def write_tables(study: Path, workdir: Path) -> None:
+    """Writes everything that follows from a study's records into a folder."""
+    if study.name == PUBLISHED:
+        build.write_published(workdir)
+    else:
+        unpack(study, workdir)
+        build.write_report(workdir)
+
+
+def store(name: str, workdir: Path) -> Path:
+    """Makes a study of a finished sweep, or makes it again; what its README says it shows is kept.
+
+    Args:
+      name: of the study, or the path of its folder; "published-2014" is made of the package's records.
+      workdir: of the sweep; for "published-2014" any folder to write to.
+
+    Returns:
+      The study's folder.
+
+    Raises:
+      UserError: the sweep is not finished, or has no records.
+    """
+    target = _path(name)
+    found = [] if target.name == PUBLISHED else _finished(workdir)
+    target.mkdir(parents=True, exist_ok=True)
+    if target.name == PUBLISHED:
+        build.write_published(workdir)
+        command, facts = "python -m experiments.report --published", [f"{published.SOURCE}."]
+    else:
+        settings = read_sealed(workdir / "settings.json")
+        command = portable(settings["command"])
+        write_json(target / "settings.json", sealed({**settings, "command": command}))
+        text = json.dumps([dict(record) for record in found], separators=(",", ":"))
+        # No name and no time in the header: the same records are the same file.
+        write_atomically(target / _RECORDS, gzip.compress(text.encode(), mtime=0))
+        build.write_report(workdir)
+        facts = _facts(found)
+    for file in KEPT:
+        shutil.copy(workdir / file, target / file)
+    _write_readme(target, command, facts)
+    return target
+
+
+def _finished(workdir: Path) -> list[Record]:
+    study = results.read(workdir)
+    found, damaged = records.read_all(workdir)
+    missing = [row["name"] for row in study.plan if row["name"] not in {r.name for r in found}]
+    if damaged or missing or not found:
+        raise UserError(
+            f"workdir={workdir}: {len(missing) + len(damaged)} networks have no record; finish the sweep first"
+        )
+    return found
+
+
+def portable(command: str) -> str:
+    """A command without the places of one machine."""
+    words = []
+    for word in shlex.split(command):
+        flag = word.partition("=")[0]
+        if flag in ("--workdir", "--compile_cache"):
+            continue
+        words.append("--data_dir=DIR" if flag == "--data_dir" else word)
+    return shlex.join(words)
+
+
+def _facts(found: Sequence[Record]) -> list[str]:
+    """Machine, versions, revision and time, in words."""
+    used: dict[str, set[str]] = {}
+    for record in found:
+        for key, value in record.environment.items():
+            used.setdefault(key, set()).add(str(value))
+    environment = {key: " and ".join(sorted(values)) for key, values in used.items()}
+    revision = environment.pop("git", "unknown")
+    hours = sum(record.seconds or 0 for record in found) / 3600
+    return [
+        f"Machine and versions: {', '.join(f'{k} {v}' for k, v in environment.items())}.",
+        f"Revision {revision}; {len(found)} networks, {hours:.2f} hours of training.",
+    ]
+
+
+def _write_readme(study: Path, command: str, facts: Sequence[str]) -> None:
+    path = study / "README.md"
+    before = path.read_text() if path.exists() else ""
+    shows = before.partition(_SHOWS)[2].strip() or "To be written."
+    verify = f"python -m experiments.studies verify {study.name}"
+    path.write_text(
+        f"# {study.name}\n\n```sh\n{command}\n```\n\n" + "\n\n".join(facts) + "\n\n"
+        f"`{verify}` computes the tables again from the records"
+        + (". " if study.name == PUBLISHED else "; `--network=ID` trains one network again. ")
+        + "The page is `report.html`.\n\n"
+        f"![Accuracy against n](figure2.png)\n\n{(study / 'table.md').read_text().strip()}\n\n{_SHOWS}\n{shows}\n"
+    )

@@ -1,0 +1,190 @@
+"""Do a study's tables follow from its records, and does a network trained again come out the same?"""
+
+import dataclasses
+import math
+import re
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from experiments.studies import store
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import read_sealed
+from yosinski_jax.study.records import Record
+
+#: What must come out as it was kept.
+_TABLES = ("results.csv", "effects.csv", "table.md")
+
+
+def tables(study: Path) -> list[str]:
+    """Computes a study's tables again, without training anything.
+
+    Returns:
+      The files that differ from those kept.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store.write_tables(study, Path(folder))
+        return [f for f in _TABLES if not _alike(study / f, Path(folder) / f)]
+
+
+def _alike(kept: Path, again: Path) -> bool:
+    """Whether two tables are equal but for the last digits, which are those of a version of SciPy."""
+    pairs = [re.split(r"[,|\s]+", path.read_text()) for path in (kept, again)]
+    return len(pairs[0]) == len(pairs[1]) and all(map(_equal, *pairs))
+
+
+def _equal(a: str, b: str) -> bool:
+    if a == b:
+        return True
+    try:
+        return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-12)
+    except ValueError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A network of a study and the same network trained again.
+
+    Attributes:
+      kept: the study's record.
+      again: the new one.
+      alike: whether versions and devices are the same, so that all bits must be.
+      tolerance: allowed difference of accuracy (0..1) where they are not.
+    """
+
+    kept: Record
+    again: Record
+    alike: bool
+    tolerance: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether parameters and every evaluation are equal to the bit."""
+        return self.kept.params_sha256 == self.again.params_sha256 and dict(
+            self.kept.curve
+        ) == dict(self.again.curve)
+
+    @property
+    def difference(self) -> float:
+        """New accuracy minus the study's."""
+        if self.kept.accuracy is None or self.again.accuracy is None:
+            return 0.0 if self.kept.status == self.again.status else math.inf
+        return self.again.accuracy - self.kept.accuracy
+
+    @property
+    def holds(self) -> bool:
+        """Whether the study's network is confirmed."""
+        return self.equal if self.alike else abs(self.difference) <= self.tolerance
+
+    def __str__(self) -> str:
+        found = (
+            "equal to the bit" if self.equal else f"differs by {100 * self.difference:+.2f} points"
+        )
+        if self.alike:
+            wanted = "same versions and devices: expected equal to the bit"
+        else:
+            wanted = f"other versions or devices: expected within {100 * self.tolerance:.2f} points"
+        return f"{self.kept.id}: {found} ({wanted}); {'holds' if self.holds else 'DOES NOT HOLD'}"
+
+
+def network(
+    study: Path, name: str, *, data_dir: str | None = None, tolerance: float | None = None
+) -> Comparison:
+    """Trains one network of a study again, and the base that it copies.
+
+    Args:
+      study: its folder.
+      name: of the network, such as "random-0/A4B".
+      data_dir: folder of prepared datasets.
+      tolerance: allowed difference of accuracy on other versions or devices; by default three
+        standard errors of the difference of two networks on independent test images.
+
+    Raises:
+      UserError: there is no such network, or data and settings here are not the study's.
+    """
+    if study.name == store.PUBLISHED:
+        raise UserError(
+            f"--network={name}: the networks of {study.name} were trained in 2014; leave out --network"
+        )
+    kept = {record.id: record for record in store.read_records(study)}
+    if name not in kept:
+        some = ", ".join(list(kept)[:6])
+        raise UserError(f"--network={name}: is not in {study.name}; choose from {some}, …")
+    settings = read_sealed(study / "settings.json")
+    if not settings["command"]:
+        raise UserError(f"{study.name}: was made by a program, not by a command; run that again")
+    record = kept[name]
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = _sweep(settings["command"], data_dir, Path(folder) / study.name)
+        _check_same(settings, sweep.work.described)
+        again = _train(sweep, name)
+    if tolerance is None:
+        p, images = record.accuracy or 0.5, record.test_images or 1
+        tolerance = 3 * math.sqrt(2 * max(p * (1 - p), 1 / images) / images)
+    return Comparison(record, again, _made_with(record) == _made_with(again), tolerance)
+
+
+def _made_with(record: Record) -> dict[str, Any]:
+    """Versions and devices; the revision is what is being verified."""
+    return {name: value for name, value in record.environment.items() if name != "git"}
+
+
+def _sweep(command: str, data_dir: str | None, workdir: Path) -> Any:
+    """The sweep that a command asks for, with another workdir."""
+    from absl import flags
+
+    from experiments import sweep as command_line
+
+    words = [w for w in shlex.split(command)[3:] if not w.startswith("--data_dir=")]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(
+        ["sweep", *words, f"--workdir={workdir}", "--compile_cache=off"]
+        + ([f"--data_dir={data_dir}"] if data_dir else [])
+    )
+    command_line._use_all_cores()
+    return command_line._sweep(None)
+
+
+def _check_same(settings: dict, described: dict) -> None:
+    """Raises UserError if what is here is not what the study was made from."""
+    from yosinski_jax.sweep import identity
+
+    with tempfile.TemporaryDirectory() as folder:
+        identity.check(
+            Path(folder), {k: v for k, v in settings.items() if k not in ("command", "digest")}
+        )
+        try:
+            identity.check(Path(folder), described, write=False)
+        except UserError as e:
+            what = str(e).partition("(")[2].rpartition(")")[0]
+            raise UserError(f"the study was made from something else: {what}") from e
+
+
+def _train(sweep: Any, name: str) -> Record:
+    """Trains a network and the base that it copies.
+
+    Elsewhere than on a CPU, which has each network on a core of its own, all networks of a group are
+    one program, so that the whole group is trained.
+    """
+    import jax
+
+    from yosinski_jax.sweep.worker import train_group
+
+    found: dict[str, Record] = {}
+
+    def train(wanted: str) -> None:
+        if wanted in found:
+            return
+        group = next(g for g in sweep.groups if wanted in [m.id for m in g.members])
+        if jax.default_backend() == "cpu":
+            members = tuple(m for m in group.members if m.id == wanted)
+            group = dataclasses.replace(group, members=members)
+        for member in group.members:
+            if member.waits_for:
+                train(member.waits_for)
+        found.update((r.id, r) for r in train_group(group, sweep.work, sweep.folder))
+
+    train(name)
+    return found[name]
