@@ -15,8 +15,12 @@ from places import ROOT
 PARSE = """
 import importlib, json, sys
 from absl import flags
-importlib.import_module(sys.argv[1])
+name = sys.argv[1]
+module = importlib.import_module(name + ".__main__" if name.endswith("studies") else name)
 for argv in json.load(sys.stdin):
+    if hasattr(module, "parser"):
+        module.parser().parse_args(argv)
+        continue
     flags.FLAGS.unparse_flags()
     for name in flags.FLAGS: flags.FLAGS[name].unparse()
     try:
@@ -44,7 +48,9 @@ def test_the_commands_parse(module):
 def known_flags():
     found = set()
     for path in [*(ROOT / "experiments").rglob("*.py"), *(ROOT / "yosinski_jax").rglob("*.py")]:
-        found |= set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", path.read_text()))
+        found |= set(
+            re.findall(r"(?:DEFINE_\w+|add_argument)\(\s*\"(?:--)?(\w+)\"", path.read_text())
+        )
     return found
 
 
