@@ -12,6 +12,14 @@ os.environ.setdefault("YOSINSKI_JAX_CACHE", tempfile.mkdtemp(prefix="decoded-"))
 
 import jax
 
+
+def pytest_addoption(parser):
+    """Longer forms of tests that draw studies at random."""
+    parser.addoption(
+        "--simulations", type=int, default=60, help="studies drawn by tests/analysis/test_truth.py"
+    )
+
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_compilation_cache_dir", os.environ["TEST_COMPILE_CACHE"])

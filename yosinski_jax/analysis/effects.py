@@ -217,7 +217,7 @@ def effect_rows(
       `targets` ("A+B") and `margin`.
     """
     table = cells(records, statistic, direction, effect.measure)
-    step = resolution(records) if effect.measure == "accuracy" else 0.0
+    step = resolution(records)
     layers = cuts(records)
     found = {(str(n), n): differences(table, effect, n) for n in layers}
     over_layers = {}

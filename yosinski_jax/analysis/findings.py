@@ -32,8 +32,10 @@ WORDS = {
     "untested": "not testable",
     "none": "cannot be computed",
 }
+#: Bases nearer than this to 100 %, or to chance, are told to be at it (accuracy, 0..1).
+NEAR = 0.02
 #: What a verdict over test images, not split seeds, holds for.
-ON_IMAGES = " (these very networks, on other test images)"
+ON_IMAGES = " (for these networks only, tested over test images)"
 
 
 def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
@@ -53,18 +55,51 @@ def phrase(row: Mapping, words: Mapping[str, str]) -> str:
     return words[verdict].format(margin=margin_text(row["margin"]))
 
 
-def verdicts(rows: Sequence[Mapping], words: Mapping[str, str]) -> Finding:
-    """Which verdict holds at which n, in a few words: "general at n = 1; specific at n = 2 and 3"."""
+def verdicts(
+    rows: Sequence[Mapping], words: Mapping[str, str], *, complete: bool = True
+) -> Finding:
+    """Which verdict holds at which n, in a few words: "general at n = 1; specific at n = 2 and 3".
+
+    Args:
+      rows: of one gap, at single layers.
+      words: for verdicts, instead of those of `WORDS`.
+      complete: whether no n of the study is missing among the rows; only then may the words be
+        "at every n".
+    """
     words = {**WORDS, **words}
-    groups: dict[str, list[Mapping]] = {}
+    groups: dict[tuple[str, bool], list[Mapping]] = {}
     for row in sorted(rows, key=lambda r: r["verdict"] in ("unclear", "untested", "none")):
-        groups.setdefault(phrase(row, words), []).append(row)
-    if len(groups) == 1 and len(rows) > 1:
-        text = f"{next(iter(groups))} at every n"
-    else:
-        text = "; ".join(f"{what} at {at(found)}" for what, found in groups.items())
-    text += ON_IMAGES if any(r["scope"] == "images" for r in rows) else ""
+        groups.setdefault((phrase(row, words), row["scope"] == "images"), []).append(row)
+    all_images = all(images for _, images in groups)
+    parts = []
+    for (what, images), found in groups.items():
+        one = len(groups) == 1 and len(rows) > 1 and complete
+        part = f"{what}{_seeds_short(found)} at {_every(found, what) if one else at(found)}"
+        parts.append(part + (ON_IMAGES if images and not all_images else ""))
+    text = "; ".join(parts) + (ON_IMAGES if all_images else "")
     return Finding("verdicts", text, {"rows": tuple(rows), "words": words})
+
+
+def _every(rows: Sequence[Mapping], what: str) -> str:
+    """How all n are named: "every n", or "any n" after words that deny something."""
+    denied = rows[0]["verdict"] in ("unclear", "untested", "none") or what.startswith("no ")
+    return "any n" if denied else "every n"
+
+
+def _seeds_short(rows: Sequence[Mapping]) -> str:
+    """After "cannot be told": with how many split seeds it could be, or nothing."""
+    if any(r["verdict"] != "unclear" or r["scope"] != "seeds" for r in rows):
+        return ""
+    counts = [r["needed"] for r in rows]
+    if None in counts:
+        text = (
+            f"more than {MOST_SEEDS}"
+            if set(counts) == {None}
+            else f"{min(filter(None, counts))} or more"
+        )
+    else:
+        text = f"about {min(counts)}" + (f" to {max(counts)}" if len(set(counts)) > 1 else "")
+    return f" with these seeds (would need {text})"
 
 
 def values(rows: Sequence[Mapping]) -> Finding:
@@ -83,6 +118,9 @@ def values(rows: Sequence[Mapping]) -> Finding:
         pairs, seeds = counts.pop()
         text += f"; {plural(pairs, 'pair')} from {plural(seeds, 'split seed')}"
         text += " at each n" if len(known) > 1 else ""
+    targets = {r["targets"] for r in known}
+    if len(targets) == 1 and (target := targets.pop()) in ("A", "B"):
+        text += f", all with target {target}"
     return Finding("values", f"{text}.", {"rows": tuple(known)})
 
 
@@ -96,8 +134,8 @@ def needed(rows: Sequence[Mapping]) -> list[Finding]:
         for r in unclear
     ]
     text = (
-        f"Split seeds needed to tell it from 0, or to hold it within ±{margin_text(unclear[0]['margin'])}, "
-        f"if value and spread stayed as they are: {', '.join(parts)}."
+        f"Split seeds needed to tell the difference from 0, or to show that it is within "
+        f"±{margin_text(unclear[0]['margin'])}, if mean and spread stay as they are: {', '.join(parts)}."
     )
     return [Finding("needed", text, {"rows": tuple(unclear)})]
 
@@ -184,9 +222,13 @@ def how_sudden(records, statistic, names) -> Answer:
     first = Finding("share_observed", text, facts)
     if share.low is None or share.high is None:
         text = "With one split seed the step is picked and measured on the same networks, which flatters it."
+        short = "not testable with one split seed"
+        if len({r["split_seed"] for r in records}) > 1:
+            text = f"Only one split seed has BnB and AnB at every n: {text[0].lower()}{text[1:]}"
+            short = "not testable: only one split seed has BnB and AnB at every n"
         return Answer(
             question,
-            Finding("untested_share", "not testable with one split seed", facts),
+            Finding("untested_share", short, facts),
             (first, Finding("untested_share", text, facts)),
         )
     text = (
@@ -208,7 +250,7 @@ def how_sudden(records, statistic, names) -> Answer:
 
 def where(rows, names) -> Answer:
     """Question 3: where does the change take place?"""
-    question = "Where does it happen?"
+    question = "Where does the change take place?"
     keys = [("specificity_drop", "specificity"), ("co_adaptation_drop", "lost co-adaptation")]
     if not pick(rows, "specificity_drop") and pick(rows, "total_drop"):
         keys = [("total_drop", "both together (base − AnB)")]
@@ -259,7 +301,7 @@ def _place(rows: Sequence[Mapping], above: Sequence[Mapping], names: Sequence[st
         return "cannot be told"
     if "untested" in kinds:
         return "not testable"
-    return f"at no n tested by {margin_text(rows[0]['margin'])} or more"
+    return f"no drop of {margin_text(rows[0]['margin'])} or more at any n tested"
 
 
 def does_it_help(rows) -> Answer:
@@ -315,7 +357,7 @@ def overfitting(rows) -> Answer:
     question = "Does fine-tuning the transferred layers overfit?"
     gap = of_effect(rows, "overfitting_transfer")
     if not gap or all(r["value"] is None for r in gap):
-        text = "It needs AnB⁺ and AnB networks whose records tell their training accuracy."
+        text = "It needs AnB⁺ and AnB networks whose records hold their training accuracy."
         return unanswerable(question, Finding("no_training_accuracy", text, {"rows": tuple(gap)}))
     benefit = {r["n"]: r for r in pick(rows, "classroom_fine_tuning_benefit")}
     harmful = [r for r in gap if significant(r) and _state(benefit, r) == "below"]
@@ -331,7 +373,7 @@ def overfitting(rows) -> Answer:
     facts = {"rows": tuple(gap), "benefit": tuple(benefit.values())}
     if rest:
         words = {"below": "a narrower gap", "equivalent": "no wider gap by {margin} or more"}
-        told.append(verdicts(rest, words).text)
+        told.append(verdicts(rest, words, complete=len(rest) == len(gap)).text)
     both = [r for r in benefit.values() if r["n"] in {g["n"] for g in gap}]
     return Answer(
         question,
@@ -375,14 +417,14 @@ def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -
         return found
     level, margin = sum(bases) / len(bases), rows[0]["margin"]
     facts = {"bases": tuple(bases), "level": level, "room": 1 - level, "margin": margin}
-    if 1 - level <= margin:
+    if 1 - level <= max(margin, NEAR):
         text = (
             f"Ceiling: the bases reach {per_cent(level)} % on average, so an average gain can be {points(1 - level)} at "
             "most, and layers that would differ on a harder task may look alike here."
         )
         found.append(Finding("ceiling", text, facts))
     chances = [1 / c for r in records if r["treatment"] == "base" and (c := effects.class_count(r))]
-    if chances and level - (chance := sum(chances) / len(chances)) <= margin:
+    if chances and level - (chance := sum(chances) / len(chances)) <= max(margin, NEAR):
         text = (
             f"The bases reach {per_cent(level)} % on average and chance is {per_cent(chance)} %: they learned next to "
             "nothing, so there is nothing to transfer."
@@ -399,7 +441,7 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
     facts = {"seeds": seeds, "pairs": pairs, "scopes": tuple({r["scope"] for r in rows})}
     if seeds > 1 and pairs > 1:
         text = (
-            f"{seeds} split seeds: intervals hold for other random halves of {data} and other initial values, with "
+            f"{seeds} split seeds: intervals hold for other random halves of {data} and other initial values, given "
             "this network, recipe and test set."
         )
     elif seeds > 1:
@@ -409,9 +451,9 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
         )
     elif "images" in facts["scopes"]:
         text = (
-            "One split seed: intervals and tests are exact ones over test images (McNemar), for these very networks; "
-            "they say nothing about other halves or other initial values."
+            "One split seed: intervals and tests are exact ones over test images (McNemar) and hold for these networks "
+            "only; they say nothing about other halves or other initial values."
         )
     else:
-        text = "One split seed: no interval and no test can be given, and none is."
+        text = "One split seed, and no pair of networks with results for each test image: neither intervals nor tests."
     return Finding("scope", text, facts)
