@@ -41,11 +41,13 @@ _LIST = flags.DEFINE_bool("list", False, "print the measures and stop")
 def main() -> None:
     """Reads the sweep, measures, writes."""
     # Imported here: --help and flag errors should not wait for jax.
+    from experiments.benchmarks.measure import use_all_cores
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.base.files import as_path
+    from yosinski_jax.base.files import as_path, is_remote
     from yosinski_jax.base.progress import Progress
     from yosinski_jax.measures import registry, workdir
     from yosinski_jax.sweep.workdir import lock
+    from yosinski_jax.sweep.worker import cache_programs
 
     if _LIST.value:
         for m in registry.measures().values():
@@ -56,6 +58,9 @@ def main() -> None:
     folder = as_path(_WORKDIR.value)
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
+    use_all_cores()
+    if not is_remote(folder):  # the sweep keeps its own there, and trains bases by the same
+        cache_programs((folder.parent / ".compile_cache").absolute())
     try:
         names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
         registry.choose(names)

@@ -13,4 +13,4 @@ from yosinski_jax.measures.training import again
 @measure("cka_seed", trains=True)
 def of_layer(subject: Subject) -> float:
     """On test images of the base's own task."""
-    return cka(subject.features(), subject.features_with(again(subject.bench, subject.base)))
+    return cka(subject.features(), subject.features_with(again(subject)))

@@ -69,5 +69,5 @@ def of_layer(subject: Subject) -> dict[str, float]:
 
     return {
         "": lost(subject, subject.final, "other"),
-        "seed": lost(target, again(subject.bench, subject.other), "own"),
+        "seed": lost(target, again(target), "own"),
     }

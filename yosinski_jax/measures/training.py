@@ -1,7 +1,9 @@
 """Short trainings that measures make: jobs of the sweep's own trainer, and one layer between two networks."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,37 +11,63 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from yosinski_jax.measures.subject import Base, Bench
+from yosinski_jax.base import machine
+from yosinski_jax.measures.subject import Base, Bench, Subject
 from yosinski_jax.training import checkpoints
 from yosinski_jax.training.jobs import Job, Result
 from yosinski_jax.training.trainer import Trainer
 
 
-def train(bench: Bench, job: Job) -> Result:
-    """Trains one network by the sweep's recipe."""
+def train(bench: Bench, jobs: Sequence[Job]) -> list[Result]:
+    """Trains networks by the sweep's recipe; side by side those that one program can train."""
     trainer = bench.once(
-        "trainer", lambda: Trainer(bench.network, bench.recipe, bench.dataset, seed=bench.seed)
+        "trainer",
+        lambda: Trainer(
+            bench.network,
+            bench.recipe,
+            bench.dataset,
+            seed=bench.seed,
+            feature_bytes=machine.memory() // jax.local_device_count() // 4,
+        ),
     )
-    population = trainer.start([job])
-    while not population.finished:
-        population.advance()
-    (result,) = population.results()
-    return result
+    alike: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        sizes = (len(job.task.classes), len(job.task.train_index), len(job.task.test_index))
+        alike.setdefault((job.frozen, *sizes), []).append(job)
+    results = {}
+    for group in alike.values():
+        population = trainer.start(group)
+        while not population.finished:
+            population.advance()
+        results |= {
+            job.key: result for job, result in zip(group, population.results(), strict=True)
+        }
+    return [results[job.key] for job in jobs]
 
 
-def again(bench: Bench, base: Base) -> Any:
-    """Variables of a base of the same task from another seed; trained once and kept beside the measures."""
-    if "again" not in base.memory:
-        path = bench.folder / "measures" / f"{base.name}-again" if bench.folder else None
-        try:
-            if path is None:
-                raise checkpoints.DamagedCheckpoint("not kept")
+def again(subject: Subject) -> Any:
+    """Variables of a base of the subject's task from another seed; trained once and kept beside the measures."""
+    bases = (subject.base, subject.other)  # both at once: the other will be asked for too
+    missing = [base for base in bases if not _remembers(subject.bench, base)]
+    jobs = [Job(f"{base.key}/again", base.task) for base in missing]
+    for base, result in zip(missing, train(subject.bench, jobs) if jobs else (), strict=True):
+        base.memory["again"] = result.variables
+        path = _path(subject.bench, base)
+        if path is not None:
+            checkpoints.save(path, result.variables)
+    return subject.base.memory["again"]
+
+
+def _path(bench: Bench, base: Base) -> Path | None:
+    return bench.folder / "measures" / f"{base.name}-again" if bench.folder else None
+
+
+def _remembers(bench: Bench, base: Base) -> bool:
+    path = _path(bench, base)
+    if "again" not in base.memory and path is not None:
+        with contextlib.suppress(checkpoints.DamagedCheckpoint):
             base.memory["again"] = checkpoints.load(path)
-        except checkpoints.DamagedCheckpoint:
-            base.memory["again"] = train(bench, Job(f"{base.key}/again", base.task)).variables
-            if path is not None:
-                checkpoints.save(path, base.memory["again"])
-    return base.memory["again"]
+    return "again" in base.memory
 
 
 #: Kernel [channels, channels] and bias [channels].
