@@ -13,7 +13,7 @@ from experiments import planning
 from yosinski_jax.base.files import first_line
 from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.runner import Sweep
-from yosinski_jax.training.jobs import Training
+from yosinski_jax.training.trainer import Population
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CALLS = 180.0
@@ -109,7 +109,7 @@ class Display:
             self._last_line = time.monotonic()
             print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
 
-    def progress(self, sweep: Sweep, group: Group, population: Training) -> None:
+    def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
         """Shows what is running, images/s and the time left. First called before the first step."""
         now = time.monotonic()
         if group.id != self._group:

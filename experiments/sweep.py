@@ -357,18 +357,13 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
 
     from yosinski_jax.base import machine
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.training import multihost
-    from yosinski_jax.training.streamed import StreamTrainer, fits_in_memory
+    from yosinski_jax.training.feeds import Streaming, fits_in_memory
     from yosinski_jax.training.trainer import Trainer
 
     streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
     if _INPUT.value == "auto":
-        streams = multihost.several() or bool(size) or not fits_in_memory(dataset)
+        streams = bool(size) or not fits_in_memory(dataset)
     if not streams:
-        if multihost.several():
-            raise UserError(
-                "--input=resident: several processes train from a stream only; leave it out"
-            )
         if size or dataset.image_shape is None:
             raise UserError(
                 f"--dataset={_DATASET.value}: images of one size are needed with --input=resident; "
@@ -383,9 +378,7 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     workers = machine.cores() if _WORKERS.value is None else _WORKERS.value
     if workers < 0:
         raise UserError(f"--workers={workers}: must be at least 0")
-    trainer = functools.partial(
-        StreamTrainer, workers=workers, skip_corrupt=_SKIP_CORRUPT.value, size=size
-    )
+    trainer = functools.partial(Trainer, streaming=Streaming(workers, _SKIP_CORRUPT.value, size))
     height, width, channels = dataset.image_shape or dataset.train.image(0).shape
     return trainer, (size or height, size or width, channels)
 

@@ -9,6 +9,7 @@ workers start, and both read from files that earlier turns left in memory.
 """
 
 import dataclasses
+import functools
 import gc
 import json
 import time
@@ -17,6 +18,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.peer import Peer
@@ -30,9 +33,9 @@ from yosinski_jax.data.prepare.imagenet import Settings
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.training import multihost
+from yosinski_jax.training import feeds, multihost
 from yosinski_jax.training.step import preprocess
-from yosinski_jax.training.streamed import StreamTrainer
+from yosinski_jax.training.trainer import Trainer
 
 # Batches left out on both sides.
 _SKIPPED = 2
@@ -184,21 +187,23 @@ class _Ours:
         self._reading, self._dataset = reading, dataset
         network = lambda classes: Network.of(convnets.make("caffenet", classes, (227, 227, 3)))
         # Never asked for its network: it gives the devices and the transfer that training uses.
-        self._trainer = StreamTrainer(
+        self._trainer = Trainer(
             network,
             reading.recipe,
             dataset,
-            workers=reading.workers,
-            size=None if dataset.image_shape else reading.size,
+            streaming=feeds.Streaming(
+                reading.workers, size=None if dataset.image_shape else reading.size
+            ),
         )
+        self._mesh = self._trainer.mesh(1)
         self._task: Task = data.make_task(dataset, dataset.label_names)
         recipe = self._trainer.recipe
         self._program = jax.jit(
             lambda images, mean, key: preprocess(recipe, images, mean, key),
-            out_shardings=self._trainer.cut,
+            out_shardings=NamedSharding(self._mesh, P("data")),
         )
-        grey = np.full(self._trainer.streamed_shape, 128, np.float32)
-        self._mean = multihost.to_devices(self._trainer.everywhere, grey)
+        grey = np.full(self._trainer.fed_shape, 128, np.float32)
+        self._mean = multihost.to_devices(NamedSharding(self._mesh, P()), grey)
         self._runs = 0
 
     def rate(self) -> float:
@@ -211,22 +216,28 @@ class _Ours:
 
     def _rate(self, program: Any) -> float:
         reading, trainer = self._reading, self._trainer
+        assert trainer.streaming is not None
+        put = functools.partial(feeds.put_batch, self._mesh)
         batch = reading.recipe.batch_size
         self._runs += 1
         keys = jax.random.split(jax.random.key(self._runs), 64)
         empty = stream.Batch(
-            np.zeros((batch, *trainer.streamed_shape), np.uint8),
+            np.zeros((batch, *trainer.fed_shape), np.uint8),
             np.zeros(batch, np.int32),
             np.zeros(batch, bool),
         )
         # Compiled before the workers start: while the device is busy they would fill their buffers.
-        jax.block_until_ready(program(trainer.put(empty)[0], self._mean, keys[0]))
+        jax.block_until_ready(program(put(empty)["images"], self._mean, keys[0]))
         with stream.train(
-            self._dataset.train, self._task, batch_size=batch, seed=self._runs, **trainer.options
+            self._dataset.train,
+            self._task,
+            batch_size=batch,
+            seed=self._runs,
+            **dataclasses.asdict(trainer.streaming),
         ) as batches:
             previous, began, count = None, 0.0, -_SKIPPED
-            for images, _, _ in stream.prefetch(batches, trainer.put):
-                current = program(images, self._mean, keys[count % len(keys)])
+            for found in stream.prefetch(batches, put):
+                current = program(found["images"], self._mean, keys[count % len(keys)])
                 jax.block_until_ready(previous)
                 previous, count = current, count + 1
                 if count == 0:

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from places import ROOT
 
 from experiments import cli
 from experiments import sweep as command
-from yosinski_jax.training import streamed
+from yosinski_jax.training import feeds
 
 SMALL = ["--seeds=1", "--layers=2", "--treatments=BnB,AnB", "--epochs=2", "--images_per_class=40"]
 NAMES = ["baseA", "baseB", "B2B", "A2B", "A2A", "B2A"]
@@ -95,21 +96,21 @@ def test_flags_of_recipe_and_head(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("choice", "fits", "expected"),
+    ("choice", "fits", "streams"),
     [
-        ("auto", True, "Trainer"),
-        ("auto", False, "StreamTrainer"),
-        ("resident", False, "Trainer"),
-        ("stream", True, "StreamTrainer"),
+        ("auto", True, False),
+        ("auto", False, True),
+        ("resident", False, False),
+        ("stream", True, True),
     ],
 )
-def test_where_images_are_held(tmp_path, monkeypatch, choice, fits, expected):
-    monkeypatch.setattr(streamed, "fits_in_memory", lambda dataset: fits)
+def test_where_images_are_held(tmp_path, monkeypatch, choice, fits, streams):
+    monkeypatch.setattr(feeds, "fits_in_memory", lambda dataset: fits)
     argv = ["sweep", *SMALL, f"--input={choice}", "--compile_cache=off", f"--workdir={tmp_path}"]
     with flagsaver.flagsaver():
         flags.FLAGS(argv)
         sweep = command._sweep(None)
-        assert type(sweep.trainer(sweep.planned[0])).__name__ == expected
+        assert bool(sweep.trainer(sweep.planned[0]).streaming) == streams
 
 
 def test_plan_prices_every_network(tmp_path, capfd):
@@ -248,9 +249,16 @@ def test_a_plan_with_other_settings_is_refused(whole, capfd):
     assert (whole / "settings.json").read_text() == before
 
 
-def test_streamed_images_are_not_mixed_with_resident_ones(whole, capfd):
-    assert run(*SMALL, "--input=stream", "--workers=0", workdir=whole) == 2
-    assert "data.input was resident, is now stream" in capfd.readouterr().err
+def test_images_may_be_streamed_into_a_sweep_that_held_them(whole, tmp_path):
+    """Both feeds give the same batches, so that a network's place on the devices is no setting."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "records" / "random-0" / "A2B.json"
+    before = json.loads(record.read_text())
+    record.unlink()
+    assert run(*SMALL, "--input=stream", "--workers=0", workdir=tmp_path) == 0
+    after = json.loads(record.read_text())
+    assert after["curve"]["loss"] == pytest.approx(before["curve"]["loss"], rel=1e-4)
+    assert after["curve"]["step"] == before["curve"]["step"]
 
 
 def test_a_folder_in_use_is_refused_by_a_second_process(tmp_path):

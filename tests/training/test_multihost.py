@@ -34,7 +34,8 @@ from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import runner as sweep
-from yosinski_jax.training import streamed
+from yosinski_jax.training.feeds import Streaming
+from yosinski_jax.training.trainer import Trainer
 
 class Slow(sweep.Silent):
     def progress(self, sweep, group, population):
@@ -48,7 +49,7 @@ settings = Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), layers
                          treatments=("base", "AnB"), images_per_class=20)
 made = sweep.Sweep(
     settings, data.load("digits"), lambda k: Network.of(convnets.make("digits4", k, (7, 7, 1))),
-    sys.argv[1], trainer=functools.partial(streamed.StreamTrainer, devices=jax.devices()),
+    sys.argv[1], trainer=functools.partial(Trainer, streaming=Streaming(), devices=jax.devices()),
     display=Slow(), checkpoint_seconds=0.0)
 try:
     rows = made.run()
@@ -113,8 +114,9 @@ def alone(tmp_path_factory):
 def check_same_params(folder, other):
     for name in ("baseA", "baseB"):
         a, b = (checkpoints.load(f / "checkpoints" / "random-0" / name) for f in (folder, other))
-        for layer in a:
-            np.testing.assert_allclose(a[layer]["kernel"], b[layer]["kernel"], atol=1e-5)
+        for layer in a["params"]:
+            kernels = (x["params"][layer]["kernel"] for x in (a, b))
+            np.testing.assert_allclose(*kernels, atol=1e-5)
 
 
 def test_eight_devices_give_the_curve_of_one(alone, tmp_path):

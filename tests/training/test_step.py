@@ -36,9 +36,9 @@ def compiled(frozen=0, cache=True):
     names = trainer.network(5).layer_names[:frozen]
     population = trainer.start([Job("a", task, names), Job("b", task, names)])
     assert population.program.cached == bool(cache and frozen)
-    shared, own = population._make_inputs()
-    done = population._put(np.zeros(2, np.int32))
-    lowered = population._run("train", 1).lower(shared, (own, done), population._state)
+    shared, own = population._feed._ready()
+    positions = population.put(np.zeros((2, 3, 64), np.int32))
+    lowered = population.run("train").lower(shared, (own, positions), population._carry)
     return lowered.compile().as_text(), population
 
 
@@ -57,7 +57,7 @@ def test_no_data_in_the_program_and_no_transfer_within_it(frozen, cache):
     assert not re.findall(TRANSFERS, hlo)
     # The state is given up to the program: it is never there twice.
     aliased = re.search(r"input_output_alias=\{(.*?)\}, entry", hlo.splitlines()[0])
-    assert aliased and aliased[1].count("alias)") == len(jax.tree.leaves(population._state))
+    assert aliased and aliased[1].count("alias)") == len(jax.tree.leaves(population._carry))
 
 
 def test_what_the_test_above_would_find(monkeypatch):
@@ -88,15 +88,13 @@ def test_what_is_frozen_is_not_differentiated():
 def step_of(precision, frozen=0):
     network = Network.of(convnets.make("digits4", 5, (8, 8, 1), precision))
     recipe = dataclasses.replace(recipes.get("digits"), precision=precision)
-    program = step.Program(
-        network, recipe, (8, 8, 1), network.layer_names[:frozen], False, 650, 220
-    )
+    program = step.Program(network, recipe, network.layer_names[:frozen])
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
     variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
     zero = jnp.zeros((), jnp.int32)
     state = step.State(variables, program.optimizer.init(variables["params"]), zero, zero - 1)
     images, labels = jnp.ones((64, 8, 8, 1)), jnp.zeros(64, jnp.int32)
-    return program, state, (images, labels, jax.random.key(1))
+    return program, state, (images, labels, jax.random.key(1), jnp.ones((), jnp.int32))
 
 
 def products(jaxpr):

@@ -12,6 +12,7 @@ from yosinski_jax.data import dataset as data
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
+from yosinski_jax.training import feeds
 from yosinski_jax.training import step as programs
 from yosinski_jax.training.jobs import Job, seed_of
 from yosinski_jax.training.optimizer import optimizer
@@ -76,8 +77,8 @@ def test_which_layers_are_the_bases_and_which_ever_change(base, n, copied, froze
         "x", task(), n if frozen else 0, n if copied else 0, base.variables if copied else None
     )
     population = trainer.start([job])
-    start = population._initial[0]["params"]
-    momentum = sum(x.size for x in jax.tree.leaves(population._state.optimizer))
+    start = population.initial[0]["params"]
+    momentum = sum(x.size for x in jax.tree.leaves(population._carry[0].optimizer))
     trained = NAMES[n:] if frozen else NAMES
     assert momentum == sum(x.size for name in trained for x in jax.tree.leaves(start[name]))
     while not population.finished:
@@ -180,7 +181,7 @@ def test_a_snapshot_goes_on_where_it_was(base):
     snapshot = population.snapshot()
     later = make(recipe).start(jobs)
     later.restore(snapshot)
-    assert later.epoch == 2
+    assert later.dispatched == 2 * 3
     while not later.finished:
         later.advance()
     for a, b in zip(whole, later.results(), strict=True):
@@ -192,7 +193,7 @@ def test_a_snapshot_goes_on_where_it_was(base):
 
 @pytest.mark.parametrize("batch", [64, 220, 500])
 def test_evaluation_counts_every_test_image_once(monkeypatch, base, batch):
-    monkeypatch.setattr(programs, "_EVALUATION_BATCH", batch)
+    monkeypatch.setattr(feeds, "EVALUATION_BATCH", batch)
     (result,) = train(shared(), [a_job("x", task(), 0, 0)])
     model, dataset = Network.of(convnets.make("digits4", 5, (8, 8, 1))), data.load("digits")
     t = task()
@@ -226,7 +227,7 @@ def test_a_sweep_is_one_program_for_each_number_of_frozen_layers(base):
                     trainer,
                     [a_job(f"{n}{copied}{other}+", task(other), 0, copied, base.variables)] * 2,
                 )
-    assert trainer.compilations == {"init": 1, "features": 3, "train": 4}
+    assert trainer.compilations == {"features": 3, "train": 4, "evaluate": 4}
 
 
 def test_populations_refuse_what_does_not_go_together():
@@ -265,7 +266,7 @@ def test_preprocess(mirror):
 def test_mean_image():
     trainer = make(dataclasses.replace(RECIPE, subtract_mean=True))
     population = trainer.start([a_job("x", task())])
-    own = population._make_inputs()[1]
+    own = population._feed._ready()[1]
     expected = data.load("digits").train.images()[task().train_index].mean(0)
     np.testing.assert_allclose(own["mean"][0], expected, rtol=1e-5)
 

@@ -22,7 +22,7 @@ from absl import flags
 
 from yosinski_jax.base import extras, machine
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import images
+from yosinski_jax.data import images, order
 from yosinski_jax.data.dataset import Source, Task
 from yosinski_jax.data.tfds import CorruptRecord
 
@@ -36,8 +36,8 @@ _THREADS = 4
 #: Largest height and width to resize to, in pixels.
 MAX_SIZE = 4096
 
-# Without end. Grain's own endless repeat overflows with batches of one image.
-_EPOCHS = 1_000_000
+# As good as endless.
+_STEPS = 10**12
 
 Out = TypeVar("Out")
 
@@ -140,7 +140,7 @@ def train(
         source: where the images are.
         task: which of them to train on.
         batch_size: images of a global batch; a multiple of the number of hosts.
-        seed: of the order.
+        seed: of the order, which `order` gives; 0 … 2⁶⁴ − 1.
         start: number of the first batch, as after so many steps.
         hosts: which part of each batch to read here.
         workers: processes that read and decode; 0 for threads in this one.
@@ -159,8 +159,10 @@ def train(
         )
     load = _Load(source, task.train_index, task.train_labels, _shape(source, size),
                  replace=skip_corrupt)  # fmt: skip
-    positions = _grain().MapDataset.range(len(task.train_index)).shuffle(seed=seed).repeat(_EPOCHS)
-    batches = _local(positions, batch_size, hosts)[start:].map(load)
+    _check_hosts(batch_size, hosts)
+    steps = _grain().MapDataset.range(start, start + _STEPS)
+    part = _Part(seed, len(task.train_index), batch_size, hosts)
+    batches = steps.map(part).map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
 
 
@@ -213,16 +215,35 @@ def _grain() -> Any:
     return extras.load("grain", "streaming")
 
 
+def _check_hosts(batch_size: int, hosts: Hosts) -> None:
+    if batch_size < 1 or batch_size % hosts.count:
+        raise UserError(
+            f"--batch_size={batch_size}: expected a multiple of the {hosts.count} hosts, at least 1"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """From the number of a step to this host's positions in the task, int32 [local batch]; see `order`."""
+
+    seed: int
+    images: int
+    batch_size: int
+    hosts: Hosts
+
+    def __call__(self, step: int) -> np.ndarray:
+        (positions,) = order.batches(self.seed, self.images, self.batch_size, step, step + 1)
+        each = self.batch_size // self.hosts.count
+        return positions[self.hosts.index * each : (self.hosts.index + 1) * each]
+
+
 def _local(positions: Any, batch_size: int, hosts: Hosts) -> Any:
     """Returns this host's parts of the global batches, as arrays of positions.
 
     Host h has the h-th block of each global batch, so that the blocks of all hosts, one after the
     other, make the same array for any number of hosts.
     """
-    if batch_size < 1 or batch_size % hosts.count:
-        raise UserError(
-            f"--batch_size={batch_size}: expected a multiple of the {hosts.count} hosts, at least 1"
-        )
+    _check_hosts(batch_size, hosts)
     return positions.batch(batch_size // hosts.count)[hosts.index :: hosts.count]
 
 

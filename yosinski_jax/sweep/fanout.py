@@ -16,7 +16,7 @@ from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.executors import drive, shard
 from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
 from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group
-from yosinski_jax.training.jobs import Training
+from yosinski_jax.training.trainer import Population
 
 if TYPE_CHECKING:
     from yosinski_jax.sweep.runner import Sweep
@@ -52,7 +52,7 @@ class _Log:
     def note(self, line: str) -> None:
         print(line, flush=True)
 
-    def progress(self, group: Group, population: Training) -> None:
+    def progress(self, group: Group, population: Population) -> None:
         if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             print(

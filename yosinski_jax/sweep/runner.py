@@ -23,8 +23,7 @@ from yosinski_jax.sweep import checks, fanout, groups, identity, workdir, worker
 from yosinski_jax.sweep.executors.interface import Executor
 from yosinski_jax.sweep.worker import DamagedBase, Work, train_group
 from yosinski_jax.training import checkpoints, multihost
-from yosinski_jax.training.jobs import Training, Trains
-from yosinski_jax.training.trainer import Trainer
+from yosinski_jax.training.trainer import Population, Trainer
 
 #: More networks than any device trains at once; a larger number is a slip of the pen.
 MOST_REPLICAS = 65_536
@@ -39,7 +38,7 @@ class Display(Protocol):
     def note(self, line: str) -> None:
         """Something worth a line."""
 
-    def progress(self, sweep: "Sweep", group: Group, population: Training) -> None:
+    def progress(self, sweep: "Sweep", group: Group, population: Population) -> None:
         """A group has come further."""
 
     def recorded(self, sweep: "Sweep", record: Record) -> None:
@@ -64,8 +63,7 @@ class Sweep:
       replicas: size of groups; None to choose by backend.
       feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 for none.
       trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains the groups; by
-        default `Trainer`, which holds the images on the devices. `streamed.StreamTrainer` is
-        the other.
+        default a `Trainer` that holds the images on the devices.
       checkpoint_seconds: time between two saves of a group in training.
       display: what is told while it works.
       command: what was typed, kept for the reader.
@@ -90,7 +88,7 @@ class Sweep:
         *,
         replicas: int | None = None,
         feature_bytes: int = 0,
-        trainer: Callable[..., Trains] | None = None,
+        trainer: Callable[..., Trainer] | None = None,
         checkpoint_seconds: float = 300.0,
         display: Display | None = None,
         command: str = "",
@@ -132,7 +130,7 @@ class Sweep:
         """Something worth a line."""
         self.display.note(line)
 
-    def progress(self, group: Group, population: Training) -> None:
+    def progress(self, group: Group, population: Population) -> None:
         """A group has come further."""
         self.display.progress(self, group, population)
 

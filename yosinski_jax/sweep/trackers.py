@@ -17,7 +17,7 @@ from yosinski_jax.base.files import first_line
 from yosinski_jax.study.records import CURVE, Record
 from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.runner import Display, Sweep
-from yosinski_jax.training.jobs import Training
+from yosinski_jax.training.trainer import Population
 
 _SECONDS_BETWEEN_SIGNS = 10.0
 #: Beside the events of a network that was sent whole.
@@ -191,7 +191,7 @@ class Tracked(Display):
         """Passes it on."""
         self._display.note(line)
 
-    def progress(self, sweep: Sweep, group: Group, population: Training) -> None:
+    def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
         """Passes it on; now and then sends how far the sweep is."""
         self._display.progress(sweep, group, population)
         now = time.monotonic()

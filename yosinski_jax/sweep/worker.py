@@ -32,8 +32,9 @@ from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Group, Planned, Settings
 from yosinski_jax.sweep import identity
 from yosinski_jax.training import checkpoints, multihost
-from yosinski_jax.training.jobs import Job, Result, Training, Trains
+from yosinski_jax.training.jobs import Job, Result
 from yosinski_jax.training.saves import Saves
+from yosinski_jax.training.trainer import Population, Trainer
 
 #: Bytes of bases kept between groups, so that each is not read again by every group that copies it.
 _BASE_BYTES = 2**30
@@ -45,7 +46,7 @@ class Watch(Protocol):
     def note(self, line: str) -> None:
         """Something worth a line."""
 
-    def progress(self, group: Group, population: Training) -> None:
+    def progress(self, group: Group, population: Population) -> None:
         """The group has come further."""
 
     def recorded(self, record: Record) -> None:
@@ -102,7 +103,7 @@ class Work:
         settings: Settings,
         dataset: Dataset,
         network: Callable[[int], Network],
-        trainer: Callable[..., Trains],
+        trainer: Callable[..., Trainer],
         checkpoint_seconds: float = 300.0,
     ):
         self.settings, self.dataset = settings, dataset
@@ -116,7 +117,7 @@ class Work:
 
     def _forget(self) -> None:
         self._tasks: dict[tuple, Task] = {}
-        self._trainers: dict[Recipe, Trains] = {}
+        self._trainers: dict[Recipe, Trainer] = {}
         self.bases: dict[str, tuple[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class Work:
         part, whole = (self.task(p) for p in (planned, planned.whole(self.settings)))
         return recipe.on_few(len(part.train_index), len(whole.train_index))
 
-    def trainer(self, planned: Planned) -> Trains:
+    def trainer(self, planned: Planned) -> Trainer:
         """What trains a network."""
         recipe = self.recipe(planned)
         if recipe not in self._trainers:
@@ -293,7 +294,7 @@ class _Nobody:
     def note(self, line: str) -> None:
         print(line, flush=True)
 
-    def progress(self, group: Group, population: Training) -> None:
+    def progress(self, group: Group, population: Population) -> None:
         pass
 
     def recorded(self, record: Record) -> None:
@@ -381,7 +382,7 @@ class _Training:
             if self.leader:
                 saves.delete()
 
-    def _advance(self, population: Training, saves: Saves, pending: Sequence[Planned]) -> None:
+    def _advance(self, population: Population, saves: Saves, pending: Sequence[Planned]) -> None:
         """Trains to the end, saving now and then.
 
         Raises:
@@ -408,7 +409,7 @@ class _Training:
                     f"{', '.join(m.id for m in pending[:4])}{' …' if len(pending) > 4 else ''}",
                 )
 
-    def _restore(self, population: Training, saves: Saves) -> None:
+    def _restore(self, population: Population, saves: Saves) -> None:
         """Goes on from the newest save that can be read."""
         for path in saves if self.leader else ():
             try:

@@ -1,15 +1,17 @@
-"""One network to train and what training it gave; what all trainers share."""
+"""One network to train and what training it gave; initial values and seeds from what a job is."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from yosinski_jax.data.dataset import Task
-from yosinski_jax.networks.costs import StepCost
+from yosinski_jax.networks import ops
 from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import splice
 from yosinski_jax.training.step import Program, State
@@ -39,10 +41,15 @@ class Result:
     """What training one job gave.
 
     Attributes:
-      variables: parameters and statistics on the host.
-      epoch, step, loss, accuracy: one entry an evaluation: passes done (whole where each pass is), steps done, mean training
-        loss since the evaluation before, share of the test images classified right (0 … 1; every
-        image counted once).
+      variables: parameters and running statistics on the host.
+      epoch, step, loss, accuracy, test_loss, train_accuracy: one entry an evaluation: passes done,
+        steps done, mean training loss since the evaluation before, share of the test images
+        classified right (0 … 1; every image counted once), their mean cross-entropy, share of
+        `train_accuracy_images` training images classified right (in evaluation: central crop, no
+        dropout).
+      train_accuracy_images: training images, spread evenly over the task's, that the training
+        accuracy is measured on.
+      correct: which test images of the task, in its order, were right in the last evaluation, bool.
       diverged_at_step: first step whose loss was not finite (0-based), or None.
       trained, frozen: numbers of parameters.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
@@ -53,6 +60,10 @@ class Result:
     step: list[int]
     loss: list[float]
     accuracy: list[float]
+    test_loss: list[float]
+    train_accuracy: list[float]
+    train_accuracy_images: int
+    correct: np.ndarray
     diverged_at_step: int | None
     trained: int
     frozen: int
@@ -70,6 +81,34 @@ def seed_of(key: str, seed: int) -> np.ndarray:
     return np.frombuffer(digest[:8], np.uint32).copy()
 
 
+def order_seed(key: np.ndarray) -> int:
+    """The seed of `order.permutation` from key data, uint32 [2]."""
+    return int(key[0]) | int(key[1]) << 32
+
+
+def initial_variables(
+    network: Network, input_shape: Sequence[int], key: str, seed: int = 0
+) -> dict[str, Any]:
+    """The values that a job's network has before anything is copied into it, on the host; from its key alone.
+
+    Args:
+      network: the network.
+      input_shape: shape of one input, without a batch axis.
+      key: the job's key.
+      seed: the sweep's.
+    """
+    return jax.device_get(_initializer(network, tuple(input_shape))(seed_of(key, seed)))
+
+
+@functools.lru_cache(maxsize=64)
+def _initializer(network: Network, input_shape: tuple[int, ...]) -> Any:
+    def init(data):
+        key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
+        return network.init(key, jnp.zeros((1, *input_shape)))
+
+    return jax.jit(init, compiler_options=ops.compiler_options(True))
+
+
 def start_variables(job: Job, fresh: Any, network: Network) -> Any:
     """What a job starts from: fresh variables with the copied layers of its base, on the host."""
     if job.copied:
@@ -85,16 +124,14 @@ def initial_state(program: Program, variables: Any) -> State:
     return State(variables, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
 
 
-def summarize(
-    program: Program, before: Any, state: State, curve: Mapping[str, list[Any]]
-) -> Result:
+def summarize(program: Program, before: Any, state: State, **curve: Any) -> Result:
     """The result of one network.
 
     Args:
       program: what trained it.
       before: its initial variables.
       state: its last state; both on the host.
-      curve: epoch, step, loss and accuracy of every evaluation.
+      curve: fields of `Result` that come from evaluations.
     """
     network, params = program.network, {"params": state.variables["params"]}
     layers = {name: network.subtree(params, name) for name in network.layer_names}
@@ -123,110 +160,3 @@ def _relative_change(before: Any, after: Any) -> float:
     with np.errstate(invalid="ignore", over="ignore"):  # a diverged network's change is NaN
         norm = float(np.linalg.norm(old))
         return float(np.linalg.norm(new - old)) / norm if norm else 0.0
-
-
-class Training(Protocol):
-    """Networks in training, in memory (`Population`) or from a stream (`train_stream.StreamRun`)."""
-
-    jobs: tuple[Job, ...]
-
-    @property
-    def done(self) -> int:
-        """Units of work waited for."""
-        ...
-
-    @property
-    def dispatched(self) -> int:
-        """Units of work dispatched so far."""
-        ...
-
-    @property
-    def total(self) -> int:
-        """Units of work in all."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """What is counted: "epoch" or "step"."""
-        ...
-
-    @property
-    def skipped(self) -> Collection[str]:
-        """File and record of each image that was left out in this process."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything is dispatched."""
-        ...
-
-    @property
-    def images(self) -> int:
-        """Training images that all its jobs have seen so far, as far as was waited for."""
-        ...
-
-    def advance(self) -> None:
-        """Dispatches some more."""
-        ...
-
-    def wait(self, lag: int = 0) -> None:
-        """Waits for all that was dispatched, but for the last `lag` calls of `advance`."""
-        ...
-
-    def snapshot(self) -> dict[str, Any]:
-        """All that is needed to go on later, by name; `numpy.asarray` of each waits for the devices."""
-        ...
-
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Goes back to a snapshot of the same jobs, before the first `advance`."""
-        ...
-
-    def synchronize(self) -> None:
-        """Takes over, in every process, what process 0 restored."""
-        ...
-
-    def close(self) -> None:
-        """Ends what works for it, such as processes that read."""
-        ...
-
-    def results(self) -> list[Result]:
-        """One result a job, in order. Waits for the devices."""
-        ...
-
-
-class Trains(Protocol):
-    """What a sweep trains its groups with: `Trainer` or `train_stream.StreamTrainer`."""
-
-    @property
-    def network(self) -> Callable[[int], Network]:
-        """Gives the network for a number of classes."""
-        ...
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one image as the network gets it."""
-        ...
-
-    def described(self) -> dict[str, Any]:
-        """What settings.json says of how images come: "input" and "image_shape"."""
-        ...
-
-    def replicas(self, task: Task, frozen: int) -> int:
-        """Networks to train together, if nothing else is asked for."""
-        ...
-
-    def caches(self, task: Task, frozen: int) -> bool:
-        """Whether the output of a frozen prefix is computed once instead of at every step."""
-        ...
-
-    def schedule(self, images: int) -> tuple[int, int]:
-        """Steps and evaluations of a job whose task has so many training images."""
-        ...
-
-    def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
-        """Bytes that a group of so many jobs takes on a device, the images among them, and the devices it uses."""
-        ...
-
-    def start(self, jobs: Sequence[Job], replicas: int | None = None) -> Training:
-        """Jobs ready to train."""
-        ...

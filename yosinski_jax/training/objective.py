@@ -31,7 +31,8 @@ def crop(recipe: Recipe, x: jax.Array, key: jax.Array | None) -> jax.Array:
 
 
 def losses(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Losses in training, float32 [B], or their mean where the recipe's own loss gives that."""
+    """Losses, float32 [B], or their mean where the recipe's own loss gives that."""
+    logits = logits.astype(jnp.float32)
     if recipe.loss is not None:
         return jnp.asarray(recipe.loss(logits, labels), jnp.float32)
     if not recipe.label_smoothing:

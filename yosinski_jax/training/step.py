@@ -1,8 +1,8 @@
-"""What XLA compiles: pure functions of one replica, for initial values, mean images, features and training.
+"""What XLA compiles: pure functions of one replica, for features, training and evaluation.
 
 Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own
-(key, indices, labels), and what is given up to it (the training state). `train.Trainer` adds the
-replica axis, shards and compiles.
+(key, indices, labels), and what training changes. `trainer.Trainer` adds the replica axis, shards and
+compiles.
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ import optax
 from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import freeze
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.training.objective import crop
+from yosinski_jax.training.objective import crop, is_right, losses
 from yosinski_jax.training.optimizer import optimizer
 
-_EVALUATION_BATCH = 500  # images; the last one is padded and masked
+#: Images evaluated at a time, at most.
+EVALUATION_BATCH = 500
 
 
 class State(NamedTuple):
@@ -33,10 +34,20 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What comes back from one dispatch: mean loss, images classified right."""
+    """What an evaluation gives; with a leading replica axis in a population.
 
-    loss: jax.Array
-    right: jax.Array
+    Attributes:
+      right: test images classified right, int32.
+      evaluated: test images evaluated, int32: all but those that could not be read.
+      test_loss: their mean cross-entropy, float32.
+      train_right, train_evaluated: the same of the fixed part of the training images.
+    """
+
+    right: Any
+    evaluated: Any
+    test_loss: Any
+    train_right: Any
+    train_evaluated: Any
 
 
 def preprocess(
@@ -75,24 +86,19 @@ def prefix_length(network: Network, frozen: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All that decides what is compiled for a population.
+    """All that decides what is compiled, besides the shapes of what it is given.
 
     Attributes:
       network: the network.
       recipe: how it is trained.
-      input_shape: of one image as the network gets it.
       frozen: names of the frozen layers, in the network's order.
-      cached: whether replicas bring the frozen layers' output instead of images.
-      train_images, test_images: size of the task.
+      cached: whether replicas bring the frozen prefix's output instead of images.
     """
 
     network: Network
     recipe: Recipe
-    input_shape: tuple[int, ...]
-    frozen: tuple[str, ...]
-    cached: bool
-    train_images: int
-    test_images: int
+    frozen: tuple[str, ...] = ()
+    cached: bool = False
 
     @property
     def prefix(self) -> int:
@@ -100,83 +106,113 @@ class Program:
         return prefix_length(self.network, self.frozen)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over the task."""
-        return self.recipe.steps_per_epoch(self.train_images)
-
-    @property
-    def evaluation_batch(self) -> int:
-        """Images evaluated at a time."""
-        return min(_EVALUATION_BATCH, self.test_images)
-
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The recipe's, of all parameters but those of frozen layers."""
         return freeze(optimizer(self.recipe), self.network.paths(*self.frozen))
 
-    def init(self, shared, own, state) -> Any:
-        """Fresh variables from own = key data, uint32 [2]."""
-        del shared, state
-        key = jax.random.fold_in(jax.random.wrap_key_data(own, impl="threefry2x32"), 0)
-        return self.network.init(key, jnp.zeros((1, *self.input_shape)))
+    # What is compiled.
 
-    def mean(self, shared, own, state) -> jax.Array:
-        """Mean of the task's training images, float32 [H, W, C]."""
-        del state
-        size = min(_EVALUATION_BATCH, self.train_images)
-        index = jnp.pad(own["train"], (0, -self.train_images % size)).reshape(-1, size)
-        counts = (jnp.arange(index.size) < self.train_images).reshape(-1, size)
+    def features(self, shared, own, variables) -> dict[str, jax.Array]:
+        """The prefix's output over the whole task, for "train" and "test", [images and padding, ...]."""
 
-        def add(total, batch):
-            images, count = shared["train"][batch[0]].astype(jnp.float32), batch[1]
-            return total + jnp.tensordot(count.astype(jnp.float32), images, 1), None
-
-        total = jax.lax.scan(add, jnp.zeros(shared["train"].shape[1:]), (index, counts))[0]
-        return total / self.train_images
-
-    def features(self, shared, own, state) -> dict[str, jax.Array]:
-        """The frozen layers' output over the whole task, [images, ...] for "train" and "test"."""
-        del state
-        own, variables = own
-        size = self.evaluation_batch
-
-        def over(images, index):
+        def over(which):
             def batch(index):
-                x = preprocess(self.recipe, images[index], own.get("mean"), None)
+                x = preprocess(self.recipe, shared[which][index], own.get("mean"), None)
                 return self.network.apply(variables, x, stop=self.prefix)[0]
 
-            out = jax.lax.map(batch, jnp.pad(index, (0, -len(index) % size)).reshape(-1, size))
-            return out.reshape(-1, *out.shape[2:])[: len(index)]
+            out = jax.lax.map(batch, own[which])
+            return out.reshape(-1, *out.shape[2:])  # no slice: that would be a second copy
 
-        return {w: over(shared[w], own[w]) for w in ("train", "test")}
+        return {which: over(which) for which in ("train", "test")}
 
-    def _logits(self, variables, x, key) -> tuple[jax.Array, Any]:
-        """Logits in training and the new statistics; from images or, if they are cached, from the prefix's features."""
-        network, k = self.network, self.prefix
-        apply = functools.partial(network.apply, train=True, key=key, frozen=self._still)
-        if self.cached:
-            return apply(variables, x, start=k)
-        if k and not self.recipe.dropout_in_frozen and network.supports_partial_apply:
-            x, _ = network.apply(variables, x, stop=k)
-            return apply(variables, x, start=k)
-        return apply(variables, x)
+    def train(self, shared, own, carry) -> tuple[Any, jax.Array]:
+        """Steps on images at hand; own = (inputs and labels, positions in the task, int32 [steps, batch]).
 
-    @property
-    def _still(self) -> tuple[str, ...]:
-        """Layers whose running statistics are used and kept in training."""
-        return self.frozen if self.recipe.frozen_batch_stats == "keep" else ()
+        Returns:
+          What the steps lead to, which the next ones overwrite, and a number to wait for.
+        """
+        own, positions = own
 
-    def loss(self, params, variables, x, labels, key) -> tuple[jax.Array, Any]:
-        """Mean cross-entropy of a batch in training, float32, and the new statistics."""
-        logits, updates = self._logits({**variables, "params": params}, x, key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
+        def step(carry, index):
+            x = own["train"][index] if self.cached else shared["train"][own["train"][index]]
+            return self._step(x, own["train_labels"][index], own, carry), None
 
-    def step(self, state: State, x, labels, key) -> tuple[State, jax.Array]:
-        """One training step on a batch; returns the next state and the loss."""
+        carry, _ = jax.lax.scan(step, carry, positions)
+        return carry, carry[0].step.astype(jnp.float32)
+
+    def train_batch(self, shared, own, carry) -> tuple[Any, jax.Array]:
+        """One step on the batch in `shared`; see `train`."""
+        carry = self._step(shared["images"], shared["labels"], own, carry)
+        return carry, carry[0].step.astype(jnp.float32)
+
+    def check(self, shared, own, carry) -> tuple[jax.Array, jax.Array]:
+        """When the network diverged, also if the losses did not show it, and a sum of losses to begin with."""
+        del shared, own
+        state, total = carry
+        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
+        floats = [
+            x for x in jax.tree.leaves(state.variables) if jnp.issubdtype(x.dtype, jnp.floating)
+        ]
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
+        bad = (state.diverged_at < 0) & ~finite
+        return jnp.where(bad, state.step - 1, state.diverged_at), jnp.zeros_like(total)
+
+    def evaluate(self, shared, own, carry) -> tuple[jax.Array, jax.Array, Metrics, jax.Array]:
+        """`check`, and the evaluation of images at hand: metrics, and which images are right, bool [images]."""
+
+        def look_up(which, index):
+            return own[which][index] if self.cached else shared[which][own[which][index]]
+
+        def batch(given):
+            index, labels = given  # a training image's position i is written as −1 − i
+            of_train = (index < 0).reshape(-1, *[1] * (look_up("test", index[:1]).ndim - 1))
+            x = jnp.where(
+                of_train,
+                look_up("train", jnp.maximum(~index, 0)),
+                look_up("test", jnp.maximum(index, 0)),
+            )
+            return self.judge(x, labels, own, carry[0].variables)
+
+        index = own["evaluate"]
+        right, losses = jax.lax.map(batch, (index, own["evaluate_labels"]))
+        tests = (index >= 0) & (own["evaluate_labels"] >= 0)  # the label of padding is −1
+        trains = index < 0
+        count = lambda mask: mask.sum(dtype=jnp.int32)
+        metrics = Metrics(
+            count(right & tests),
+            count(tests),
+            jnp.where(tests, losses, 0).sum() / tests.sum(),
+            count(right & trains),
+            count(trains),
+        )
+        return *self.check(shared, own, carry), metrics, right.reshape(-1)
+
+    def evaluate_batch(self, shared, own, variables) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of the batch in `shared`: which images are right, their losses (0 of padding), the mask."""
+        mask = shared["mask"]
+        right, losses = self.judge(shared["images"], shared["labels"], own, variables)
+        return right & mask, jnp.where(mask, losses, 0), mask
+
+    # What these consist of.
+
+    def _step(self, images, labels, own, carry) -> tuple[State, jax.Array]:
+        state, total = carry
+        key = jax.random.wrap_key_data(own["key"], impl="threefry2x32")
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)  # 0: the initial values
+        x = images
+        if not self.cached:
+            x = preprocess(self.recipe, images, own.get("mean"), jax.random.fold_in(key, 0))
+        state, loss = self.step(state, x, labels, jax.random.fold_in(key, 1), own["num_steps"])
+        return state, total + loss
+
+    def step(self, state: State, x, labels, key, num_steps) -> tuple[State, jax.Array]:
+        """One training step of `num_steps` on a batch; returns the next state and the loss."""
         params = state.variables["params"]
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
         (loss, updated), gradients = differentiate(params, state.variables, x, labels, key)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer, params)
+        updates, optimizer = self.optimizer.update(
+            gradients, state.optimizer, params, num_steps=num_steps
+        )
         bad = (state.diverged_at < 0) & ~jnp.isfinite(loss)
         return State(
             {**state.variables, **updated, "params": optax.apply_updates(params, updates)},
@@ -185,51 +221,28 @@ class Program:
             jnp.where(bad, state.step, state.diverged_at),
         ), loss
 
-    def check(self, state: State) -> State:
-        """Notes a divergence that the losses did not show."""
-        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
-        finite = jnp.all(
-            jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state.variables)])
-        )
-        bad = (state.diverged_at < 0) & ~finite
-        return state._replace(diverged_at=jnp.where(bad, state.step - 1, state.diverged_at))
+    def loss(self, params, variables, x, labels, key) -> tuple[jax.Array, Any]:
+        """Mean cross-entropy of a batch in training, float32, and the new statistics."""
+        logits, updates = self._logits({**variables, "params": params}, x, key)
+        return losses(self.recipe, logits, labels).mean(), updates
 
-    def right(self, variables, x, labels) -> jax.Array:
-        """Which images of a batch are classified right, bool [B]."""
+    def _logits(self, variables, x, key) -> tuple[jax.Array, Any]:
+        """Logits in training and the new statistics; from images or, if they are cached, from the prefix's features."""
+        network, k = self.network, self.prefix
+        still = self.frozen if self.recipe.frozen_batch_stats == "keep" else ()
+        apply = functools.partial(network.apply, train=True, key=key, frozen=still)
+        if self.cached:
+            return apply(variables, x, start=k)
+        if k and not self.recipe.dropout_in_frozen and network.supports_partial_apply:
+            x, _ = network.apply(variables, x, stop=k)
+            return apply(variables, x, start=k)
+        return apply(variables, x)
+
+    def judge(self, images, labels, own, variables) -> tuple[jax.Array, jax.Array]:
+        """Which images of a batch are classified right, bool [B], and their cross-entropies, float32 [B]."""
+        x = images if self.cached else preprocess(self.recipe, images, own.get("mean"), None)
         logits, _ = self.network.apply(variables, x, start=self.prefix if self.cached else 0)
-        return logits.argmax(-1) == labels
-
-    def train(self, epochs: int, shared, own, state) -> tuple[State, Metrics]:
-        """`epochs` passes over the task and one evaluation; own = (inputs and labels, number of epochs done before)."""
-        own, done = own
-        run_key = jax.random.wrap_key_data(own["key"], impl="threefry2x32")
-
-        def look_up(which, index, key):
-            if self.cached:
-                return own[which][index]
-            return preprocess(self.recipe, shared[which][own[which][index]], own.get("mean"), key)
-
-        def step(state, batch):
-            index, key = batch
-            x = look_up("train", index, jax.random.fold_in(key, 0))
-            return self.step(state, x, own["train_labels"][index], jax.random.fold_in(key, 1))
-
-        def epoch(state, number):
-            key = jax.random.fold_in(run_key, number + 1)  # 0 is the initial values'
-            steps = self.steps_per_epoch
-            order = jax.random.permutation(jax.random.fold_in(key, 0), self.train_images)
-            batches = order[: steps * self.recipe.batch_size].reshape(steps, -1)
-            return jax.lax.scan(
-                step, state, (batches, jax.random.split(jax.random.fold_in(key, 1), steps))
-            )
-
-        state, losses = jax.lax.scan(epoch, state, done + jnp.arange(epochs))
-        state = self.check(state)
-
-        def right(start):
-            index = start + jnp.arange(self.evaluation_batch)
-            x = look_up("test", index, None)
-            return self.right(state.variables, x, own["test_labels"][index]).sum()
-
-        starts = jnp.arange(0, own["test_labels"].shape[0], self.evaluation_batch)
-        return state, Metrics(losses.mean(), jax.lax.map(right, starts).sum())
+        labels = jnp.maximum(labels, 0)
+        right = is_right(self.recipe, logits, labels)
+        plain = dataclasses.replace(self.recipe, label_smoothing=0.0)
+        return right, jnp.broadcast_to(losses(plain, logits, labels), right.shape)

@@ -1,29 +1,31 @@
 """Training: a population of networks that one compiled program trains together.
 
-What XLA compiles depends on the number k of frozen layers and on shapes, not on where initial
-values come from. So runs with the same k and equally large tasks are replicas of one program: their
-states are stacked on a leading `replica` axis, which is sharded over the devices; on each device
-its replicas are stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts
-as a device, because stacked convolutions are slow there (BUILD_NOTES.md).
+What XLA compiles depends on which layers are frozen and on shapes, not on where initial values come
+from. So runs with the same frozen layers and equally large tasks are replicas of one program. The
+mesh has two axes: replicas are spread over `replica` (padded with repetitions of the last, so that
+no device stands idle while another has two), batches of streamed images over `data`. On each device
+its replicas are stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts as
+a device, because stacked convolutions are slow there (BUILD_NOTES.md).
 
 The result of a run depends on its key alone. In a population of the same size on the same devices
 it is equal to the bit, whatever the other replicas are and however often it was interrupted; with
-other sizes or devices it is equal to float tolerance.
+other sizes, devices or another feed it is equal to float tolerance.
 
 Where the frozen prefix is deterministic, its output over the whole task is computed once and only
 the layers above are trained.
 """
 
+import collections
 import dataclasses
 import functools
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -35,10 +37,13 @@ from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import StepCost, step_cost
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training import feeds, multihost
+from yosinski_jax.training.feeds import Carry, Evaluation, Streaming
 from yosinski_jax.training.jobs import (
     Job,
     Result,
     initial_state,
+    initial_variables,
     seed_of,
     start_variables,
     summarize,
@@ -49,17 +54,23 @@ from yosinski_jax.training.step import Metrics, Program, State, prefix_length
 class Trainer:
     """Trains populations of jobs on one dataset with one network and one recipe.
 
-    Holds the images on the devices (as they are, usually uint8, once each) and the compiled
-    programs.
-
     Args:
       network: gives the network for a number of classes.
       recipe: how to train; "auto" precision is resolved here.
-      dataset: must fit the devices' memory.
+      dataset: where images come from; it must fit the devices' memory unless it is streamed.
       seed: changes all random numbers of all jobs.
-      devices: replicas are spread over them; all local devices by default.
+      devices: by default all devices of all processes. Replicas are spread over them; batches of
+        streamed images are, but of a CPU's devices only over the first of each process, which uses
+        all cores (CaffeNet: 2.7 times as fast as a device a core). If their number does not divide
+        a streamed batch, as many as do are used.
       feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0
         for none.
+      streaming: how to stream the images, one network at a time; None to hold them on the devices
+        (as they are, usually uint8).
+
+    Raises:
+      UserError: the images vary in size and no size is given, or several processes cannot share a
+        batch.
     """
 
     def __init__(
@@ -71,54 +82,81 @@ class Trainer:
         seed: int = 0,
         devices: Sequence[Any] | None = None,
         feature_bytes: int = 0,
+        streaming: Streaming | None = None,
     ):
-        if dataset.image_shape is None:
-            raise UserError(
-                f"--dataset={dataset.name}: its images vary in size; prepare them at one size with "
-                "python -m experiments.prepare"
-            )
         self.recipe = recipe.resolved()
-        self.dataset = dataset
-        self.seed = seed
-        self.devices = list(devices or jax.local_devices())
+        self.dataset, self.seed, self.streaming = dataset, seed, streaming
         self.feature_bytes = feature_bytes
-        height, width, channels = dataset.image_shape
-        #: Shape of one image as the network gets it.
-        self.input_shape = (self.recipe.crop or height, self.recipe.crop or width, channels)
+        #: Shape of one image as it is fed, and as the network gets it.
+        self.fed_shape = self._fed_shape()
+        height, width, channels = self.fed_shape
+        crop = self.recipe.crop
+        if crop > min(height, width):
+            raise UserError(
+                f"--image_size={min(height, width)}: is smaller than the recipe's crop of {crop} pixels"
+            )
+        self.input_shape = (crop or height, crop or width, channels)
+        self.devices = self._streams_to(devices) if streaming else list(devices or jax.devices())
         self.network = functools.cache(
             lambda classes: network(classes).with_precision(self.recipe.precision)
         )
         self._programs: dict[Any, Any] = {}
-        self._images: tuple[int, dict[str, jax.Array]] | None = None
+        self._means: dict[bytes, np.ndarray] = {}
         #: Features of the population before, by what they were computed from.
         self.features: dict[bytes, dict[str, jax.Array]] = {}
 
+    def _fed_shape(self) -> tuple[int, int, int]:
+        size = self.streaming.size if self.streaming else None
+        if size is None and self.dataset.image_shape is None:
+            raise UserError(
+                f"--dataset={self.dataset.name}: its images vary in size; "
+                + ("give --image_size, or better " if self.streaming else "")
+                + "prepare them at one size with python -m experiments.prepare"
+            )
+        height, width, channels = self.dataset.image_shape or self.dataset.train.image(0).shape
+        return (size or height, size or width, channels)
+
+    def _streams_to(self, devices: Sequence[Any] | None) -> list[Any]:
+        first = {device.process_index: device for device in reversed(jax.devices())}
+        found = list(devices or ()) or [
+            d for d in jax.devices() if d.platform != "cpu" or d is first[d.process_index]
+        ]
+        batch = self.recipe.batch_size
+        if batch % len(found) and multihost.several():
+            raise UserError(
+                f"--batch_size={batch}: must be a multiple of the {len(found)} devices of all processes"
+            )
+        return found[: max(n for n in range(1, len(found) + 1) if batch % n == 0)]
+
     def described(self) -> dict[str, Any]:
-        """What settings.json says of the images: resident and streamed ones come in another order."""
-        return {"input": "resident", "image_shape": list(self.dataset.image_shape or ())}
+        """What settings.json says of the images: their shape as they are fed."""
+        return {"image_shape": list(self.fed_shape)}
 
     def mesh(self, replicas: int) -> Mesh:
-        """The devices that a population of that size uses, along one axis `replica`."""
-        count = self._device_count(replicas)
+        """The devices that a population of that size uses, along the axes `replica` and `data`."""
+        count = min(replicas, len(self.devices))
+        shape = (1, len(self.devices)) if self.streaming else (count, 1)
         return jax.make_mesh(
-            (count,), ("replica",), axis_types=(AxisType.Auto,), devices=self.devices[:count]
-        )
+            shape, ("replica", "data"), axis_types=(AxisType.Auto,) * 2,
+            devices=self.devices[: math.prod(shape)],
+        )  # fmt: skip
 
-    def _device_count(self, replicas: int) -> int:
-        return max(n for n in range(1, len(self.devices) + 1) if replicas % n == 0)
+    def mean_image(self, task: Task) -> np.ndarray:
+        """Mean of the task's training images as they are fed, float32 [H, W, C]."""
+        name = task.train_index.tobytes()
+        if name not in self._means:
+            self._means[name] = feeds.mean_image(
+                self.dataset, task, self.streaming, self.fed_shape, self.recipe.batch_size
+            )
+        return self._means[name]
 
-    def images(self, mesh: Mesh) -> dict[str, jax.Array]:
-        """All images of the dataset, on each device of the mesh."""
-        if self._images is None or self._images[0] != mesh.size:
-            arrays = {"train": self.dataset.train.images(), "test": self.dataset.test.images()}
-            self._images = mesh.size, jax.device_put(arrays, NamedSharding(mesh, P()))
-        return self._images[1]
-
-    def compiled(self, mesh: Mesh, program: Program, what: str, *options: Any) -> Callable:
+    def compiled(self, mesh: Mesh, program: Program, what: str) -> Callable:
         """`getattr(program, what)` with a replica axis on its second and third argument and its result, sharded and jitted."""
-        name = (mesh.size, program, what, *options)
+        if what == "evaluate" and not program.cached:
+            program = dataclasses.replace(program, frozen=())  # it does not matter there
+        name = (mesh.devices.shape, program, what)
         if name not in self._programs:
-            one = functools.partial(getattr(program, what), *options)
+            one = getattr(program, what)
 
             def local(shared, own, state):
                 if jax.tree.leaves(own)[0].shape[0] > 1:
@@ -128,21 +166,26 @@ class Trainer:
                 return jax.tree.map(lambda x: x[None], one(shared, own, state))
 
             specs = (P(), P("replica"), P("replica"))
-            sharded = jax.shard_map(
-                local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
-            )
+            options: dict[str, Any] = {}
+            if mesh.shape["data"] == 1:
+                local = jax.shard_map(
+                    local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
+                )
+            else:  # the compiler cuts the batch
+                options = {"out_shardings": NamedSharding(mesh, P("replica"))}
             self._programs[name] = jax.jit(
-                sharded,
-                donate_argnums=2,
-                compiler_options=layer_ops.compiler_options(what == "init"),
+                local,
+                donate_argnums=2 if what.startswith("train") else (),
+                compiler_options=layer_ops.compiler_options(),
+                **options,
             )
         return self._programs[name]
 
     @property
     def compilations(self) -> dict[str, int]:
-        """Number of programs compiled so far, by kind: init, mean, features, train."""
+        """Number of programs compiled so far, by kind: features, train, evaluate."""
         counts: dict[str, int] = {}
-        for (_, _, what, *_), program in self._programs.items():
+        for (_, _, what), program in self._programs.items():
             counts[what] = counts.get(what, 0) + program._cache_size()
         return counts
 
@@ -153,9 +196,11 @@ class Trainer:
         return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
 
     def caches(self, task: Task, frozen: int) -> bool:
-        """Whether the features of a frozen prefix are computed once instead of at every step."""
+        """Whether the features of a prefix of so many frozen layers are computed once instead of at every step."""
         network = self.network(len(task.classes))
-        if not frozen or not network.supports_partial_apply or self.recipe.augments:
+        if self.streaming or self.recipe.augments:
+            return False
+        if not frozen or not network.supports_partial_apply:
             return False
         if self.recipe.dropout_in_frozen and network.stochastic(frozen, self.input_shape):
             return False
@@ -168,6 +213,8 @@ class Trainer:
     def replicas(self, task: Task, frozen: int) -> int:
         """Networks to train together, by what is fast on these devices and fits their memory."""
         devices = len(self.devices)
+        if self.streaming:
+            return 1
         if jax.default_backend() == "cpu":
             return devices
         most = min(32, self._fit(task, frozen)) * devices
@@ -191,10 +238,8 @@ class Trainer:
 
     def _held(self) -> int:
         """Bytes of all images, on each device."""
-        assert self.dataset.image_shape is not None
-        return (len(self.dataset.train) + len(self.dataset.test)) * math.prod(
-            self.dataset.image_shape
-        )
+        images = len(self.dataset.train) + len(self.dataset.test)
+        return images * math.prod(self.fed_shape)
 
     def _each(self, task: Task, frozen: int, step: StepCost) -> int:
         """Bytes of one network in training: state, activations and cached features."""
@@ -203,17 +248,20 @@ class Trainer:
 
     def schedule(self, images: int) -> tuple[int, int]:
         """Steps and evaluations of a job whose task has so many training images."""
-        epochs = self.recipe.epochs_for(images)
-        steps = epochs * self.recipe.steps_per_epoch(images)
-        return steps, -(-epochs // self.recipe.evaluate_every)
+        steps = self.recipe.steps_for(images)
+        return steps, -(-steps // self.recipe.steps_to_evaluation(images))
 
     def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
         """Bytes that a population of so many jobs takes on a device, the images among them, and the devices it uses."""
-        count = self._device_count(replicas)
-        return self._held() + replicas // count * self._each(task, frozen, step), count
+        if self.streaming:
+            count = len(self.devices)
+            batches = feeds.BATCHES_ON_DEVICES * self.recipe.batch_size * math.prod(self.fed_shape)
+            return step.state_bytes + (step.activation_bytes + batches) // count, count
+        count = min(replicas, len(self.devices))
+        return self._held() + -(-replicas // count) * self._each(task, frozen, step), count
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> "Population":
-        """A population ready to train its first epoch.
+        """A population ready to train its first step.
 
         Args:
           jobs: with equal `frozen` and tasks of equal size.
@@ -221,7 +269,7 @@ class Trainer:
             which costs time but keeps results equal to the bit.
 
         Raises:
-          UserError: the batch is larger than the task.
+          UserError: the batch is larger than the task, or several networks are to be streamed to.
           ValueError: the jobs do not go together.
         """
         return Population(self, jobs, replicas or len(jobs))
@@ -232,14 +280,15 @@ class Population:
 
     Attributes:
       jobs: the jobs.
-      epoch: passes over the task dispatched so far.
-      epochs: passes to do.
+      slots: the job of each replica; the last is repeated where jobs do not fill the devices.
+      dispatched: steps dispatched so far.
+      done: steps waited for.
+      total: steps to do.
       program: what is compiled for it.
-      skipped: nothing; images were read, all of them, before.
+      initial: the initial variables of each slot, on the host.
     """
 
-    unit = "epoch"
-    skipped: frozenset[str] = frozenset()
+    unit = "step"
 
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
@@ -250,178 +299,161 @@ class Population:
             raise ValueError(
                 "a population needs jobs with equally many frozen layers, classes and images"
             )
-        ((frozen, classes, train_images, test_images),) = sizes
-        recipe = trainer.recipe
-        if recipe.batch_size > train_images:
+        ((frozen, classes, self.train_images, self.test_images),) = sizes
+        recipe, streams = trainer.recipe, trainer.streaming is not None
+        if recipe.batch_size > self.train_images:
             raise UserError(
-                f"--batch_size={recipe.batch_size}: is larger than a task of {train_images} training images; "
-                f"use at most {train_images}"
+                f"--batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
+                f"use at most {self.train_images}"
+            )
+        if streams and max(len(jobs), replicas) > 1:
+            raise UserError(
+                f"--replicas={max(len(jobs), replicas)}: networks are trained one at a time from a "
+                "stream; leave it out, or use --input=resident if the dataset fits into memory"
             )
         self.trainer, self.jobs = trainer, tuple(jobs)
-        network = trainer.network(classes)
-        self.program = Program(
-            network, recipe, trainer.input_shape, frozen,
-            trainer.caches(jobs[0].task, prefix_length(network, frozen)), train_images, test_images,
-        )  # fmt: skip
-        self.epoch, self.epochs = 0, recipe.epochs_for(train_images)
-        self._waited = 0  # epochs
-        self._mesh = trainer.mesh(replicas)
-        self._slots = [*jobs, *[jobs[-1]] * (replicas - len(jobs))]
-        self._metrics: list[tuple[int, Metrics]] = []
-        self._keys = np.stack([seed_of(job.key, trainer.seed) for job in self._slots])
-        self._initial = self._initial_variables()
-        states = [initial_state(self.program, variables) for variables in self._initial]
-        self._state = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
-        self._inputs: Any = None  # on the devices; made by the first advance, which a restored population may not need
+        network, task = trainer.network(classes), jobs[0].task
+        cached = trainer.caches(task, prefix_length(network, frozen))
+        self.program = Program(network, recipe, frozen, cached)
+        self.mesh = trainer.mesh(replicas)
+        spread = self.mesh.shape["replica"]
+        padded = -(-replicas // spread) * spread
+        self.slots = (*self.jobs, *[self.jobs[-1]] * (padded - len(jobs)))
+        self.task = task  # of all slots, where there is one
+        self.keys = np.stack([seed_of(job.key, trainer.seed) for job in self.slots])
+        self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(self.train_images)
+        self.num_steps = np.full(padded, self.total, np.int32)
+        self._every = recipe.steps_to_evaluation(self.train_images)
+        self.initial = self._initial()
+        states = [initial_state(self.program, variables) for variables in self.initial]
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        self._carry: Carry = self.put((state, np.zeros(padded, np.float32)))
+        self._feed = (feeds.Streamed if streams else feeds.Resident)(self)
+        self._evaluating: Iterator[Any] | None = None
+        # Of every evaluation: step, sum of the losses since the one before, metrics.
+        self._curve: list[tuple[int, Any, Metrics]] = []
+        self._correct: Any = np.zeros((padded, self.test_images), bool)
+        self._marks: collections.deque[tuple[int, Any]] = collections.deque(maxlen=8)
 
-    def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, NamedSharding(self._mesh, P("replica")))
+    def _initial(self) -> list[Any]:
+        network, made = self.program.network, {}
+        for job in self.slots:
+            if id(job) not in made:
+                fresh = initial_variables(
+                    network, self.trainer.input_shape, job.key, self.trainer.seed
+                )
+                if not multihost.leader():  # the base is on process 0, which read it
+                    job_ = dataclasses.replace(job, copied=())
+                else:
+                    job_ = job
+                made[id(job)] = multihost.broadcast(start_variables(job_, fresh, network))
+        return [made[id(job)] for job in self.slots]
 
-    def _run(self, what: str, *options: Any) -> Callable:
-        return self.trainer.compiled(self._mesh, self.program, what, *options)
+    # What feeds use.
 
-    def _initial_variables(self) -> list[Any]:
-        network = self.program.network
-        # Initial values depend on neither k nor the task, so that all populations share one
-        # program.
-        general = dataclasses.replace(
-            self.program, frozen=(), cached=False, train_images=0, test_images=0
-        )
-        init = self.trainer.compiled(self._mesh, general, "init")
-        fresh = jax.device_get(init(None, self._put(self._keys), None))
-        return [
-            start_variables(job, jax.tree.map(lambda x, i=i: x[i], fresh), network)
-            for i, job in enumerate(self._slots)
-        ]
+    def put(self, tree: Any) -> Any:
+        """Arrays with a leading replica axis, from the host to the devices."""
+        sharding = NamedSharding(self.mesh, P("replica"))
+        if not multihost.several():
+            return jax.device_put(tree, sharding)
+        whole = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+        return jax.tree.map(lambda x: whole(np.asarray(x)), tree)
 
-    def advance(self) -> None:
-        """Trains up to the next evaluation and evaluates. Does not wait for the devices."""
-        if self._inputs is None:
-            self._inputs = self._make_inputs()
-        shared, own = self._inputs
-        count = min(self.program.recipe.evaluate_every, self.epochs - self.epoch)
-        done = self._put(np.full(len(self._slots), self.epoch, np.int32))
-        self._state, metrics = self._run("train", count)(shared, (own, done), self._state)
-        self.epoch += count
-        self._metrics.append((self.epoch, metrics))
-
-    def _make_inputs(self) -> tuple[Any, Any]:
-        trainer, program = self.trainer, self.program
-        tasks = [job.task for job in self._slots]
-        # Padding repeats image 0 with the label −1, which is never predicted: it counts for
-        # nothing.
-        padding = (0, -program.test_images % program.evaluation_batch)
-        columns = {
-            "train": [t.train_index for t in tasks],
-            "train_labels": [t.train_labels for t in tasks],
-            "test": [np.pad(t.test_index, padding) for t in tasks],
-            "test_labels": [np.pad(t.test_labels, padding, constant_values=-1) for t in tasks],
-        }
-        own = {name: np.stack(column).astype(np.int32) for name, column in columns.items()}
-        own = self._put(own | {"key": self._keys})
-        shared = trainer.images(self._mesh)
-        if program.recipe.subtract_mean:
-            own["mean"] = self._run("mean")(shared, own, None)
-        if not program.cached:
-            trainer.features = {}
-            return shared, own
-        return None, {k: v for k, v in own.items() if k != "mean"} | self._features(shared, own)
-
-    def _features(self, shared: Any, own: Any) -> dict[str, jax.Array]:
-        """The frozen layers' output, of "train" and "test".
-
-        Where each device has one network, what the population before computed from the same weights
-        and images is taken over: of networks that differ in preserved layers, say.
-        """
-        held, self.trainer.features = self.trainer.features, {}
-        devices = list(self._mesh.devices.flat)
-        alone = len(devices) == len(self._slots)
-        sources = [self._source_of_features(i) for i in range(len(self._slots))] if alone else []
-        if alone and all(source in held for source in sources):
-            features = {
-                which: self._on_each_device([held[source][which] for source in sources])
-                for which in ("train", "test")
-            }
-        else:
-            held.clear()  # first, since these may be as large as what memory is left
-            # The initial values: after a restoration a place that only fills up has another's state.
-            variables = self._put(jax.tree.map(lambda *leaves: np.stack(leaves), *self._initial))
-            features = self._run("features")(shared, (own, variables), None)
-        for source, device in zip(sources, devices, strict=False):
-            self.trainer.features[source] = {
-                which: next(s.data for s in x.addressable_shards if s.device == device)
-                for which, x in features.items()
-            }
-        return features
-
-    def _on_each_device(self, parts: Sequence[jax.Array]) -> jax.Array:
-        sharding = NamedSharding(self._mesh, P("replica"))
+    def assemble(self, parts: Sequence[jax.Array]) -> jax.Array:
+        """One array of a part for each device."""
+        devices = self.mesh.devices.flat
+        placed = [jax.device_put(part, at) for part, at in zip(parts, devices, strict=True)]
         shape = (len(parts), *parts[0].shape[1:])
-        placed = [
-            jax.device_put(part, device)
-            for part, device in zip(parts, self._mesh.devices.flat, strict=True)
-        ]
+        sharding = NamedSharding(self.mesh, P("replica"))
         return jax.make_array_from_single_device_arrays(shape, sharding, placed)
 
-    def _source_of_features(self, i: int) -> bytes:
-        """What a network's features are computed from: the frozen weights and the task's images."""
-        network, task = self.program.network, self._slots[i].task
-        names = network.layer_names[: self.program.prefix]
-        frozen = [network.subtree(self._initial[i], name) for name in names]
-        digest = hashlib.sha256(task.train_index.tobytes() + b"/" + task.test_index.tobytes())
-        for leaf in jax.tree.leaves(frozen):
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.digest()
+    def run(self, what: str) -> Callable:
+        """One of the program's functions, compiled for this population's mesh."""
+        return self.trainer.compiled(self.mesh, self.program, what)
+
+    def stacked_initial(self) -> Any:
+        """The initial variables of all slots."""
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *self.initial)
+
+    # Training.
+
+    def advance(self) -> None:
+        """Dispatches some steps, at most up to the next evaluation, and evaluates there; see `Feed`.
+
+        Does not wait for the devices, nor long for images.
+        """
+        if not self._due:
+            stop = min((self.dispatched // self._every + 1) * self._every, self.total)
+            self._carry, mark, self.dispatched = self._feed.train(
+                self._carry, self.dispatched, stop
+            )
+            self._marks.append((self.dispatched, mark))
+        if self._due:
+            self._evaluating = self._evaluating or self._feed.evaluate(self._carry)
+            found = next(self._evaluating)
+            if found is not None:
+                total, self._evaluating = self._carry[1], None
+                self._carry, evaluation = found
+                self._note(total, evaluation)
 
     @property
-    def done(self) -> int:
-        """Passes waited for."""
-        return self._waited
+    def _due(self) -> bool:
+        """Whether an evaluation comes next."""
+        at = self.dispatched
+        last = self._curve[-1][0] if self._curve else 0
+        return at > last and (at % self._every == 0 or at == self.total)
 
-    @property
-    def dispatched(self) -> int:
-        """`epoch`."""
-        return self.epoch
-
-    @property
-    def total(self) -> int:
-        """`epochs`."""
-        return self.epochs
+    def _note(self, total: Any, evaluation: Evaluation) -> None:
+        self._curve.append((self.dispatched, total, evaluation.metrics))
+        self._correct = evaluation.correct
+        self._marks.append((self.dispatched, evaluation.metrics.right))
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are dispatched."""
-        return self.epoch >= self.epochs
+        """Whether everything is dispatched."""
+        return self.dispatched >= self.total and not self._due
 
     @property
     def images(self) -> int:
         """Training images that all its jobs have seen so far, as far as was waited for."""
-        return (
-            self._waited
-            * self.program.steps_per_epoch
-            * self.program.recipe.batch_size
-            * len(self.jobs)
-        )
+        return self.done * self.trainer.recipe.batch_size * len(self.jobs)
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """File and record of each image that was left out in this process."""
+        return self._feed.skipped
 
     def wait(self, lag: int = 0) -> None:
-        """Waits for all evaluations but the last `lag`."""
-        if len(self._metrics) > lag:
-            self._waited, metrics = self._metrics[-1 - lag]
-            jax.block_until_ready(metrics.loss)
+        """Waits for all that was dispatched, but for the last `lag` calls of `advance`."""
+        if len(self._marks) > lag:
+            self.done, mark = self._marks[-1 - lag]
+            jax.block_until_ready(mark)
+
+    def close(self) -> None:
+        """Ends what works for it, such as processes that read."""
+        if self._evaluating is not None:
+            self._evaluating.close()  # pyright: ignore[reportAttributeAccessIssue]
+            self._evaluating = None
+        self._feed.close()
+
+    # Saving.
 
     def snapshot(self) -> dict[str, Any]:
-        """All that is needed to go on later, by name: state, epoch and curves.
+        """All that is needed to go on later, by name. Every process must call it.
 
-        `numpy.asarray` of each waits for the devices; taking the snapshot does not.
+        `numpy.asarray` of each waits for the devices; in one process taking the snapshot does not.
         """
-        # Copied, because the next step is given the originals' memory.
-        state = {f"state{i}": jnp.copy(x) for i, x in enumerate(jax.tree.leaves(self._state))}
-        return state | {
-            "epoch": np.asarray(self.epoch),
-            "curve_epoch": np.asarray([epoch for epoch, _ in self._metrics], np.int32),
-            "curve_loss": [m.loss for _, m in self._metrics],
-            "curve_right": [m.right for _, m in self._metrics],
+        leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(self._carry))}
+        curve = {
+            f"curve_{name}": [_copy(getattr(metrics, name)) for _, _, metrics in self._curve]
+            for name in Metrics._fields
         }
+        return leaves | curve | {
+            "step": np.asarray(self.dispatched),
+            "curve_step": np.asarray([step for step, _, _ in self._curve], np.int32),
+            "curve_total": [_copy(total) for _, total, _ in self._curve],
+            "correct": _copy(self._correct),
+        }  # fmt: skip
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Goes back to a snapshot of a population of the same jobs.
@@ -429,40 +461,89 @@ class Population:
         Raises:
           ValueError: it is of another population.
         """
-        leaves, structure = jax.tree.flatten(self._state)
+        self.close()
+        leaves, structure = jax.tree.flatten(self._carry)
         found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
         if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
             raise ValueError("the snapshot is of a population of another kind")
-        self._state = self._put(jax.tree.unflatten(structure, found))
-        self.epoch = int(snapshot["epoch"])
-        curves = (np.asarray(snapshot[f"curve_{name}"]) for name in ("epoch", "loss", "right"))
-        self._metrics = [
-            (int(e), Metrics(loss, right)) for e, loss, right in zip(*curves, strict=True)
+        steps = np.asarray(snapshot["curve_step"]).tolist()
+        columns = [np.asarray(snapshot[f"curve_{name}"]) for name in ("total", *Metrics._fields)]
+        self._curve = [
+            (step, columns[0][i], Metrics(*(column[i] for column in columns[1:])))
+            for i, step in enumerate(steps)
         ]
-        self.wait()
-        # Features are of frozen layers, which a snapshot does not change; but nothing is gained by
-        # relying on it.
-        self._inputs = None
+        self._correct = np.asarray(snapshot["correct"])
+        self.dispatched = self.done = int(snapshot["step"])
+        self._marks.clear()
+        carry = jax.tree.unflatten(structure, found)
+        # Of several processes only the leader restores; `synchronize` puts the state for all.
+        self._carry = carry if multihost.several() else self.put(carry)
 
     def synchronize(self) -> None:
-        """Nothing to do: a population lives in one process."""
+        """Takes over, in every process, what process 0 restored."""
+        if not multihost.several():
+            return
+        self.dispatched = int(multihost.broadcast(np.asarray(self.dispatched, np.int32)))
+        if not self.dispatched:
+            return
+        self.done = self.dispatched
+        host = lambda x: x if isinstance(x, np.ndarray) else np.zeros(x.shape, x.dtype)
+        self._carry = self.put(multihost.broadcast(jax.tree.map(host, self._carry)))
+        count = int(multihost.broadcast(np.asarray(len(self._curve), np.int32)))
+        padded = len(self.slots)
+        kinds = (np.int32, np.int32, np.float32, np.int32, np.int32)
+        blank = (0, np.zeros(padded, np.float32), Metrics(*(np.zeros(padded, k) for k in kinds)))
+        curve = self._curve if multihost.leader() else [blank] * count
+        as_kinds = lambda m: Metrics(*(np.asarray(x, k) for x, k in zip(m, kinds, strict=True)))
+        curve = [(np.asarray(s, np.int32), np.asarray(t), as_kinds(m)) for s, t, m in curve]
+        told = multihost.broadcast(curve)
+        self._curve = [(int(step), total, metrics) for step, total, metrics in told]
+        self._correct = multihost.broadcast(
+            np.asarray(self._correct)
+            if multihost.leader()
+            else np.zeros((padded, self._correct_columns()), bool)
+        )
 
-    def close(self) -> None:
-        """Nothing to do: nothing works for it but the devices."""
+    def _correct_columns(self) -> int:
+        return int(np.shape(self._correct)[1])
 
     def results(self) -> list[Result]:
-        """One result a job, in order. Waits for the devices."""
-        self.wait()
-        state = jax.device_get(self._state)
-        metrics = [(epoch, jax.device_get(m)) for epoch, m in self._metrics]
-        return [self._result(i, state, metrics) for i in range(len(self.jobs))]
+        """One result a job, in order. Waits for the devices; every process must call it."""
+        get = lambda tree: jax.tree.map(np.asarray, jax.tree.map(_whole, tree))
+        state, correct = get(self._carry[0]), get(self._correct)
+        curve = [(step, get(total), get(metrics)) for step, total, metrics in self._curve]
+        self.done = self.dispatched
+        return [self._result(i, state, curve, correct) for i in range(len(self.jobs))]
 
-    def _result(self, i: int, state: State, metrics: list[tuple[int, Metrics]]) -> Result:
-        curve = {
-            "epoch": [epoch for epoch, _ in metrics],
-            "step": [epoch * self.program.steps_per_epoch for epoch, _ in metrics],
-            "loss": [float(m.loss[i]) for _, m in metrics],
-            "accuracy": [int(m.right[i]) / self.program.test_images for _, m in metrics],
-        }
-        mine = jax.tree.map(lambda x: x[i], state)
-        return summarize(self.program, self._initial[i], mine, curve)
+    def _result(self, i: int, state: State, curve: list[Any], correct: np.ndarray) -> Result:
+        each = self.trainer.recipe.steps_per_epoch(self.train_images)
+        steps = [step for step, _, _ in curve]
+        spans = np.diff([0, *steps])
+        share = lambda right, of: int(right[i]) / max(int(of[i]), 1)
+        return summarize(
+            self.program,
+            self.initial[i],
+            jax.tree.map(lambda x: x[i], state),
+            step=steps,
+            epoch=[step / each if step % each else step // each for step in steps],
+            loss=[float(total[i]) / int(n) for (_, total, _), n in zip(curve, spans, strict=True)],
+            accuracy=[share(m.right, m.evaluated) for _, _, m in curve],
+            test_loss=[float(m.test_loss[i]) for _, _, m in curve],
+            train_accuracy=[share(m.train_right, m.train_evaluated) for _, _, m in curve],
+            train_accuracy_images=len(feeds.subset(self.train_images)),
+            correct=np.array(correct[i, : self.test_images], bool),
+        )
+
+
+def _whole(x: Any) -> Any:
+    """An array that this process can read, whatever processes its parts are in; all must call it."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+    if x.is_fully_replicated:
+        return x.addressable_data(0)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def _copy(x: Any) -> Any:
+    """A copy that stays when the next step is given the original's memory."""
+    return jnp.copy(_whole(x)) if isinstance(x, jax.Array) else x

@@ -16,9 +16,10 @@ from yosinski_jax.data.tfds import CorruptRecord
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
-from yosinski_jax.training import streamed
-from yosinski_jax.training.jobs import Job, seed_of
-from yosinski_jax.training.streamed import StreamTrainer
+from yosinski_jax.training import feeds
+from yosinski_jax.training.feeds import Streaming
+from yosinski_jax.training.jobs import Job, order_seed, seed_of
+from yosinski_jax.training.trainer import Trainer
 
 RECIPE = recipes.Recipe(
     "test", learning_rate=2e-5, batch_size=32, iterations=11, evaluate_steps=4, momentum=0.9,
@@ -30,9 +31,14 @@ def model(classes):
     return Network.of(convnets.make("digits4", classes, (8, 8, 1)))
 
 
+def streaming(network, recipe, dataset, devices=None, **options):
+    """A trainer that streams."""
+    return Trainer(network, recipe, dataset, devices=devices, streaming=Streaming(**options))
+
+
 @functools.cache
 def shared():
-    return StreamTrainer(model, RECIPE, data.load("digits"), devices=jax.devices())
+    return streaming(model, RECIPE, data.load("digits"), devices=jax.devices())
 
 
 def task(classes="01234", images=50):
@@ -42,6 +48,7 @@ def task(classes="01234", images=50):
 def train(run):
     while not run.finished:
         run.advance()
+    run.close()
     return run.results()[0]
 
 
@@ -74,7 +81,7 @@ def test_against_a_plain_loop_over_the_same_batches(whole):
 
         return jax.value_and_grad(loss)(params)
 
-    seed = int(seed_of("baseA", 0)[0])
+    seed = order_seed(seed_of("baseA", 0))
     losses, accuracy = [], []
     with stream.train(dataset.train, t, batch_size=32, seed=seed) as batches:
         for step in range(11):
@@ -98,14 +105,14 @@ def test_against_a_plain_loop_over_the_same_batches(whole):
     expected = [np.mean(losses[:4]), np.mean(losses[4:8]), np.mean(losses[8:])]
     np.testing.assert_allclose(whole.loss, expected, rtol=1e-4)
     np.testing.assert_allclose(whole.accuracy, accuracy, atol=1.1 / len(t.test_index))
-    assert whole.epoch == [step * 32 / 250 for step in whole.step]
+    assert whole.epoch == [4 / 7, 8 / 7, 11 / 7]
     assert whole.loss[-1] < whole.loss[0] and whole.diverged_at_step is None
 
 
 @pytest.mark.parametrize("advances", [1, 2])
 def test_resumed_equals_undisturbed(whole, advances):
     run = shared().start([Job("baseA", task())])
-    for _ in range(advances):
+    while run.dispatched < 4 * advances or not run._curve or run._curve[-1][0] < 4 * advances:
         run.advance()
     snapshot = run.snapshot()
     run.advance()  # a snapshot stays as it was while training goes on
@@ -123,9 +130,10 @@ def test_resumed_equals_undisturbed(whole, advances):
 
 def test_saves_between_evaluations_keep_the_loss(whole):
     recipe = dataclasses.replace(RECIPE, evaluate_steps=11)
-    trainer = StreamTrainer(model, recipe, data.load("digits"), devices=jax.devices())
+    trainer = streaming(model, recipe, data.load("digits"), devices=jax.devices())
     run = trainer.start([Job("baseA", task())])
-    run.advance()
+    while run.dispatched < 4:
+        run.advance()
     snapshot = run.snapshot()
     run.restore({name: np.asarray(value) for name, value in snapshot.items()})
     np.testing.assert_allclose(train(run).loss, [np.dot(whole.loss, [4, 4, 3]) / 11], rtol=1e-6)
@@ -152,7 +160,7 @@ def test_frozen_layers_stay_and_copied_ones_are_the_bases(whole):
 @pytest.mark.parametrize("batch", [25, 32, 250])
 def test_evaluation_counts_every_image_once(batch):
     recipe = dataclasses.replace(RECIPE, batch_size=batch, iterations=1)
-    trainer = StreamTrainer(model, recipe, data.load("digits"), devices=jax.devices())
+    trainer = streaming(model, recipe, data.load("digits"), devices=jax.devices())
     result = train(trainer.start([Job("x", task())]))
     dataset, t = data.load("digits"), task()
     mean = dataset.train.mean_image(t.train_index)
@@ -172,7 +180,7 @@ def test_padding_of_the_last_batch_does_not_count(whole):
 
 def test_one_device_gives_the_same_as_two(whole):
     assert len(shared().devices) == 2
-    one = StreamTrainer(model, RECIPE, data.load("digits"))
+    one = streaming(model, RECIPE, data.load("digits"))
     assert len(one.devices) == 1, "of a CPU's devices one is fastest"
     result = train(one.start([Job("baseA", task())]))
     close(result.params, whole.params)
@@ -180,15 +188,15 @@ def test_one_device_gives_the_same_as_two(whole):
 
 
 def test_programs_are_shared_by_networks_and_tasks():
-    trainer = StreamTrainer(model, dataclasses.replace(RECIPE, iterations=1), data.load("digits"))
+    trainer = streaming(model, dataclasses.replace(RECIPE, iterations=1), data.load("digits"))
     for name, images in (("a", 50), ("b", 40)):
         train(trainer.start([Job(name, task(images=images))]))
-    assert trainer.compilations == {"init": 1, "step": 1, "check": 1, "evaluate": 1}
+    assert trainer.compilations == {"train_batch": 1, "check": 1, "evaluate_batch": 1}
 
 
 def test_a_network_that_diverges_is_told():
     wild = dataclasses.replace(RECIPE, learning_rate=1e20, iterations=6)
-    result = train(StreamTrainer(model, wild, data.load("digits")).start([Job("x", task())]))
+    result = train(streaming(model, wild, data.load("digits")).start([Job("x", task())]))
     assert result.diverged_at_step is not None and result.diverged_at_step < 6
 
 
@@ -197,6 +205,7 @@ class Varied:
 
     labels = np.zeros(12, np.int32)
     shape = (None, None, 3)
+    dtype = np.dtype(np.uint8)
 
     def __len__(self):
         return 12
@@ -210,13 +219,13 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
     dataset = data.Dataset("varied", ("cat",), source, source, None)  # pyright: ignore
     recipe = dataclasses.replace(RECIPE, batch_size=4)
     with pytest.raises(UserError, match=r"--dataset=varied: .* vary in size; give --image_size"):
-        StreamTrainer(model, recipe, dataset)
-    trainer = StreamTrainer(model, recipe, dataset, size=8)
+        streaming(model, recipe, dataset)
+    trainer = streaming(model, recipe, dataset, size=8)
     assert trainer.input_shape == (8, 8, 3)
     mean = trainer.mean_image(data.make_task(dataset, ["cat"]))
     np.testing.assert_allclose(mean, np.full((8, 8, 3), 110))
     with pytest.raises(UserError, match="--image_size=8: is smaller than the recipe's crop of 9"):
-        StreamTrainer(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
+        streaming(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
 
 
 def test_images_that_cannot_be_read_do_not_count():
@@ -227,6 +236,7 @@ def test_images_that_cannot_be_read_do_not_count():
 
     class Broken:
         shape = (8, 8, 1)
+        dtype = np.dtype(np.uint8)
 
         def __init__(self, source):
             self.source = source
@@ -243,21 +253,59 @@ def test_images_that_cannot_be_read_do_not_count():
             return np.mean([self.image(i) for i in index], 0)
 
     dataset = dataclasses.replace(digits, train=Broken(digits.train), test=Broken(digits.test))
-    trainer = StreamTrainer(model, RECIPE, dataset, skip_corrupt=True)
+    trainer = streaming(model, RECIPE, dataset, skip_corrupt=True)
     kept = [i for i in everything.train_index if i not in gone]
     np.testing.assert_allclose(
         trainer.mean_image(everything), digits.train.images()[kept].mean(0), rtol=1e-5
     )
     run = trainer.start([Job("baseA", everything)])
-    run._begin()
-    run.dispatched = 4
-    run._evaluate()
-    seen = [i for i in everything.test_index if i not in gone]
-    right = run._curve["accuracy"][0] * len(seen)
-    assert len(seen) < len(everything.test_index)
-    assert right == pytest.approx(round(right), abs=1e-6)
+    result = train(run)
     run.close()
+    seen = [i for i, x in enumerate(everything.test_index) if x not in gone]
+    assert len(seen) < len(everything.test_index)
+    assert result.accuracy[-1] == result.correct[seen].sum() / len(seen)
+    assert not result.correct[5]
     assert run.skipped >= {f"file, record {i}" for i in gone if i in everything.test_index}
+
+
+@pytest.mark.parametrize("augments", [False, True])
+def test_resident_and_streamed_training_see_the_same(augments):
+    """Batches, crops, mirrors, evaluations and their numbers."""
+    recipe = dataclasses.replace(
+        RECIPE, learning_rate=1e-4, crop=7 * augments, mirror=augments, iterations=17
+    )
+    net = lambda classes: Network.of(convnets.make("digits4", classes, (7, 7, 1)))
+    net = net if augments else model
+    job = Job("x", task())
+    streams = train(streaming(net, recipe, data.load("digits")).start([job]))
+    held = train(Trainer(net, recipe, data.load("digits")).start([job]))
+    close(streams.params, held.params)
+    assert streams.step == held.step == [4, 8, 12, 16, 17] and streams.epoch == held.epoch
+    for name in ("loss", "test_loss", "accuracy", "train_accuracy"):
+        np.testing.assert_allclose(
+            getattr(streams, name), getattr(held, name), rtol=1e-4, atol=0.006
+        )
+    assert (streams.correct == held.correct).mean() > 0.99
+    assert streams.train_accuracy_images == held.train_accuracy_images == 100
+
+
+def test_metrics_by_hand():
+    """Test loss, training accuracy and the bits of a network's images, from its last values."""
+    dataset, t = data.load("digits"), task(images=100)
+    recipe = dataclasses.replace(recipes.get("digits"), epochs=2)
+    result = train(Trainer(model, recipe, dataset).start([Job("x", t)]))
+    logits = lambda source, index: model(5).apply(
+        result.variables, source.images()[index].astype(np.float32) / 127.5 - 1
+    )[0]
+    test = logits(dataset.test, t.test_index)
+    right = np.asarray(test.argmax(-1)) == t.test_labels
+    assert np.array_equal(result.correct, right) and result.accuracy[-1] == right.mean()
+    loss = optax.softmax_cross_entropy_with_integer_labels(test, t.test_labels).mean()
+    np.testing.assert_allclose(result.test_loss[-1], loss, rtol=1e-5)
+    chosen = feeds.subset(500)
+    assert len(chosen) == result.train_accuracy_images == 100 and chosen[-1] == 495
+    few = np.asarray(logits(dataset.train, t.train_index[chosen]).argmax(-1))
+    assert result.train_accuracy[-1] == (few == t.train_labels[chosen]).mean()
 
 
 def test_errors():
@@ -272,6 +320,6 @@ def test_what_fits_in_memory(monkeypatch):
     dataset = data.from_arrays("tiny", pixels, labels, pixels[:40], labels[:40], ["a", "b"])
     # A hundred images of 192 bytes, on each of two devices, may take a quarter of the memory.
     for memory, fits in ((4 * 2 * 19_200, True), (4 * 2 * 19_200 - 4, False)):
-        monkeypatch.setattr(streamed.machine, "memory", lambda memory=memory: memory)
-        assert streamed.fits_in_memory(dataset) == fits
-    assert not streamed.fits_in_memory(dataclasses.replace(dataset, image_shape=None))
+        monkeypatch.setattr(feeds.machine, "memory", lambda memory=memory: memory)
+        assert feeds.fits_in_memory(dataset) == fits
+    assert not feeds.fits_in_memory(dataclasses.replace(dataset, image_shape=None))
