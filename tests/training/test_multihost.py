@@ -14,6 +14,7 @@ import pytest
 from places import ROOT
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import sealed, write_json
 from yosinski_jax.training import checkpoints, multihost
 
 # A sweep of one base and one transfer. Its last words are JSON.
@@ -34,6 +35,7 @@ from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import runner as sweep
+from yosinski_jax.sweep import worker
 from yosinski_jax.training.feeds import Streaming
 from yosinski_jax.training.trainer import Trainer
 
@@ -49,24 +51,27 @@ settings = Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), layers
                          treatments=("base", "AnB"), images_per_class=20)
 made = sweep.Sweep(
     settings, data.load("digits"), lambda k: Network.of(convnets.make("digits4", k, (7, 7, 1))),
-    sys.argv[1], trainer=functools.partial(Trainer, streaming=Streaming(), devices=jax.devices()),
+    sys.argv[1], replicas=int(os.environ.get("REPLICAS", 1)),
+    trainer=functools.partial(
+        Trainer, devices=jax.devices(), streaming=None if "REPLICAS" in os.environ else Streaming()
+    ),
     display=Slow(), checkpoint_seconds=0.0)
 try:
     rows = made.run()
-except sweep.Interrupted as e:
+except worker.Interrupted as e:
     sys.exit(100 + e.signum)
 print(json.dumps([[r["name"], r["curve"], r["params_sha256"]] for r in rows]))
 """
 
 
-def start(workdir, devices, count=1, sleep=None):
+def start(workdir, devices, count=1, sleep=None, **env):
     """The processes of one sweep."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         address = f"localhost:{s.getsockname()[1]}"
     common = [sys.executable, "-c", SWEEP, str(workdir), str(devices), address, str(count)]
     last = [] if sleep is None else [str(sleep)]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | env
     return [
         subprocess.Popen(
             [*common, str(number), *last],
@@ -152,8 +157,16 @@ def test_a_signal_to_one_stops_both_and_one_goes_on_alone(alone, tmp_path):
     check_close(finish(start(tmp_path, 2))[0], alone[1])
 
 
+def test_networks_in_memory_are_spread_over_processes(alone, tmp_path):
+    """Two networks on the devices of two processes, one on each, see what streamed ones see."""
+    ours, theirs = finish(start(tmp_path, 1, count=2, REPLICAS="2"))
+    assert ours == theirs
+    check_close(ours, alone[1])
+    check_same_params(tmp_path, alone[0])
+
+
 def test_an_error_of_process_0_ends_all(tmp_path):
-    (tmp_path / "settings.json").write_text('{"dataset": "another"}')
+    write_json(tmp_path / "settings.json", sealed({"dataset": "another"}))
     for process in start(tmp_path, 1, count=2):
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1

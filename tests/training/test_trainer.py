@@ -1,11 +1,16 @@
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from places import ROOT
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
@@ -311,3 +316,73 @@ def test_recipe_optimizer_against_caffe_by_hand():
 def test_recipes_check_themselves(change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(RECIPE, **change)
+
+
+ON_EIGHT_DEVICES = """
+import json, jax
+jax.config.update("jax_num_cpu_devices", 8)
+import flax.linen as nn
+import numpy as np
+from yosinski_jax.data import dataset as data
+from yosinski_jax.networks.network import Network
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.training.jobs import Job
+from yosinski_jax.training.trainer import Trainer
+
+class Net(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes, name="head")(x.reshape(len(x), -1))
+
+recipe = Recipe("tiny", learning_rate=0.1, batch_size=16, epochs=2)
+make = lambda devices: Trainer(
+    lambda classes: Network.of(Net(classes), ["head"]), recipe, data.load("digits"), devices=devices
+)
+task = data.make_task(data.load("digits"), tuple("01234"), 20)
+jobs = [Job(f"network {i}", task) for i in range(34)]
+
+def train(trainer, jobs):
+    population = trainer.start(jobs)
+    while not population.finished:
+        population.advance()
+    return population, population.results()
+
+population, results = train(make(jax.devices()), jobs)
+shards = {s.device.id: s.data.tolist() for s in population._carry[0].step.addressable_shards}
+_, (first,) = train(make(jax.devices()[:1]), jobs[:1])
+_, (last,) = train(make(jax.devices()[:1]), jobs[-1:])
+for one, other in ((results[0], first), (results[-1], last)):
+    np.testing.assert_allclose(one.params["head"]["kernel"], other.params["head"]["kernel"], atol=1e-5)
+print(json.dumps([shards, len(results)]))
+"""
+
+
+def test_networks_that_do_not_divide_by_the_devices_use_them_all():
+    """34 networks on 8 devices: 5 on each, of which the last 6 are repetitions that nobody sees."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ON_EIGHT_DEVICES]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    shards, results = json.loads(done.stdout)
+    steps = 2 * (100 // 16)
+    assert shards == {str(device): [steps] * 5 for device in range(8)} and results == 34
+
+
+def test_the_recipes_own_loss_metric_and_schedule_reach_the_step():
+    """A loss of zero moves nothing; a metric that is always right gives 1; a cosine ends at rate 0."""
+    zero = dataclasses.replace(
+        RECIPE, loss=lambda logits, labels: 0 * logits.sum(-1), loss_id="zero", weight_decay=0.0,
+        metric=lambda logits, labels: labels == labels, metric_id="all",
+    )  # fmt: skip
+    population = make(zero).start([a_job("x", task())])
+    while not population.finished:
+        population.advance()
+    (result,) = population.results()
+    assert set(result.layer_change.values()) == {0.0}
+    assert result.accuracy == [1.0, 1.0] and result.test_loss == [0.0, 0.0]
+    plain = dataclasses.replace(RECIPE, weight_decay=0.0)
+    cosine = dataclasses.replace(plain, schedule="cosine")
+    (a,), (b,) = (train(make(r), [a_job("x", task())]) for r in (plain, cosine))
+    assert b.layer_change["fc4"] < 0.8 * a.layer_change["fc4"]

@@ -398,8 +398,10 @@ class _Training:
             self.watch.progress(self.group, population)
             due = time.monotonic() - last_save > self.work.checkpoint_seconds and not saves.busy
             stop, save = self.work.votes.take(self.asked[0] if self.asked else 0, due)
-            if (stop or save) and self.leader:
-                saves.start(population.dispatched, population.snapshot())
+            if stop or save:
+                snapshot = population.snapshot()  # its parts may lie in all processes
+                if self.leader:
+                    saves.start(population.dispatched, snapshot)
                 last_save = time.monotonic()
             if stop:
                 saves.wait()

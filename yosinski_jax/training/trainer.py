@@ -444,16 +444,18 @@ class Population:
         `numpy.asarray` of each waits for the devices; in one process taking the snapshot does not.
         """
         leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(self._carry))}
-        curve = {
-            f"curve_{name}": [_copy(getattr(metrics, name)) for _, _, metrics in self._curve]
-            for name in Metrics._fields
-        }
-        return leaves | curve | {
-            "step": np.asarray(self.dispatched),
-            "curve_step": np.asarray([step for step, _, _ in self._curve], np.int32),
-            "curve_total": [_copy(total) for _, total, _ in self._curve],
-            "correct": _copy(self._correct),
-        }  # fmt: skip
+        snapshot = leaves | {"step": np.asarray(self.dispatched), "correct": _copy(self._correct)}
+        if self._curve:  # a checkpoint cannot hold empty arrays
+            steps, totals, metrics = zip(*self._curve, strict=True)
+            columns = {
+                f"curve_{name}": [_copy(getattr(m, name)) for m in metrics]
+                for name in Metrics._fields
+            }
+            snapshot |= columns | {
+                "curve_step": np.asarray(steps, np.int32),
+                "curve_total": [_copy(total) for total in totals],
+            }
+        return snapshot
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Goes back to a snapshot of a population of the same jobs.
@@ -466,8 +468,9 @@ class Population:
         found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
         if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
             raise ValueError("the snapshot is of a population of another kind")
-        steps = np.asarray(snapshot["curve_step"]).tolist()
-        columns = [np.asarray(snapshot[f"curve_{name}"]) for name in ("total", *Metrics._fields)]
+        steps = np.asarray(snapshot.get("curve_step", ())).tolist()
+        names = ("total", *Metrics._fields)
+        columns = [np.asarray(snapshot.get(f"curve_{name}", ())) for name in names]
         self._curve = [
             (step, columns[0][i], Metrics(*(column[i] for column in columns[1:])))
             for i, step in enumerate(steps)
