@@ -118,7 +118,7 @@ class Display:
             self._work_all -= self._work(sweep, group) * population.done / population.total
         began, epoch, images = self._start
         work = self._work(sweep, group) * (population.done - epoch) / population.total
-        text = f"{group.title} {population.unit} {population.done:,}/{population.total:,}"
+        text = f"{group.title} step {population.done:,}/{population.total:,}"
         if population.images > images:
             text += f", {(population.images - images) / max(now - began, 1e-9):,.0f} images/s"
         if self._work_done + work > 0:

@@ -133,15 +133,15 @@ def test_asked_to_stop_saves_and_goes_on(whole, tmp_path):
 
     class Stop(Log):
         def progress(self, sweep, group, population):
-            if population.epoch == 1 and group.frozen == 0 and population.jobs[0].copied:
+            if population.dispatched == 3 and group.frozen == 0 and population.jobs[0].copied:
                 os.kill(os.getpid(), 15)
 
-    with pytest.raises(Interrupted, match="stopped at epoch 1 of 2 of random-0/A2B") as e:
+    with pytest.raises(Interrupted, match="stopped at step 3 of 6 of random-0/A2B") as e:
         make(tmp_path, display=Stop()).run()
     assert e.value.signum == 15
     log = Log()
     rows = make(tmp_path, display=log).run()
-    assert any("goes on after epoch 1 of 2" in line for line in log.lines)
+    assert any("goes on after step 3 of 6" in line for line in log.lines)
     assert table(rows) == table(whole[1])
 
 
@@ -212,18 +212,18 @@ def test_an_older_save_is_taken_where_the_newest_is_damaged(whole, tmp_path, mon
     def dying(folder, record):
         raise Killed
 
-    monkeypatch.setattr(Saves, "busy", False)  # so every epoch is saved
+    monkeypatch.setattr(Saves, "busy", False)  # so every step that ends an epoch is saved
     monkeypatch.setattr(records, "write", dying)
     with pytest.raises(Killed):
         make(tmp_path, checkpoint_seconds=0.0).run()
     monkeypatch.setattr(records, "write", write)
     [group] = (tmp_path / "running").iterdir()
-    assert sorted(path.name for path in group.iterdir()) == ["1", "2"]
-    (group / "2" / "checksums.json").write_text("{")
+    assert sorted(path.name for path in group.iterdir()) == ["3", "6"]
+    (group / "6" / "checksums.json").write_text("{")
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
-    assert "2/checksums.json: cannot be read" in log.lines[0]
-    assert "goes on after epoch 1 of 2" in log.lines[1]
+    assert "6/checksums.json: cannot be read" in log.lines[0]
+    assert "goes on after step 3 of 6" in log.lines[1]
 
 
 def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):

@@ -46,7 +46,7 @@ def test_copies_of_a_work_share_what_they_compiled(tmp_path):
         here = worker._HERE[sweep.work.token]
         [trainer] = here._trainers.values()
     assert len(worker._HERE) == 1
-    assert trainer.compilations["init"] == 1
+    assert trainer.compilations["train"] == 1  # both groups are of networks without frozen layers
     assert set(here.bases) <= {"random-0/baseA", "random-0/baseB"} and here.bases
 
 
@@ -67,7 +67,7 @@ def test_a_group_whose_base_is_damaged_says_so(whole, tmp_path):
 
 def test_asked_to_stop_a_group_saves_itself_and_goes_on(whole, tmp_path):
     sweep = make(tmp_path)
-    with pytest.raises(Interrupted, match="stopped at epoch 1 of 2") as e:
+    with pytest.raises(Interrupted, match="stopped at step 3 of 6") as e:
         train_group(sweep.groups[0], sweep.work, tmp_path, asked=[15])
     assert pickle.loads(pickle.dumps(e.value)).signum == 15
     assert list((tmp_path / "running").iterdir())

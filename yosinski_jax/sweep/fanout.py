@@ -56,7 +56,7 @@ class _Log:
         if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             print(
-                f"{population.unit} {population.dispatched} of {population.total} dispatched",
+                f"step {population.dispatched} of {population.total} dispatched",
                 flush=True,
             )
 

@@ -407,7 +407,7 @@ class _Training:
                 saves.wait()
                 raise Interrupted(
                     stop,
-                    f"stopped at {population.unit} {population.dispatched} of {population.total} of "
+                    f"stopped at step {population.dispatched} of {population.total} of "
                     f"{', '.join(m.id for m in pending[:4])}{' …' if len(pending) > 4 else ''}",
                 )
 
@@ -421,7 +421,7 @@ class _Training:
                 checkpoints.delete(path)  # or it would count as the newest for ever
                 continue
             self.watch.note(
-                f"{self.group.title}: goes on after {population.unit} {population.dispatched} of {population.total}"
+                f"{self.group.title}: goes on after step {population.dispatched} of {population.total}"
             )
             break
         population.synchronize()

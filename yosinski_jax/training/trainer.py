@@ -288,8 +288,6 @@ class Population:
       initial: the initial variables of each slot, on the host.
     """
 
-    unit = "step"
-
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
             (j.frozen, len(j.task.classes), len(j.task.train_index), len(j.task.test_index))
