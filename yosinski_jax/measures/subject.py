@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
@@ -21,7 +20,7 @@ from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
 from yosinski_jax.training import checkpoints
-from yosinski_jax.training.jobs import seed_of
+from yosinski_jax.training.jobs import initial_variables
 from yosinski_jax.training.step import preprocess
 
 BATCH = 250  # images
@@ -190,10 +189,7 @@ class Bench:
 
     def fresh(self, network: Network, task: Task, key: str) -> Any:
         """The initial values that a job with this key gets."""
-        data = jnp.asarray(seed_of(key, self.seed))
-        key_ = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
-        init = self.once((network, "init"), lambda: jax.jit(network.init))
-        return jax.device_get(init(key_, jnp.zeros((1, *self.input_shape(task)))))
+        return initial_variables(network, self.input_shape(task), key, self.seed)
 
 
 def evenly(labels: np.ndarray, count: int) -> np.ndarray:
