@@ -88,7 +88,7 @@ def _dissimilar_text(facts: Mapping) -> str:
     text = "; ".join(parts) + f". One pair of tasks (trained {plural(len(facts['far']), 'time')})"
     text += f" against {plural(len(facts['near']), 'pair')} of random halves"
     tested = facts["rows"]["level"]["p_holm"] is not None
-    return text + (", taken to spread alike." if tested else ": no test.")
+    return text + (", assuming equal variances." if tested else ": no test.")
 
 
 def few_images(records: Sequence[Mapping], statistic: str) -> Answer | None:

@@ -15,6 +15,7 @@ import numpy as np
 from yosinski_jax.analysis import statistics
 from yosinski_jax.analysis.statistics import LEVEL, MARGIN, Estimate
 from yosinski_jax.analysis.tables import accuracy, kind, train_accuracy
+from yosinski_jax.analysis.wording import symbol
 
 #: (split seed, target, images per class): what two networks of a pair share.
 Pair = tuple
@@ -45,7 +46,7 @@ class Effect:
     @property
     def formula(self) -> str:
         """The gap as a difference: "BnB − AnB"."""
-        return f"{self.minuend} − {self.subtrahend}".replace("+", "⁺")
+        return symbol(f"{self.minuend} − {self.subtrahend}")
 
 
 EFFECTS = (

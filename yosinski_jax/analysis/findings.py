@@ -21,6 +21,7 @@ from yosinski_jax.analysis.wording import (
     per_cent,
     plural,
     points,
+    symbol,
 )
 
 #: Words of a verdict on a gap whose sign is told; questions bring their own.
@@ -143,7 +144,7 @@ def needed(rows: Sequence[Mapping]) -> list[Finding]:
 def missing(key: str) -> Finding:
     """Why a gap cannot be computed."""
     effect = BY_KEY[key]
-    a, b = (t.replace("+", "⁺") for t in (effect.minuend, effect.subtrahend))
+    a, b = symbol(effect.minuend), symbol(effect.subtrahend)
     text = f"No {a} network has its {b} partner (same split seed, same target)."
     return Finding("missing", text, {"minuend": effect.minuend, "subtrahend": effect.subtrahend})
 

@@ -23,10 +23,10 @@ STATISTICS = {
     "mean_of_ten_best": "accuracy_mean_of_ten_best",
 }
 STATISTIC_IN_WORDS = {
-    "last": "the accuracy of the last evaluation",
-    "best": "the best evaluation, chosen on the evaluation images themselves, hence flattering",
-    "mean_of_ten_best": "the mean of the ten best evaluations (the paper's statistic), chosen on "
-    "the evaluation images themselves, hence flattering",
+    "last": "that of the last evaluation",
+    "best": "that of the best evaluation, selected on the test images themselves and thus optimistic",
+    "mean_of_ten_best": "the mean over the ten best evaluations (the paper’s statistic), selected on "
+    "the test images themselves and thus optimistic",
 }
 
 #: Columns of results.csv, one row a network.

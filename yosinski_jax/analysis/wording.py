@@ -86,6 +86,11 @@ def margin_text(margin: float) -> str:
     return f"{100 * margin:g} point{'s' * (margin != 0.01)}"
 
 
+def symbol(treatment: str) -> str:
+    """A treatment as the paper prints it: "AnB⁺" for AnB+."""
+    return treatment.replace("+", "⁺")
+
+
 def layer(n: int, names: Sequence[str]) -> str:
     """A layer in words: "layer 3 (fc3)"."""
     return f"layer {n} ({names[n - 1]})" if n <= len(names) else f"layer {n}"

@@ -23,7 +23,7 @@ from yosinski_jax.analysis.tables import (
     where,
     write_results,
 )
-from yosinski_jax.analysis.wording import plural
+from yosinski_jax.analysis.wording import plural, symbol
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, write_atomically
 from yosinski_jax.report import page
@@ -167,7 +167,7 @@ def _lead(study: Study) -> str:
         f"network {settings['network']}" if settings.get("network") else "",
         f"recipe {recipe}" if recipe else "",
         f"{plural(pairs, 'pair')} of tasks" if pairs else "",
-        f"treatments {', '.join(study.kinds)}",
+        f"treatments {', '.join(map(symbol, study.kinds))}",
     ]
     return ", ".join(p for p in parts if p) + "."
 

@@ -19,7 +19,7 @@ from yosinski_jax.analysis.readings import BADGES, readings
 from yosinski_jax.analysis.results import Study, direction_title, split_title
 from yosinski_jax.analysis.series import Series
 from yosinski_jax.analysis.tables import accuracy, order_kinds, summary_table, table_cells, where
-from yosinski_jax.analysis.wording import interval, number, per_cent
+from yosinski_jax.analysis.wording import interval, number, per_cent, symbol
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, read_sealed, sealed, write_json
 from yosinski_jax.report.drawing import Drawing
@@ -32,14 +32,14 @@ DRAWN = ("treatment", "n", "target", "split_seed", "preserve", "status", "layers
 
 def _told(lines: Sequence[Series], unit: str) -> str:
     return "; ".join(
-        f"{s.label}: " + ", ".join(f"{v:.1f} at n = {n}" for n, v in s.points) for s in lines
+        f"{s.label}: " + ", ".join(f"{number(v, 1)} at n = {n}" for n, v in s.points) for s in lines
     ) + (f" ({unit})." if unit else ".")
 
 
 def _series_table(lines: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
     layers = sorted({n for s in lines for n, _ in s.points})
     values = [dict(s.points) for s in lines]
-    rows = [[str(n)] + [f"{v[n]:.2f}" if n in v else "–" for v in values] for n in layers]
+    rows = [[str(n)] + [number(v[n], 2) if n in v else "–" for v in values] for n in layers]
     return ["n", *(s.label for s in lines)], rows
 
 
@@ -110,7 +110,8 @@ def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
             intervals_item(
                 f"drops_{split}",
                 f"What transfer loses ({split_title(split)}).",
-                "Bars: intervals that agree with the Holm-corrected tests.",
+                "Bars: confidence intervals at the levels of the Holm-corrected tests, so a bar "
+                "excludes 0 exactly where its test is significant.",
                 found,
                 {label: look for label, (_, look) in chosen.items()},
                 names,
@@ -120,7 +121,7 @@ def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
         g for g in scores.generality(study.of(split), None, study.statistic) if g.estimate
     ]  # fmt: skip
     if known:
-        label = "0: random features" if known[0].floor == "random" else "0: chance"
+        label = "floor: random features" if known[0].floor == "random" else "floor: chance"
         mine = [
             {"n": g.n, "value": g.estimate.value, "low": g.estimate.low, "high": g.estimate.high}
             for g in known
@@ -131,7 +132,7 @@ def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
                 f"generality_{split}",
                 f"Generality score ({split_title(split)}).",
                 "(AnB − floor) / (BnB − floor): 1 for features as good as the task’s own, 0 for "
-                "ones no better than the floor. Bars: 95 % intervals, each by itself.",
+                "ones no better than the floor. Bars: 95 % confidence intervals, not corrected for multiple n.",
                 {label: mine},
                 {label: "score"},
                 names,
@@ -147,7 +148,7 @@ def intervals_item(
 ) -> Item:  # fmt: skip
     """A figure of values with intervals against n; see `plots.intervals_panel`."""
     what = "Generality score" if score else "Drop (points of accuracy)"
-    scale, digits = (1.0, 3) if score else (100.0, 2)
+    scale, digits = (1.0, 2) if score else (100.0, 2)
     told = lambda r: number(scale * r["value"], digits) + interval(r, digits, scale)
     layers = sorted({r["n"] for mine in rows.values() for r in mine})
     by_n = [{r["n"]: told(r) for r in mine} for mine in rows.values()]
@@ -249,8 +250,8 @@ def comparison(ours: Study, theirs: Study, index: int) -> list[Item]:
         found = compare.rows(mine, others, (ours.statistic, theirs.statistic))
         lines = []
         for k in order_kinds(r["treatment"] for r in found if r["treatment"] != "base"):
-            lines += series.drops(mine, k, ours.statistic, f"{k}, here", k)
-            label = f"{k}, {theirs.label}"
+            lines += series.drops(mine, k, ours.statistic, f"{symbol(k)}, here", k)
+            label = f"{symbol(k)}, {theirs.label}"
             lines += series.drops(others, k, theirs.statistic, label, k, False)
         items += _series_item(
             f"compare_{index}_{split}",
@@ -332,7 +333,7 @@ def amount_of_data(studies: Sequence[Study]) -> list[Item]:
             Item(
                 f"images_per_class_{split}",
                 f"Accuracy against the amount of data ({split_title(split)}).",
-                "The first images of each class only.",
+                "Networks trained on the first images of each class only.",
                 f"Accuracy against training images of each class. {told}.",
                 Drawing("plots_training.images_per_class", {"lines": lines}),
                 ["images per class", *(f"{k} (%)" for k in lines)],

@@ -96,7 +96,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"tied": tied, "upper_first": upper_first}
+    made.filters |= {"tied": tied, "upper_first": upper_first, "treatments": treatments}
     made.globals["inline_svg"] = inline_svg
     return made
 
@@ -111,6 +111,13 @@ def render(parts: Sequence[Part], svgs: Mapping[str, str], **values: object) -> 
 def upper_first(text: str) -> str:
     """A sentence with a capital letter in front."""
     return text[:1].upper() + text[1:]
+
+
+def treatments(cell: object) -> object:
+    """A cell in which treatments stand as the paper prints them: "AnB⁺, n = 2"."""
+    if isinstance(cell, Markup) or not isinstance(cell, str):
+        return cell
+    return re.sub(r"\b([ABPR]nB)\+", "\\1⁺", cell)
 
 
 def tied(text: str) -> str:

@@ -57,12 +57,14 @@ def learning_curves(
             ax.xaxis.set_major_formatter(theme.thousands)
         for ax in axes.flat[len(layers) :]:
             ax.set_visible(False)
+        for ax in axes.flat[max(len(layers) - columns, 0) : len(layers)]:
+            ax.xaxis.set_tick_params(labelbottom=True)  # also above a panel that is not there
         # The first evaluations are low everywhere; the upper part tells treatments apart.
         room = 0.3 * (max(values) - min(ends)) if ends else 0.0
         low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
         axes.flat[0].set_ylim(*limits([low, max(values)]))
-        figure.supxlabel("training step", fontsize=9)
-        figure.supylabel("mean test accuracy (%)", fontsize=9)
+        figure.supxlabel("Training step", fontsize=9)
+        figure.supylabel("Top-1 accuracy (%)", fontsize=9)
         theme.legend(figure, order_kinds(k for k, _ in curves), columns=2)
     return figure
 
@@ -133,7 +135,7 @@ def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
         ax.xaxis.set_minor_formatter(lambda v, _: "")
-        ax.set_xlabel("training images of each class")
+        ax.set_xlabel("Training images per class")
         theme.per_cent_axis(ax)
         if len(lines) > 1:
             theme.place_legend(figure, *ax.get_legend_handles_labels(), 2)
@@ -161,6 +163,7 @@ def layer_change(
         ax.set_xlim(0.6, deepest + 0.4)
         ax.set_ylim(bottom=0)
         ax.grid(axis="x", visible=False)
-        ax.set_ylabel("‖after − before‖ / ‖before‖ (%)")
+        ax.set_xlabel("Copied layer")
+        ax.set_ylabel("Relative change, ‖after − before‖ / ‖before‖ (%)")
         theme.legend(figure, sorted({k for k, _ in lines}), columns=2)
     return figure

@@ -30,9 +30,9 @@ def answers(report: Report) -> Part | None:
             }
         )
     lead = (
-        f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Brackets are 95 % confidence intervals, "
-        "widened where several n are tested together so that they agree with the tests (Holm); 1 point is one "
-        f"hundredth of the test images, and less than {margin_text(study.margin)} counts as no difference."
+        f"Accuracy is {STATISTIC_IN_WORDS[study.statistic]}. Brackets are 95 % confidence intervals, widened where "
+        "several n are tested together so that they agree with the Holm-corrected tests. One point is one percentage "
+        f"point of test accuracy; “general” and “no difference” mean within ±{margin_text(study.margin)} (--margin)."
     )
     table_1 = _table_1(report) if study.folder is None else None
     more = across(report)

@@ -6,7 +6,7 @@ from yosinski_jax.analysis import effects
 from yosinski_jax.analysis.results import split_title
 from yosinski_jax.analysis.series import Series, layer_names
 from yosinski_jax.analysis.tables import kind, order_kinds
-from yosinski_jax.analysis.wording import number
+from yosinski_jax.analysis.wording import number, symbol
 from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item, Part
 from yosinski_jax.report.sections.report import Report
@@ -37,7 +37,7 @@ def overfitting(report: Report) -> Part | None:
 def _item(split: str, means: dict, names: list[str]) -> Item:
     base = means.get("base", {})
     series = [
-        Series(k, tuple((n, 100 * v) for n, v in (base | line).items()), k)
+        Series(symbol(k), tuple((n, 100 * v) for n, v in (base | line).items()), k)
         for k, line in means.items()
         if k != "base"
     ] or [Series("base", tuple((n, 100 * v) for n, v in base.items()), "base")]

@@ -86,6 +86,6 @@ def method(report: Report) -> Part | None:
         ("Dissimilar tasks", "Mean and slope over n of the drop base − AnB. Man-made / natural is one "
          "pair of tasks; it is tested against the spread of the random halves (t test of one "
          "observation against a sample, Holm over the two)."),
-        ("Statistic", f"{STATISTIC_IN_WORDS[study.statistic]}."),
+        ("Statistic", f"The accuracy of a network is {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
     return Part("method", "How the numbers are made", {"facts": items}) if study.records else None

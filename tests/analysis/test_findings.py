@@ -1,0 +1,259 @@
+"""What the page once said wrongly, case by case; test_truth.py checks every sentence over a grid."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import simulated
+from scipy import stats
+
+from yosinski_jax.analysis import contrasts, effects, findings, published, scores, statistics
+from yosinski_jax.analysis.results import Study, read_published
+from yosinski_jax.report import figures
+from yosinski_jax.report.sections import answers as answer_section
+from yosinski_jax.report.sections import tables as table_section
+from yosinski_jax.report.sections.report import Report
+
+
+def answered(records, margin=statistics.MARGIN):
+    """The answers of one split by the beginning of their question, and the notes before them."""
+    rows = effects.all_rows(records, "last", margin)
+    found = findings.answers(records, "last", rows)
+    return found, findings.notes(records, rows, "last")
+
+
+def text_of(answer):
+    return " ".join([answer.short.text, *(f.text for f in answer.findings)])
+
+
+def report_of(records, **more):
+    study = Study("digits", "digits", tuple(records), (), {}, (), "last", None)
+    study = dataclasses.replace(study, **more)
+    rows = {s: effects.all_rows(study.of(s), study.statistic, study.margin) for s in study.splits}
+    return Report(study, rows)
+
+
+def study_with(values, n=1):
+    """Records in which BnB − AnB at n has exactly these values, one a split seed."""
+    quiet = {t: (0.0, 0.0, 0.0) for t in simulated.EFFECTS}
+    records = simulated.study(len(values), noise=0, effects=quiet)
+    for r in records:
+        if r["treatment"] == "AnB" and r["n"] == n:
+            r["accuracy"] -= values[r["split_seed"]]
+    return records
+
+
+def test_a_significant_gain_is_no_want_of_a_drop():
+    gain = {t: (0.02, 0.02, 0.02) if t == "AnB" else (0.0, 0.0, 0.0) for t in simulated.EFFECTS}
+    (general, *_), _ = answered(simulated.study(effects=gain, noise=0.0005))
+    assert general.short.text.startswith("better than the task’s own")
+    assert "cannot be told" not in text_of(general) and "general" not in general.short.text
+
+
+def test_want_of_power_is_not_generality():
+    """12.0 points [−6.3, 30.3]: neither specific nor general, and the page says what would tell."""
+    records = study_with([0.04, 0.25, 0.02, 0.17])
+    (general, *_), _ = answered(records)
+    assert re.search(
+        r"cannot be told with these seeds \(would need about \d+\) at n = 1", text_of(general)
+    )
+    assert "general within ±2 points at n = 2 and 3" in general.short.text
+    # The margin is a setting: what is within 2 points is not within a tenth of one.
+    (wide, *_), _ = answered(study_with([0.001, 0.009, 0.004, 0.006]), margin=0.02)
+    (narrow, *_), _ = answered(study_with([0.001, 0.009, 0.004, 0.006]), margin=0.001)
+    assert "general within ±2 points" in wide.short.text
+    assert "cannot be told with these seeds" in narrow.short.text
+
+
+def test_intervals_beside_verdicts_agree_with_them():
+    """An uncorrected interval would exclude 0 where Holm's procedure does not."""
+    rng = np.random.RandomState(3)
+    disagreed = 0
+    for trial in range(40):
+        small = {t: tuple(0.004 * rng.randn(3)) for t in simulated.EFFECTS}
+        records = simulated.study(effects=small, noise=0.003, rng_seed=trial)
+        for r in effects.all_rows(records):
+            assert (r["low"] > 0 or r["high"] < 0) == (r["verdict"] in ("above", "below"))
+            disagreed += r["p"] < 0.05 <= r["p_holm"]
+    assert disagreed > 20  # or the trials could not have shown it
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_verdicts_do_not_depend_on_draws(trial):
+    """The p value of a balanced design is that of the t test of the seeds' means: no bootstrap."""
+    values = np.random.RandomState(trial).randn(4) * 0.01 + 0.016
+    row = effects.effect_rows(study_with(values), effects.BY_KEY["specificity_drop"])[0]
+    exact = stats.ttest_1samp(values, 0)
+    assert row["p"] == pytest.approx(exact.pvalue, rel=1e-6)
+    single = statistics.mean(values, range(4))
+    assert (single.low, single.high) == pytest.approx(tuple(exact.confidence_interval(0.95)))
+
+
+def test_one_generality_score_everywhere():
+    """Below 0, so that clipping would show: answer, table and figure give the same number."""
+    records = simulated.study(effects=simulated.EFFECTS | {"RnB": (-0.01, -0.09, -0.052)})
+    report = report_of(records)
+    mine = scores.generality(records)[2]
+    assert mine.estimate and mine.estimate.value < 0
+    expected = findings.score_text(mine)
+    assert expected.startswith("−")
+    (general, *_), _ = answered(records)
+    assert f"{expected} at n = 3" in text_of(general)
+    part = table_section(report)
+    (split,) = [s for s in part.values["splits"] if s["scores"]]
+    assert split["scores"].rows[2] == [3, expected]
+    (item,) = [
+        i
+        for i in figures.gaps(report.study, "random", report.rows["random"])
+        if i.name == "generality_random"
+    ]
+    assert dict(item.rows)["3"] == expected
+    (drawn,) = item.drawing.arguments["rows"].values()
+    assert drawn[-1]["value"] == mine.estimate.value
+
+
+def test_one_pair_of_tasks_trained_again_is_one_pair():
+    records = simulated.study(2, split="manmade_natural")
+    _, (scope, *_) = answered(records)
+    assert scope.text.startswith("One pair of tasks, trained 2 times")
+    assert "not for other tasks" in scope.text
+    assert effects.task_pairs(records) == 1
+    _, (scope, *_) = answered(simulated.study(2))
+    assert scope.text.startswith("2 split seeds: intervals hold for other random halves")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(seeds=4), "other random halves of digits"),
+        (dict(seeds=3, split="manmade_natural"), "not for other tasks"),
+        (dict(seeds=1, bits=True), "hold for these networks only"),
+        (dict(seeds=1), "neither intervals nor tests"),
+    ],
+)
+def test_the_scope_of_inference_stands_before_the_answers(arguments, words):
+    part = answer_section(report_of(simulated.study(**arguments)))
+    assert part and words in part.values["splits"][0]["notes"][0].text
+
+
+def test_published_answers_tell_what_they_rest_on():
+    study = read_published()
+    mine = study.of("random")
+    rows = effects.all_rows(mine, study.statistic)
+    found = findings.answers(mine, study.statistic, rows)
+    by_question = {a.question: text_of(a) for a in found}
+    general = by_question["How general is each layer?"]
+    # Logs of BnB exist for target A only.
+    assert "4 pairs from 4 split seeds at each n, all with target A" in general
+    recovered = by_question["Does fine-tuning recover what cutting a network loses?"]
+    assert "not testable at n = 1, 2, 4 and 7" in recovered
+    assert "(1 pair, 1 seed)" in recovered and "at n = 5 (2 pairs, 2 seeds)" in recovered
+    helped = by_question[
+        "Does a network that has seen the other task end up better after fine-tuning?"
+    ]
+    average = next(r for r in published.table_1(mine) if r["layers"] == "1–7")
+    assert f"layers 1–7 on average: {100 * average['paired']:.2f} point" in helped
+    table = answer_section(
+        Report(study, {s: effects.all_rows(study.of(s), study.statistic) for s in study.splits})
+    )
+    assert table.values["table_1"].rows[0][3] == f"{100 * average['paired']:.2f}"
+
+
+def test_one_seed_is_tested_on_its_test_images():
+    records = simulated.study(1, bits=True, test_images=3000)
+    (general, *_), (scope, *_) = answered(records)
+    assert "McNemar" in scope.text and "these networks only" in scope.text
+    assert general.short.text.startswith("specific at n = 2 and 3")
+    assert general.short.text.endswith(findings.ON_IMAGES)
+    row = effects.effect_rows(records, effects.BY_KEY["specificity_drop"])[2]
+    own, other = (
+        [
+            effects.correct_bits(r)
+            for r in sorted(records, key=lambda r: r["target"])
+            if (r["treatment"], r["n"]) == (t, 3)
+        ]
+        for t in ("BnB", "AnB")
+    )
+    a, b = np.concatenate(own), np.concatenate(other)
+    counts = int((a & ~b).sum()), int((b & ~a).sum())
+    assert row["p"] == pytest.approx(stats.binomtest(counts[0], sum(counts)).pvalue)
+    assert row["scope"] == "images" and row["verdict"] == "above"
+
+
+def test_sections_that_say_nothing_are_left_out(tmp_path):
+    # Filters of 3 x 3 gray pixels have too few weights to tell a Gabor function from a blob.
+    records = simulated.study(1)
+    for r in records:
+        folder = tmp_path / "checkpoints" / "random-0" / r["name"]
+        if r["treatment"] == "base":
+            folder.mkdir(parents=True)
+            np.savez(folder / "first_layer.npz", kernel=np.random.RandomState(0).randn(3, 3, 1, 8))
+    study = dataclasses.replace(report_of(records).study, folder=tmp_path)
+    assert figures.first_layers(study) == []
+    # Letters of random halves are arbitrary: no table for each; those of named halves mean something.
+    folded = lambda split: [
+        title
+        for s in table_section(report_of(simulated.study(2, split=split))).values["splits"]
+        for title, _ in s["folded"]
+    ]
+    assert not [t for t in folded("random") if "target" in t]
+    assert [t for t in folded("manmade_natural") if "→" in t]
+    # A question without an answer is no card.
+    part = answer_section(report_of(simulated.study(4, treatments=("BnB", "AnB"))))
+    (split,) = part.values["splits"]
+    assert "Are features of the other task better than random ones?" not in [
+        a.question for a in split["known"]
+    ]
+
+
+def test_dissimilar_tasks_are_tested_and_so_is_the_slope():
+    """Intervals that do not overlap are no test: the slope over n has one of its own."""
+    near = simulated.study(
+        8, noise=0.002, effects=simulated.EFFECTS | {"AnB": (-0.01, -0.02, -0.03)}
+    )
+    steep = simulated.study(
+        1,
+        split="manmade_natural",
+        effects=simulated.EFFECTS | {"AnB": (-0.01, -0.06, -0.11)},
+        noise=0.002,
+    )
+    answer = contrasts.dissimilar_tasks(near, steep, "last")
+    assert answer.short.text == "yes, more is lost; the loss grows faster with the layer"
+    assert answer.findings[0].text.count("p < 0.001") == 2
+    alike = simulated.study(1, split="manmade_natural", noise=0.002, rng_seed=5,
+                            effects=simulated.EFFECTS | {"AnB": (-0.01, -0.02, -0.03)})  # fmt: skip
+    same = contrasts.dissimilar_tasks(near, alike, "last")
+    assert "cannot be told" in same.short.text
+
+
+def test_random_features_at_few_images_are_drawn_and_answered():
+    records = []
+    for amount, drop in ((5, 0.02), (100, 0.2)):
+        lost = {"RnB": (-drop, -drop, -drop)}
+        for r in simulated.study(4, treatments=("RnB",), effects=lost, base=0.7, rng_seed=amount):
+            records.append(r | {"images_per_class": amount})
+    study = report_of(records).study
+    (item,) = figures.amount_of_data([study])
+    assert any(line.startswith("RnB, n = ") for line in item.drawing.arguments["lines"])
+    (answer,) = [
+        a
+        for a in answer_section(report_of(records)).values["more"]
+        if "images are few" in a.question
+    ]
+    assert answer.short.text == "yes at every n"
+
+
+def test_a_ceiling_is_told():
+    _, notes = answered(
+        simulated.study(base=0.99, noise=0.0, effects={t: (0.0,) * 3 for t in simulated.EFFECTS})
+    )
+    assert any(f.text.startswith("Ceiling: the bases reach 99.0 %") for f in notes)
+    # Also with a margin narrower than what is left up to 100 %.
+    _, notes = answered(
+        simulated.study(base=0.985, noise=0.0, effects={t: (0.0,) * 3 for t in simulated.EFFECTS}),
+        0.005,
+    )
+    assert any(f.code == "ceiling" for f in notes)
+    _, notes = answered(simulated.study())
+    assert not any(f.code == "ceiling" for f in notes)
