@@ -396,7 +396,7 @@ def check_share_observed(f, truth):
         return
     steps = steps_of(truth).mean(1)
     n, share, even = re.search(
-        r"layer (\d) \(\w+\), makes (−?\d+) % .* give (\d+) %", f.text
+        r"layer (\d) \(\w+\), makes up (−?\d+) % .* give (\d+) %", f.text
     ).groups()
     assert truth.layers[int(np.argmax(steps))] == int(n)
     assert close(share, 100 * steps.max() / steps.sum()) and close(even, 100 / len(truth.layers))
@@ -406,7 +406,7 @@ def check_share(f, truth):
     if not whole(truth):
         return
     value, low, high = map(
-        shown, re.search(r"makes (−?\d+) %, .* interval (−?\d+) to (−?\d+) %", f.text).groups()
+        shown, re.search(r"makes up (−?\d+) %, .* interval (−?\d+) to (−?\d+) %", f.text).groups()
     )
     steps = steps_of(truth)
     k = steps.shape[1]
@@ -418,7 +418,7 @@ def check_share(f, truth):
 def check_sudden(f, truth):
     share = f.facts["found"].estimate
     low, high, even = 100 * share.low, 100 * share.high, 100 / len(truth.layers)
-    if "concentrated" in f.text or "all at one layer, or nearly" in f.text:
+    if "more concentrated" in f.text or "all at one layer, or nearly" in f.text:
         assert low > even
     if "cannot be told" in f.text:
         assert low < even + 1

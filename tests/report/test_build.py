@@ -200,7 +200,9 @@ def test_published_page_tells_table_1_and_its_pairs(published):
     text = Checker(text_of(published)).text
     for wanted in ("1.67", "1.88", "2.06", "1.00", "target B of split 0", "Dissimilar tasks"):
         assert wanted in text
-    assert "mean of the ten best evaluations (the paper's statistic)" in html.unescape(text)
+    assert "mean accuracy of the ten best evaluations (the paper’s statistic)" in html.unescape(
+        text
+    )
 
 
 # Running and broken sweeps

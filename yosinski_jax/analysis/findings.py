@@ -211,18 +211,18 @@ def how_sudden(records, statistic, names) -> Answer:
         total = f"The whole drop is {points(found.total.value)}{interval(ends)}."
         return Answer(
             question,
-            Finding("no_drop", "no drop to judge", facts),
+            Finding("no_drop", "no significant drop to judge", facts),
             (reason, Finding("total", total, facts)),
         )
     share, even, observed = found.estimate, found.even, found.observed
     assert found.step is not None and observed is not None
     text = (
-        f"The largest step, at {layer(found.step, names)}, makes {per_cent(observed, 0)} % of the whole drop from "
+        f"The largest step, at {layer(found.step, names)}, makes up {per_cent(observed, 0)} % of the whole drop from "
         f"specificity; an even spread would give {per_cent(even, 0)} %."
     )
     first = Finding("share_observed", text, facts)
     if share.low is None or share.high is None:
-        text = "With one split seed the step is picked and measured on the same networks, which flatters it."
+        text = "With one split seed the step is chosen and measured on the same networks, which biases its share upward."
         short = "not testable with one split seed"
         if len({r["split_seed"] for r in records}) > 1:
             text = f"Only one split seed has BnB and AnB at every n: {text[0].lower()}{text[1:]}"
@@ -233,17 +233,17 @@ def how_sudden(records, statistic, names) -> Answer:
             (first, Finding("untested_share", text, facts)),
         )
     text = (
-        f"Picked on the other split seeds and measured on the one left out, so that picking does not flatter it, it "
-        f"makes {per_cent(share.value, 0)} %, 95 % interval {per_cent(share.low, 0)} to {per_cent(share.high, 0)} %."
+        f"Chosen on the other split seeds and measured on the held-out one, which avoids selection bias, it "
+        f"makes up {per_cent(share.value, 0)} %, 95 % interval {per_cent(share.low, 0)} to {per_cent(share.high, 0)} %."
     )
     second = Finding("share", text, facts)
     # As the rounded numbers read, so that no sentence contradicts the interval beside it.
     low, high, level = (round(100 * v) for v in (share.low, share.high, even))
     sudden, whole = low > level, high >= 100
     short = (
-        ("all at one layer, or nearly" if low >= 95 else "concentrated, more than an even spread")
+        ("all at one layer, or nearly so" if low >= 95 else "more concentrated than an even spread")
         if sudden
-        else "cannot be told from an even spread"
+        else "cannot be told apart from an even spread"
     )
     short += "" if whole else ", but not all at one layer"
     return Answer(question, Finding("sudden", short, facts), (first, second))

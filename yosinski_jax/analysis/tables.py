@@ -23,9 +23,9 @@ STATISTICS = {
     "mean_of_ten_best": "accuracy_mean_of_ten_best",
 }
 STATISTIC_IN_WORDS = {
-    "last": "that of the last evaluation",
-    "best": "that of the best evaluation, selected on the test images themselves and thus optimistic",
-    "mean_of_ten_best": "the mean over the ten best evaluations (the paper’s statistic), selected on "
+    "last": "the accuracy at the last evaluation",
+    "best": "the accuracy at the best evaluation, selected on the test images themselves and thus optimistic",
+    "mean_of_ten_best": "the mean accuracy of the ten best evaluations (the paper’s statistic), selected on "
     "the test images themselves and thus optimistic",
 }
 

@@ -233,8 +233,10 @@ def _write_exports(report: Report, output: Path) -> None:
         mine = study.of(split)
         if mine:
             table = summary_table(mine, study.statistic)
+            named = split_title(split)
+            title = study.title if named in study.title else f"{study.title}, {named}"
             caption = (
-                f"{study.title}, {split_title(split)}: top-1 accuracy in percent, mean ± standard "
+                f"{title[:1].upper()}{title[1:]}: top-1 accuracy in percent, mean ± standard "
                 f"error over networks (number of networks); {STATISTIC_IN_WORDS[study.statistic]}."
             )
             markdown.append(f"{html.escape(caption, quote=False)}\n\n{markdown_table(table, 2)}")

@@ -1,6 +1,8 @@
-"""How to run the study again, and how its numbers are made."""
+"""How to run the study again, and how its numbers are computed."""
 
 from collections.abc import Mapping
+
+from markupsafe import Markup
 
 from yosinski_jax.analysis.tables import STATISTIC_IN_WORDS
 from yosinski_jax.analysis.wording import margin_text
@@ -28,19 +30,19 @@ def reproduce(report: Report) -> Part:
         ("networks", f"{len(study.records)}{of}"),
         (
             "wall time",
-            seconds and f"{sum(seconds):,.1f} s in all groups, each since its last start",
+            seconds and f"{sum(seconds):,.1f} s over all groups, each since its last start",
         ),
         ("images/s", rates and f"{rates[len(rates) // 2]:,.0f} (median over networks)"),
         ("settings digest", ", ".join(sorted({str(r["settings_digest"]) for r in study.records}))),
         *((name, ", ".join(sorted(values))) for name, values in environments.items()),
     ]
     settings = [
-        (name, _plain(value))
+        (name.replace("_", " "), _shown(value))
         for name, value in study.settings.items()
-        if name not in ("command", "classes")
+        if name not in ("command", "classes", "digest")
     ]
     values = {"command": command, "facts": [(k, v or None) for k, v in facts], "settings": settings}
-    return Part("reproduce", "How to reproduce this", values)
+    return Part("reproduce", "Reproducing this study", values)
 
 
 def _plain(value: object) -> str:
@@ -48,44 +50,62 @@ def _plain(value: object) -> str:
         return "; ".join(f"{k} = {_plain(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
-    return str(value)
+    return "none" if value is None else str(value)
+
+
+def _shown(value: object) -> object:
+    """A setting as the page prints it: what has parts of its own in lines."""
+    if isinstance(value, Mapping) and value:
+        return Markup("<pre>{}</pre>").format("\n".join(_lines(value)))
+    return _plain(value)
+
+
+def _lines(values: Mapping, indent: str = "") -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        else:
+            text = _plain(value).replace("\n", f"\n{indent}  ")
+            lines.append(f"{indent}{name}: {text}")
+    return lines
 
 
 def method(report: Report) -> Part | None:
-    """How the numbers are made, in words that can be checked against the code."""
+    """How the numbers are computed, in words that can be checked against the code."""
     study = report.study
     margin = margin_text(study.margin)
     items = [
-        ("Names", "base: all layers trained. BnB: the first n layers copied from the base of the "
-         "same task and frozen. AnB: copied from the base of the other task. ⁺: copied layers are "
-         "trained as well. RnB: the first n layers keep their random initial values, frozen."),
-        ("Pairs", "A gap is the mean difference between networks of the same split seed and the "
-         "same target, hence the same classes, test images and base. A network without its partner "
-         "enters no gap; pairs, split seeds and targets are counted beside each."),
-        ("Intervals", "Split seeds are the clusters, for the networks of a seed share bases, classes "
-         "and test images. The standard error is the cluster-robust one (CR2, closed form), times "
-         "Student’s t with Satterthwaite’s degrees of freedom; with equally many networks in each of "
-         "k seeds this is the t interval of the k seed means, k − 1 degrees of freedom."),
-        ("Tests", "Two-sided t tests from the same standard error, corrected by Holm’s method over "
-         "the n of one gap (its averages over layers by themselves), level 0.05. The interval beside "
-         "a test is taken at the level at which Holm’s procedure makes it, so it excludes 0 exactly "
-         "where the verdict says so; its own coverage is 95 % or more."),
-        ("Equivalence", f"“Less than {margin} either way” and “general” rest on two one-sided t tests "
-         f"against ±{margin} (--margin), corrected by Holm’s method over n. Without them the lack of a "
-         "difference is not claimed. The split seeds that would be needed assume that value and "
-         "spread stay as they are."),
-        ("One split seed", "Gaps are tested on the test images: McNemar’s exact test of the images "
-         "that only one of the two networks gets right, with Clopper and Pearson’s interval for their "
-         "share, given how many there are. That holds for these networks only."),
-        ("Generality score", "(AnB − floor) / (BnB − floor) for the first n layers, means over the "
-         "same pairs; the floor is RnB where the study has it, else chance. Not clipped. Undefined "
-         "where BnB is less than 2 points, or not significantly, above the floor."),
-        ("Largest-step share", "The steps of the drop from specificity from one n to the next; the "
-         "share of the largest in the whole. The layer is picked on the other split seeds and "
-         "measured in the one left out, so that picking does not flatter it."),
-        ("Dissimilar tasks", "Mean and slope over n of the drop base − AnB. Man-made / natural is one "
-         "pair of tasks; it is tested against the spread of the random halves (t test of one "
-         "observation against a sample, Holm over the two)."),
-        ("Statistic", f"The accuracy of a network is {STATISTIC_IN_WORDS[study.statistic]}."),
+        ("Names", "base: every layer is trained. BnB: the first n layers are copied from the base of the same task "
+         "and frozen. AnB: they are copied from the base of the other task. ⁺: the copied layers are fine-tuned. RnB: "
+         "the first n layers are frozen at their random initial values."),
+        ("Pairs", "A gap is the mean difference between networks with the same split seed and the same target, and "
+         "thus the same classes, test images and base. Networks without a partner are left out. The numbers of pairs, "
+         "split seeds and targets are given for each gap."),
+        ("Intervals", "Networks of one split seed share bases, classes and test images, so split seeds are the "
+         "clusters. Standard errors are cluster-robust (CR2, in closed form) with Student’s t and Satterthwaite’s "
+         "degrees of freedom. For a balanced design with k seeds this is the t interval of the k seed means with k − 1 "
+         "degrees of freedom."),
+        ("Tests", "Two-sided t tests with the same standard errors at level 0.05, Holm-corrected over all n of a gap; "
+         "averages over layers are a family of their own. An interval next to a test has the level at which Holm’s "
+         "procedure runs that test, so it excludes 0 exactly where the test is significant; its coverage is at least "
+         "95 %."),
+        ("Equivalence", f"“Less than {margin} either way”, “general” and “no difference” rest on two one-sided t tests "
+         f"against ±{margin} (--margin), Holm-corrected over n. A difference that is not significant is never taken "
+         "for equality. The number of split seeds that would settle a question assumes that mean and spread stay as "
+         "they are."),
+        ("One split seed", "Gaps are tested over the test images: McNemar’s exact test on the images that only one of "
+         "the two networks classifies correctly, with the Clopper–Pearson interval for their share given their number. "
+         "The result holds for these networks only."),
+        ("Generality score", "(AnB − floor) / (BnB − floor) for the first n layers, each a mean over the same pairs. "
+         "The floor is RnB where the study has it, otherwise chance. The score is not clipped, and is undefined where "
+         "BnB is less than 2 points, or not significantly, above the floor."),
+        ("Largest-step share", "The share of the largest step of the drop from specificity, from one n to the next, in "
+         "the whole drop. The layer is chosen on the other split seeds and its step is measured on the held-out seed, "
+         "which avoids selection bias."),
+        ("Dissimilar tasks", "Mean over n and slope in n of the drop base − AnB. Man-made / natural is a single pair "
+         "of tasks, so it is tested against the spread of the random halves (t test of one observation against a "
+         "sample, Holm-corrected over the two)."),
+        ("Accuracy", f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
-    return Part("method", "How the numbers are made", {"facts": items}) if study.records else None
+    return Part("method", "Methods", {"facts": items}) if study.records else None
