@@ -17,6 +17,7 @@ from yosinski_jax.study.settings import Settings
 from yosinski_jax.study.treatments import TREATMENTS
 from yosinski_jax.sweep import checks
 from yosinski_jax.sweep.runner import Display, Sweep
+from yosinski_jax.training.step import network_input
 
 
 def transfer_sweep(
@@ -101,7 +102,7 @@ def transfer_sweep(
     model = Own(network, layers)
     first = model(2)
     if dataset.image_shape is not None:
-        checks.check_network(first, dataset.image_shape)
+        checks.check_network(first, network_input(recipe, dataset.image_shape, dataset.dtype))
     settings = Settings.resolve(
         name,
         type(first.module).__name__,

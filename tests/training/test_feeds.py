@@ -221,10 +221,10 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
     with pytest.raises(UserError, match=r"--dataset=varied: .* vary in size; give --image_size"):
         streaming(model, recipe, dataset)
     trainer = streaming(model, recipe, dataset, size=8)
-    assert trainer.input_shape == (8, 8, 3)
+    assert trainer.input.shape == (8, 8, 3)
     mean = trainer.mean_image(data.make_task(dataset, ["cat"]))
     np.testing.assert_allclose(mean, np.full((8, 8, 3), 110))
-    with pytest.raises(UserError, match="--image_size=8: is smaller than the recipe's crop of 9"):
+    with pytest.raises(UserError, match="image_size=8: is smaller than the recipe's crop of 9"):
         streaming(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -386,3 +387,44 @@ def test_the_recipes_own_loss_metric_and_schedule_reach_the_step():
     cosine = dataclasses.replace(plain, schedule="cosine")
     (a,), (b,) = (train(make(r), [a_job("x", task())]) for r in (plain, cosine))
     assert b.layer_change["fc4"] < 0.8 * a.layer_change["fc4"]
+
+
+class Tokens(nn.Module):
+    """Embeds tokens and takes their mean; floats go through a dense layer."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            x = nn.Embed(11, 8, name="first")(x).mean(1)
+        else:
+            x = nn.relu(nn.Dense(8, name="first")(x.reshape(len(x), -1)))
+        return nn.Dense(self.classes, name="head")(x)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "table", "16 bit"])
+def test_inputs_need_not_be_images(kind):
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    arrays = {
+        "tokens": rng.integers(0, 3, (120, 6)) + 2 * labels[:, None],
+        "table": rng.normal(np.eye(5)[labels], 0.1).astype(np.float32),
+        "16 bit": (rng.integers(0, 999, (120, 4, 4)) + labels[:, None, None] * 16_000).astype(
+            "uint16"
+        ),
+    }
+    dataset = data.from_arrays("own", arrays[kind], labels, arrays[kind], labels)
+    recipe = recipes.Recipe("own", learning_rate=0.5, batch_size=20, epochs=20)
+    network = lambda classes: Network.of(Tokens(classes), ["first", "head"])
+    trainer = Trainer(network, recipe, dataset, feature_bytes=10**9)
+    whole = data.make_task(dataset, dataset.label_names)
+    (base,) = train(trainer, [Job("a", whole)])
+    assert base.accuracy[-1] > 0.9
+    job = Job("b", whole, ("first",), ("first",), base.variables)
+    (cut,) = train(trainer, [job])
+    equal(cut.params["first"], base.params["first"])
+    with pytest.raises(UserError, match="mirror=True is for images"):
+        if kind == "16 bit":  # which gets a channel axis, so that it is an image
+            programs.network_input(dataclasses.replace(recipe, mirror=True), (4, 4), np.uint16)
+        Trainer(network, dataclasses.replace(recipe, mirror=True), dataset)

@@ -21,7 +21,7 @@ from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
 from yosinski_jax.training import checkpoints
 from yosinski_jax.training.jobs import initial_variables
-from yosinski_jax.training.step import preprocess
+from yosinski_jax.training.step import network_input, preprocess
 
 BATCH = 250  # images
 PARTS = ("train", "test")
@@ -109,10 +109,10 @@ class Bench:
             self._images[name] = task, Images(pixels, labels[chosen]), mean
         return self._images[name]
 
-    def input_shape(self, task: Task) -> tuple[int, ...]:
-        """Shape of one image as the network gets it."""
-        height, width, channels = self.images(task, "test").pixels.shape[1:]
-        return (self.recipe.crop or height, self.recipe.crop or width, channels)
+    def input(self, task: Task) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of one image as the network gets it."""
+        pixels = self.images(task, "test").pixels
+        return network_input(self.recipe, pixels.shape[1:], pixels.dtype)
 
     def inputs(self, task: Task, part: str, chosen: Any) -> jax.Array:
         """Some of the images, by slice or positions, as the network gets them."""
@@ -189,7 +189,7 @@ class Bench:
 
     def fresh(self, network: Network, task: Task, key: str) -> Any:
         """The initial values that a job with this key gets."""
-        return initial_variables(network, self.input_shape(task), key, self.seed)
+        return initial_variables(network, self.input(task), key, self.seed)
 
 
 def evenly(labels: np.ndarray, count: int) -> np.ndarray:

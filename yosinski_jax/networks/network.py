@@ -21,6 +21,8 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.splicing import path_names
 
 Variables = Mapping[str, Any]
+#: What one input is like, without a batch axis: shape and dtype, or the shape of float32 inputs.
+Like = jax.ShapeDtypeStruct | Sequence[int]
 
 # What modules call the flag that tells training from evaluation, and its value in training.
 _FLAGS = {
@@ -239,22 +241,22 @@ class Network:
         set_: Any = {f: v if f not in called else None for f, v in values.items() if f in fields}
         return (self.module.clone(**set_) if set_ else self.module), called
 
-    def output(self, image_shape: Sequence[int], stop: int) -> jax.ShapeDtypeStruct:
+    def output(self, like: Like, stop: int) -> jax.ShapeDtypeStruct:
         """Shape and dtype of one input's output of layer `stop`, without a batch axis."""
-        out = _output(self, tuple(image_shape), stop)
+        out = _output(self, as_input(like), stop)
         return jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
 
-    def stochastic(self, stop: int, image_shape: Sequence[int]) -> bool:
+    def stochastic(self, stop: int, like: Like) -> bool:
         """Whether the first `stop` layers draw random numbers in training, as dropout does.
 
         Of a network that cannot be cut: whether any layer does.
         """
-        return _stochastic(self, tuple(image_shape), stop)
+        return _stochastic(self, as_input(like), stop)
 
-    def has_statistics(self, names: Sequence[str], image_shape: Sequence[int]) -> bool:
+    def has_statistics(self, names: Sequence[str], like: Like) -> bool:
         """Whether the named layers hold other variables than parameters, as BatchNorm does."""
         paths = [_parts(path) for path in self.paths(*names)]
-        leaves = _leaves(shapes(self, tuple(image_shape)))
+        leaves = _leaves(shapes(self, as_input(like)))
         return any(leaf[0] != "params" and _lies_in(leaf[1:], paths) for leaf in leaves)
 
     def subtree(self, variables: Variables, name: str) -> dict[str, Any]:
@@ -269,9 +271,9 @@ class Network:
                     found[f"{collection}/{path}"] = subtree
         return found
 
-    def identity(self, image_shape: Sequence[int]) -> dict[str, Any]:
+    def identity(self, like: Like) -> dict[str, Any]:
         """What distinguishes this network from another, as JSON: module, layers, shapes and dtypes."""
-        tree = shapes(self, tuple(image_shape))
+        tree = shapes(self, as_input(like))
         flat = jax.tree_util.tree_leaves_with_path(tree)
         return {
             # Functions are shown with an address, which differs from process to process.
@@ -283,6 +285,17 @@ class Network:
                 for path, x in flat
             },
         }
+
+
+def as_input(like: Like) -> jax.ShapeDtypeStruct:
+    """What one input is like, without a batch axis; float32 if only the shape is given."""
+    if isinstance(like, jax.ShapeDtypeStruct):
+        return like
+    return jax.ShapeDtypeStruct(tuple(like), jnp.float32)
+
+
+def _batch_of_one(like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *like.shape), like.dtype)
 
 
 @functools.lru_cache(maxsize=256)
@@ -332,26 +345,23 @@ def _check_disjoint(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def shapes(network: Network, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The network's variables as shapes and dtypes, for float32 inputs of `image_shape`; traced once."""
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(network.init, jax.random.key(0), x)
+def shapes(network: Network, like: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    """The network's variables as shapes and dtypes, for inputs like that; traced once."""
+    return jax.eval_shape(network.init, jax.random.key(0), _batch_of_one(like))
 
 
 @functools.lru_cache(maxsize=1024)
-def _output(network: Network, image_shape: tuple[int, ...], stop: int) -> Any:
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+def _output(network: Network, like: jax.ShapeDtypeStruct, stop: int) -> Any:
     run = lambda variables, x: network.apply(variables, x, stop=stop)[0]
-    return jax.eval_shape(run, shapes(network, image_shape), x)
+    return jax.eval_shape(run, shapes(network, like), _batch_of_one(like))
 
 
 @functools.lru_cache(maxsize=1024)
-def _stochastic(network: Network, image_shape: tuple[int, ...], stop: int) -> bool:
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+def _stochastic(network: Network, like: jax.ShapeDtypeStruct, stop: int) -> bool:
     stop_ = stop if network.supports_partial_apply else None
     run = lambda variables, x: network.apply(variables, x, stop=stop_, train=True)[0]
     try:
-        jax.eval_shape(run, shapes(network, image_shape), x)
+        jax.eval_shape(run, shapes(network, like), _batch_of_one(like))
     except flax.errors.InvalidRngError:  # it asks for the key that it was not given
         return True
     return False

@@ -10,7 +10,7 @@ import numpy as np
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset
-from yosinski_jax.networks.network import Network
+from yosinski_jax.networks.network import Like, Network, as_input
 from yosinski_jax.study.settings import Planned
 from yosinski_jax.sweep.worker import Work
 
@@ -40,9 +40,9 @@ def check_work(work: Work, planned: Sequence[Planned]) -> None:
         if (classes, recipe.name) in seen:
             continue
         seen.add((classes, recipe.name))
-        network, shape = work.network(p), work.trainer(p).input_shape
+        network, like = work.network(p), work.trainer(p).input
         kind = type(network.module).__name__
-        outputs = network.output(shape, len(network.layers)).shape
+        outputs = network.output(like, len(network.layers)).shape
         if len(outputs) != 1 or outputs[0] < classes:
             raise UserError(
                 f"network={kind}: gives {list(outputs)} for an image; expected at least {classes} logits, as many as "
@@ -61,37 +61,42 @@ def _check_dropout(work: Work, planned: Sequence[Planned]) -> None:
             f"dropout_in_frozen=False: has no effect on {kind}, whose __call__ takes no start and stop; leave it out"
         )
     most = max((p.run.frozen for p in silent), default=0)
-    shape = work.trainer(planned[0]).input_shape
-    if silent and not any(network.stochastic(most, shape) for network in networks):
+    like = work.trainer(planned[0]).input
+    if silent and not any(network.stochastic(most, like) for network in networks):
         raise UserError(
             f"dropout_in_frozen=False: has no effect, because no frozen layer of {kind} has dropout; leave it out"
         )
 
 
-def check_network(network: Network, shape: Sequence[int], dtype: Any = jnp.float32) -> None:
+def check_network(network: Network, like: Like) -> None:
     """Checks the layers of a network that somebody else has written: their order, and cuts between them.
 
     Raises:
       UserError: see `check_cuts` and `check_order`.
     """
-    check_order(network, shape, dtype)
+    check_order(network, like)
     if network.supports_partial_apply:
-        check_cuts(network, shape, dtype)
+        check_cuts(network, like)
 
 
-def check_cuts(network: Network, shape: Sequence[int], dtype: Any = jnp.float32) -> None:
+def check_cuts(network: Network, like: Like) -> None:
     """Checks on one batch that a network cut between layers is the network uncut, in the order of its layers.
 
     Args:
       network: one that can be cut.
-      shape: of one input.
-      dtype: of the inputs.
+      like: what one input is like.
 
     Raises:
       UserError: names the first layer after which it differs.
     """
     kind = type(network.module).__name__
-    x = jax.random.normal(jax.random.key(1), (2, *shape)).astype(dtype)
+    like = as_input(like)
+    x = jax.random.normal(jax.random.key(1), (2, *like.shape))
+    x = (
+        x.astype(like.dtype)
+        if jnp.issubdtype(like.dtype, jnp.floating)
+        else (x > 0).astype(like.dtype)
+    )
     variables = network.init(jax.random.key(0), x)
     whole, _ = network.apply(variables, x)
     for k, name in enumerate(network.layer_names[:-1], 1):
@@ -123,7 +128,7 @@ def _spoiled(network: Network, variables: Any, names: Sequence[str]) -> Any:
     )}  # fmt: skip
 
 
-def check_order(network: Network, shape: Sequence[int], dtype: Any = jnp.float32) -> None:
+def check_order(network: Network, like: Like) -> None:
     """Checks that no layer takes what a layer behind it in the list gives.
 
     Follows, through the traced computation, which layers' parameters each value depends on.
@@ -131,7 +136,8 @@ def check_order(network: Network, shape: Sequence[int], dtype: Any = jnp.float32
     Raises:
       UserError: names two layers that stand in the wrong order.
     """
-    x = jax.ShapeDtypeStruct((1, *shape), dtype)
+    like = as_input(like)
+    x = jax.ShapeDtypeStruct((1, *like.shape), like.dtype)
     variables = jax.eval_shape(network.init, jax.random.key(0), x)
     traced = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(variables, x).jaxpr
     owner = {}

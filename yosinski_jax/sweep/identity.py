@@ -9,7 +9,7 @@ from typing import Any
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, sealed, write_json
 from yosinski_jax.data.dataset import Dataset
-from yosinski_jax.networks.network import Network
+from yosinski_jax.networks.network import Like, Network
 from yosinski_jax.study import records
 from yosinski_jax.study.settings import GRID, Settings
 
@@ -18,7 +18,7 @@ def describe(
     settings: Settings,
     dataset: Dataset,
     networks: Mapping[int, Network],
-    input_shape: tuple[int, ...],
+    like: Like,
     fed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that a sweep's numbers depend on, as JSON.
@@ -27,8 +27,8 @@ def describe(
       settings: what is asked for.
       dataset: the data.
       networks: by number of classes.
-      input_shape: of one image as the networks get it.
-      fed: how images come to the devices (`Trains.described`).
+      like: what one image is like as the networks get it.
+      fed: how images come to the devices (`Trainer.described`).
     """
     labels = [dataset.train.labels, dataset.test.labels]
     data = {
@@ -40,7 +40,7 @@ def describe(
     return settings.as_json() | {
         "schema": records.SCHEMA,
         "data": data,
-        "networks": {str(n): network.identity(input_shape) for n, network in networks.items()},
+        "networks": {str(n): network.identity(like) for n, network in networks.items()},
     }
 
 

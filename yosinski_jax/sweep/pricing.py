@@ -63,7 +63,7 @@ def price(sweep: Sweep, planned: Planned) -> Price:
     network = sweep.network(planned).module
     if not isinstance(network, ConvNet):
         raise ValueError(f"{type(network).__name__} is not a network of yosinski_jax.networks")
-    recipe, shape = sweep.recipe(planned), trainer.input_shape
+    recipe, shape = sweep.recipe(planned), trainer.input.shape
     cached = trainer.caches(task, k)
     step = step_cost(
         network, shape, batch_size=recipe.batch_size, frozen=k, prefix_cached=cached,

@@ -176,7 +176,7 @@ class Work:
         networks = {len(self.task(p).classes): self.network(p) for p in planned}
         trainer = self.trainer(first)
         self.described = identity.describe(
-            self.settings, self.dataset, networks, trainer.input_shape, trainer.described()
+            self.settings, self.dataset, networks, trainer.input, trainer.described()
         )
 
     @functools.cached_property

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from yosinski_jax.data.dataset import Task
 from yosinski_jax.networks import ops
-from yosinski_jax.networks.network import Network
+from yosinski_jax.networks.network import Like, Network, as_input
 from yosinski_jax.splicing import splice
 from yosinski_jax.training.step import Program, State
 
@@ -86,25 +86,23 @@ def order_seed(key: np.ndarray) -> int:
     return int(key[0]) | int(key[1]) << 32
 
 
-def initial_variables(
-    network: Network, input_shape: Sequence[int], key: str, seed: int = 0
-) -> dict[str, Any]:
+def initial_variables(network: Network, like: Like, key: str, seed: int = 0) -> dict[str, Any]:
     """The values that a job's network has before anything is copied into it, on the host; from its key alone.
 
     Args:
       network: the network.
-      input_shape: shape of one input, without a batch axis.
+      like: shape and dtype of one input, without a batch axis, or the shape of float32 inputs.
       key: the job's key.
       seed: the sweep's.
     """
-    return jax.device_get(_initializer(network, tuple(input_shape))(seed_of(key, seed)))
+    return jax.device_get(_initializer(network, as_input(like))(seed_of(key, seed)))
 
 
 @functools.lru_cache(maxsize=64)
-def _initializer(network: Network, input_shape: tuple[int, ...]) -> Any:
+def _initializer(network: Network, like: jax.ShapeDtypeStruct) -> Any:
     def init(data):
         key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
-        return network.init(key, jnp.zeros((1, *input_shape)))
+        return network.init(key, jnp.zeros((1, *like.shape), like.dtype))
 
     return jax.jit(init, compiler_options=ops.compiler_options(True))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from yosinski_jax.base.errors import UserError
 from yosinski_jax.networks.network import Network
 from yosinski_jax.splicing import freeze
 from yosinski_jax.study.recipes import Recipe
@@ -53,29 +54,62 @@ class Metrics(NamedTuple):
 def preprocess(
     recipe: Recipe, images: jax.Array, mean: jax.Array | None, key: jax.Array | None
 ) -> jax.Array:
-    """Images as the network takes them, on the device.
+    """Inputs as the network takes them, on the device.
 
     Args:
       recipe: says how.
-      images: uint8 [B, H, W, C], or float of the same shape, which is only cropped and mirrored.
-      mean: float32 [H, W, C] mean image of the task, subtracted if given; otherwise integers are
-        scaled to −1 … 1.
+      images: [B, ...]: unsigned integers (pixels), floats, or signed integers (tokens).
+      mean: float32 [...], mean of the task's training images, subtracted if given; otherwise pixels
+        are scaled to −1 … 1, floats and tokens left as they are.
       key: for random crops and mirrors; None in evaluation (central crop, no mirror).
 
     Returns:
-      float32 [B, h, w, C] with h = w = `recipe.crop` if that is not 0.
+      [B, ...], float32, or int32 of tokens; [B, h, w, C] with h = w = `recipe.crop` if that is not 0.
     """
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        x = images.astype(jnp.float32)
-        x = x / 127.5 - 1.0 if mean is None else x - mean
-    else:
-        x = images.astype(jnp.float32)
+    x = images
+    if mean is not None:
+        x = x.astype(jnp.float32) - mean
+    elif jnp.issubdtype(x.dtype, jnp.unsignedinteger):
+        x = x.astype(jnp.float32) / (jnp.iinfo(x.dtype).max / 2) - 1.0
+    elif jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.float32)
     if recipe.crop or recipe.crop_padding:
         x = crop(recipe, x, key)
     if recipe.mirror and key is not None:
         flip = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(x.shape[0], 1, 1, 1))
         x = jnp.where(flip, x[:, :, ::-1], x)
     return x[..., ::-1] if recipe.bgr else x
+
+
+def network_input(recipe: Recipe, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
+    """What one input is like after `preprocess`, without a batch axis.
+
+    Args:
+      recipe: says how it is preprocessed.
+      shape: of one input before, [...].
+      dtype: of the inputs before.
+
+    Raises:
+      UserError: the recipe crops or mirrors, and the inputs are no images, or smaller than the crop.
+    """
+    spatial = {
+        name: getattr(recipe, name) for name in ("crop", "crop_padding", "mirror", "bgr")
+        if getattr(recipe, name)
+    }  # fmt: skip
+    if spatial and len(shape) != 3:
+        words = ", ".join(f"{name}={value}" for name, value in spatial.items())
+        raise UserError(
+            f"recipe {recipe.name}: {words} is for images [height, width, channels], but inputs are {list(shape)}; "
+            "leave that out"
+        )
+    if recipe.crop > min(shape[:2], default=0) and recipe.crop:
+        raise UserError(
+            f"image_size={min(shape[:2])}: is smaller than the recipe's crop of {recipe.crop} pixels"
+        )
+    mean = jnp.zeros(tuple(shape)) if recipe.subtract_mean else None
+    one = jax.ShapeDtypeStruct((1, *shape), dtype)
+    out = jax.eval_shape(lambda x: preprocess(recipe, x, mean, None), one)
+    return jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
 
 
 def prefix_length(network: Network, frozen: Sequence[str]) -> int:

@@ -48,7 +48,7 @@ from yosinski_jax.training.jobs import (
     start_variables,
     summarize,
 )
-from yosinski_jax.training.step import Metrics, Program, State, prefix_length
+from yosinski_jax.training.step import Metrics, Program, State, network_input, prefix_length
 
 
 class Trainer:
@@ -87,15 +87,10 @@ class Trainer:
         self.recipe = recipe.resolved()
         self.dataset, self.seed, self.streaming = dataset, seed, streaming
         self.feature_bytes = feature_bytes
-        #: Shape of one image as it is fed, and as the network gets it.
+        #: Shape of one image as it is fed.
         self.fed_shape = self._fed_shape()
-        height, width, channels = self.fed_shape
-        crop = self.recipe.crop
-        if crop > min(height, width):
-            raise UserError(
-                f"--image_size={min(height, width)}: is smaller than the recipe's crop of {crop} pixels"
-            )
-        self.input_shape = (crop or height, crop or width, channels)
+        #: Shape and dtype of one image as the network gets it.
+        self.input = network_input(self.recipe, self.fed_shape, dataset.dtype)
         self.devices = self._streams_to(devices) if streaming else list(devices or jax.devices())
         self.network = functools.cache(
             lambda classes: network(classes).with_precision(self.recipe.precision)
@@ -105,7 +100,7 @@ class Trainer:
         #: Features of the population before, by what they were computed from.
         self.features: dict[bytes, dict[str, jax.Array]] = {}
 
-    def _fed_shape(self) -> tuple[int, int, int]:
+    def _fed_shape(self) -> tuple[int, ...]:
         size = self.streaming.size if self.streaming else None
         if size is None and self.dataset.image_shape is None:
             raise UserError(
@@ -113,8 +108,8 @@ class Trainer:
                 + ("give --image_size, or better " if self.streaming else "")
                 + "prepare them at one size with python -m experiments.prepare"
             )
-        height, width, channels = self.dataset.image_shape or self.dataset.train.image(0).shape
-        return (size or height, size or width, channels)
+        shape = self.dataset.image_shape or self.dataset.train.image(0).shape
+        return (size, size, *shape[2:]) if size else tuple(shape)
 
     def _streams_to(self, devices: Sequence[Any] | None) -> list[Any]:
         first = {device.process_index: device for device in reversed(jax.devices())}
@@ -191,7 +186,7 @@ class Trainer:
 
     def feature_size(self, task: Task, frozen: int) -> int:
         """Bytes that the outputs of `frozen` layers over a whole task take, for one job."""
-        shape = self.network(len(task.classes)).output(self.input_shape, frozen)
+        shape = self.network(len(task.classes)).output(self.input, frozen)
         images = len(task.train_index) + len(task.test_index)
         return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
 
@@ -202,11 +197,11 @@ class Trainer:
             return False
         if not frozen or not network.supports_partial_apply:
             return False
-        if self.recipe.dropout_in_frozen and network.stochastic(frozen, self.input_shape):
+        if self.recipe.dropout_in_frozen and network.stochastic(frozen, self.input):
             return False
         below = network.layer_names[:frozen]
         updates = self.recipe.frozen_batch_stats != "keep"
-        if updates and network.has_statistics(below, self.input_shape):
+        if updates and network.has_statistics(below, self.input):
             return False
         return self.feature_size(task, frozen) <= self.feature_bytes
 
@@ -229,7 +224,7 @@ class Trainer:
         if not isinstance(network, ConvNet):  # its activations are not known
             return 32
         step = step_cost(
-            network, self.input_shape, batch_size=self.recipe.batch_size, frozen=frozen,
+            network, self.input.shape, batch_size=self.recipe.batch_size, frozen=frozen,
             prefix_cached=self.caches(task, frozen),
         )  # fmt: skip
         # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
@@ -337,9 +332,7 @@ class Population:
         network, made = self.program.network, {}
         for job in self.slots:
             if id(job) not in made:
-                fresh = initial_variables(
-                    network, self.trainer.input_shape, job.key, self.trainer.seed
-                )
+                fresh = initial_variables(network, self.trainer.input, job.key, self.trainer.seed)
                 if not multihost.leader():  # the base is on process 0, which read it
                     job_ = dataclasses.replace(job, copied=())
                 else:
