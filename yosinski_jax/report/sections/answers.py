@@ -30,8 +30,8 @@ def answers(report: Report) -> Part | None:
             }
         )
     lead = (
-        f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Brackets are 95 % confidence intervals, widened where "
-        "several n are tested together so that they agree with the Holm-corrected tests. One point is one percentage "
+        f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}. Brackets are 95 % confidence intervals, widened "
+        "where several n are tested together so that they agree with the Holm-corrected tests. One point is one percentage "
         f"point of test accuracy; “general” and “no difference” mean within ±{margin_text(study.margin)} (--margin)."
     )
     table_1 = _table_1(report) if study.folder is None else None
