@@ -120,11 +120,11 @@ def _finished(workdir: Path) -> list[Record]:
 
 
 def portable(command: str) -> str:
-    """A command without the places of one machine."""
+    """A command without the places of one machine, and as it would be begun with."""
     words = []
     for word in shlex.split(command):
         flag = word.partition("=")[0]
-        if flag in ("--workdir", "--compile_cache"):
+        if flag in ("--workdir", "--compile_cache", "--extend"):
             continue
         words.append("--data_dir=DIR" if flag == "--data_dir" else word)
     return shlex.join(words)
