@@ -29,9 +29,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
 from experiments.benchmarks import measure
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.commands import cli
 
 _WHAT = flags.DEFINE_string(
     "what",

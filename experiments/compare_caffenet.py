@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.commands import cli
 
 _PEER = flags.DEFINE_string("peer", None, "the file with the CaffeNet in PyTorch")
 _TORCH_PYTHON = flags.DEFINE_string("torch_python", "python3", "an interpreter that has torch")

@@ -11,10 +11,10 @@ truth; it should be 92 to 98 %. Then how often the tests err where nothing is to
 import numpy as np
 from absl import flags
 
-from experiments import cli
 from yosinski_jax.analysis import effects, scores
 from yosinski_jax.analysis.statistics import mean
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.commands import cli
 from yosinski_jax.study.treatments import grid
 
 _SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)

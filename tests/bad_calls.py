@@ -285,12 +285,12 @@ def main() -> None:
 
         import tensorflow_datasets  # noqa: F401
 
-        from experiments import cli
+        from yosinski_jax.commands import cli
 
         if command == "sweep":
             import yosinski_jax.api  # noqa: F401
 
-        main = importlib.import_module(f"experiments.{command}").main
+        main = importlib.import_module(f"yosinski_jax.commands.{command}").main
         calls = {"prepare": prepare_calls, "sweep": dataset_calls}[command]
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)

@@ -274,5 +274,6 @@ if (
     __name__ == "__main__"
 ):  # a command as a process of its own: fake_gcs.py experiments.sweep --flags
     install(os.environ["STORAGE_EMULATOR_HOST"])
-    main = importlib.import_module(sys.argv.pop(1)).main
-    importlib.import_module("experiments.cli").run(main)
+    word = sys.argv.pop(1).removeprefix("experiments.")
+    main = importlib.import_module(f"yosinski_jax.commands.{word}").main
+    importlib.import_module("yosinski_jax.commands.cli").run(main)

@@ -25,7 +25,16 @@ MODULES = {
     "tensorflow-datasets": "tensorflow_datasets",
 }
 # Brought along by a dependency that cannot do without them.
-ALONG = {"array_record", "etils", "fsspec", "google", "jaxlib", "markupsafe", "setuptools"}
+ALONG = {
+    "array_record",
+    "etils",
+    "fsspec",
+    "google",
+    "jaxlib",
+    "markupsafe",
+    "setuptools",
+    "threadpoolctl",
+}
 # Taken where they happen to be there; nothing is missing without them.
 WELCOME = {"pandas"}
 
@@ -46,7 +55,7 @@ def imported():
                 names = [node.module]
             for name in names:
                 top = name.split(".")[0]
-                if top not in sys.stdlib_module_names | {"yosinski_jax", "experiments"}:
+                if top not in sys.stdlib_module_names | {"yosinski_jax"}:
                     yield top, path.relative_to(ROOT)
 
 
@@ -66,12 +75,18 @@ def test_every_extra_brings_what_it_is_named_for():
             assert module in modules(PROJECT["optional-dependencies"][extra]), module
 
 
-def test_the_core_imports_nothing_of_an_extra():
+ROOMS = [
+    ".".join(p.relative_to(ROOT).with_suffix("").parts)
+    for p in (ROOT / "yosinski_jax").rglob("*.py")
+]
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_the_core_imports_nothing_of_an_extra(command):
     optional = set(extras.EXTRAS) | {"cv2"}
-    rooms = [
-        ".".join(p.relative_to(ROOT).with_suffix("").parts)
-        for p in (ROOT / "yosinski_jax").rglob("*.py")
-    ]
+    others = {f"yosinski_jax.commands.{c}" for c in commands.COMMANDS if c != command}
+    others |= {"yosinski_jax.commands.executing"} if command != "sweep" else set()
+    rooms = [room for room in ROOMS if room not in others]  # their flags would meet
     code = f"import sys, {', '.join(rooms)}\nprint(sorted(set(sys.modules) & {optional!r}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
@@ -82,6 +97,7 @@ def test_the_core_imports_nothing_of_an_extra():
     [
         "data.load('cifar10')",
         "prepare.prepare('cifar10', '/nonesuch')",
+        "prepare.directory('cifar10', '/nonesuch')",
         "extras.load('ray', '--executor=ray')",
     ],
 )
@@ -107,7 +123,7 @@ def test_the_console_script_runs_the_commands(tmp_path):
     out = script("sweep", "--plan", "--seeds=1", f"--workdir={tmp_path}")
     assert out.returncode == 0 and "32 networks" in out.stdout, out.stderr
     assert "--[no]plan" in script("sweep", "--helpshort").stdout
-    assert all(f"\n  {name} " in script("--help").stdout for name in commands.commands())
+    assert all(f"\n  {name} " in script("--help").stdout for name in commands.COMMANDS)
 
 
 @pytest.mark.parametrize("args", [["swep"], ["sweep", "--lyers=1"]])

@@ -21,10 +21,10 @@ import tiny_datasets
 from absl.testing import flagsaver
 from places import ROOT
 
-from experiments import cli
-from experiments import sweep as command
 from yosinski_jax.base import files
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.commands import cli
+from yosinski_jax.commands import sweep as command
 from yosinski_jax.data import dataset
 from yosinski_jax.data.prepare import entry
 from yosinski_jax.study import records

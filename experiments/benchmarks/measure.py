@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -21,6 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.machine import matmul_peak as matmul_peak
+from yosinski_jax.base.machine import use_all_cores as use_all_cores
+from yosinski_jax.commands.cli import table as table
 
 _Name = TypeVar("_Name")
 
@@ -74,49 +76,6 @@ def in_turns(measures: Mapping[_Name, Callable[[], float]], rounds: int) -> dict
         for name in list(measures)[:: -1 if turn % 2 else 1]:
             values[name].append(measures[name]())
     return {name: Spread(tuple(found)) for name, found in values.items()}
-
-
-def matmul_peak(precision: str) -> Callable[[], float]:
-    """Returns a measure of the fastest this machine multiplies matrices, in FLOP/s.
-
-    The best of a few products on one device, times the number of devices where each is hardware of
-    its own: the devices of a CPU share its cores.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    cpu = jax.default_backend() == "cpu"
-    side, chain = (2048, 1) if cpu else (8192, 16)
-    x = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(precision))
-
-    @jax.jit
-    def products(x):
-        return jax.lax.fori_loop(0, chain, lambda _, y: (x @ y) * (1 / side), x)
-
-    devices = 1 if cpu else jax.local_device_count()
-    jax.block_until_ready(products(x))
-
-    def measure() -> float:
-        best = min(_seconds(lambda: jax.block_until_ready(products(x))) for _ in range(5))
-        return devices * chain * 2 * side**3 / best
-
-    return measure
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def use_all_cores() -> None:
-    """Makes each core of a CPU a device, as the sweep does. Before jax starts."""
-    import jax
-
-    from yosinski_jax.base import machine as environment
-
-    with contextlib.suppress(RuntimeError):  # jax has started already
-        jax.config.update("jax_num_cpu_devices", min(8, environment.cores()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,18 +158,10 @@ def machine() -> dict[str, Any]:
     from yosinski_jax.base import machine as environment
 
     return environment.describe() | {
-        "cpu": _cpu(),
+        "cpu": environment.processor(),
         "cores": environment.cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 @contextlib.contextmanager
@@ -223,20 +174,6 @@ def folder() -> Iterator[Path]:
 def sweep_command(*options: str) -> list[str]:
     """The sweep's command line in this interpreter."""
     return [sys.executable, "-m", "experiments.sweep", *options]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a header, columns flush right but the first."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
-    for row in cells:
-        first = row[0].ljust(widths[0])
-        lines.append(
-            "  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        )
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def check_writable(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.studies import store
+from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import read_sealed
 from yosinski_jax.study.records import Record
@@ -135,16 +136,16 @@ def _sweep(command: str, data_dir: str | None, workdir: Path) -> Any:
     """The sweep that a command asks for, with another workdir."""
     from absl import flags
 
-    from experiments import sweep as command_line
+    from yosinski_jax.commands import sweep as command_line
 
-    words = [w for w in shlex.split(command)[3:] if not w.startswith("--data_dir=")]
+    words = [w for w in shlex.split(command) if w.startswith("--") and "--data_dir=" not in w]
     flags.FLAGS.unparse_flags()
     flags.FLAGS(
         ["sweep", *words, f"--workdir={workdir}", "--compile_cache=off"]
         + ([f"--data_dir={data_dir}"] if data_dir else [])
     )
-    command_line._use_all_cores()
-    return command_line._sweep(None)
+    machine.use_all_cores()
+    return command_line.requested()
 
 
 def _check_same(settings: dict, described: dict) -> None:

@@ -34,3 +34,8 @@ def test_memory_is_no_more_than_the_limit(monkeypatch):
     whole = machine.memory()
     monkeypatch.setattr(machine, "_memory_limit", lambda: 1 << 20)
     assert machine.memory() == 1 << 20 < whole
+
+
+def test_peak_counts_the_operations(monkeypatch):
+    monkeypatch.setattr(machine, "_seconds", lambda work: 0.5)
+    assert machine.matmul_peak("float32")() == 2 * 2048**3 / 0.5

@@ -80,17 +80,6 @@ def test_a_process_is_timed_and_its_failure_is_a_line():
         measure.process(["/none/python"])
 
 
-def test_peak_counts_the_operations(monkeypatch):
-    monkeypatch.setattr(measure, "_seconds", lambda work: 0.5)
-    assert measure.matmul_peak("float32")() == 2 * 2048**3 / 0.5
-
-
-def test_table_is_aligned():
-    assert measure.table(("a", "b"), [("long", "1"), ("x", "22")]).splitlines() == [
-        "a      b", "----  --", "long   1", "x     22",
-    ]  # fmt: skip
-
-
 def test_steps_have_every_k_and_way(monkeypatch):
     monkeypatch.setattr(measure, "matmul_peak", lambda precision: lambda: 1e9)
     rows = steps.run(TINY, "float32", replicas=2, rounds=2, seconds=0.0)

@@ -11,8 +11,11 @@ import platform
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 @functools.cache
@@ -33,6 +36,7 @@ def describe() -> dict[str, str | int | None]:
         "devices": jax.device_count(),
         "platform": device.platform,
         "machine": platform.machine(),
+        "processor": processor(),
         "git": _revision(),
     }
 
@@ -76,6 +80,59 @@ def _memory_limit(
                         file = "memory.limit_in_bytes" if controllers else "memory.max"
                         limits.append(int((place / file).read_text()))
     return min(limits, default=None)
+
+
+def processor() -> str:
+    """The model of the processor, on which the last bits of a CPU's results depend."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def use_all_cores() -> None:
+    """Makes each core of a CPU a device; to be called before jax starts, later it does nothing.
+
+    Stacked convolutions are slow on a CPU, whole networks side by side are not.
+    """
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # a program that runs this in itself has started jax
+        jax.config.update("jax_num_cpu_devices", min(8, cores()))
+
+
+def matmul_peak(precision: str) -> Callable[[], float]:
+    """Returns a measure of the fastest this machine multiplies matrices, in FLOP/s.
+
+    The best of a few products on one device, times the number of devices where each is hardware of
+    its own: the devices of a CPU share its cores.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    cpu = jax.default_backend() == "cpu"
+    side, chain = (2048, 1) if cpu else (8192, 16)
+    x = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(precision))
+
+    @jax.jit
+    def products(x):
+        return jax.lax.fori_loop(0, chain, lambda _, y: (x @ y) * (1 / side), x)
+
+    devices = 1 if cpu else jax.local_device_count()
+    jax.block_until_ready(products(x))
+
+    def measure() -> float:
+        best = min(_seconds(lambda: jax.block_until_ready(products(x))) for _ in range(5))
+        return devices * chain * 2 * side**3 / best
+
+    return measure
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def start_worker(seconds_after_sigterm: float = 0.0) -> None:

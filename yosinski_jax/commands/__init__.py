@@ -1,14 +1,12 @@
-"""The command `yosinski-jax WORD`, which does what `python -m experiments.WORD` does in a checkout.
+"""The command lines: `yosinski-jax WORD`, and in a checkout `python -m experiments.WORD`, which is a door to the same room.
 
-May import anything, and nothing imports it. Door: `main`.
+Flags, and what they say to whom; the work is done below. May import anything, and nothing imports
+it but the doors, benchmarks and studies of a checkout. Doors: `main`, `run`.
 """
 
-import importlib.util
-import runpy
+import importlib
 import sys
 
-#: Where each command's flags are; a module is run as `python -m` runs it.
-_FOLDER = "experiments"
 COMMANDS = {
     "sweep": "trains the networks of a study and ends with a table, figures and a page",
     "report": "writes the figures and the page of a finished study again, or compares two",
@@ -20,24 +18,30 @@ _USAGE = "usage: yosinski-jax COMMAND [--flags]; yosinski-jax COMMAND --help lis
 
 def main() -> None:
     """Runs the command that the first word names, with the flags that follow it."""
-    word, known = (sys.argv[1:2] or [""])[0], commands()
+    word = (sys.argv[1:2] or [""])[0]
     if word in ("", "help", "-h", "--help"):
-        print(_USAGE + "\n".join(f"  {name:8} {known[name]}" for name in known))
+        print(_USAGE + "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items()))
         sys.exit(0 if word else 2)
-    if word not in known:
-        print(f"error: {word}: is not a command; choose from {', '.join(known)}", file=sys.stderr)
+    if word not in COMMANDS:
+        print(
+            f"error: {word}: is not a command; choose from {', '.join(COMMANDS)}", file=sys.stderr
+        )
         sys.exit(2)
     sys.argv = [f"yosinski-jax {word}", *sys.argv[2:]]
-    runpy.run_module(f"{_FOLDER}.{word}", run_name="__main__", alter_sys=True)
+    run(word)
 
 
-def commands() -> dict[str, str]:
-    """The commands that are there, and what each does."""
-    return {name: COMMANDS[name] for name in COMMANDS if _exists(f"{_FOLDER}.{name}")}
+def run(word: str) -> None:
+    """Runs a command with the flags of `sys.argv`, as the program that this process is."""
+    from absl import flags
 
+    from yosinski_jax.commands import cli
 
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    if word == "sweep":
+        cli.leave_on_interrupt()  # until the sweep looks after signals itself
+    room = importlib.import_module(f"{__name__}.{word}")
+    # --help shows the flags and the text of the main module.
+    sys.modules["__main__"].__doc__ = room.__doc__
+    for flag in flags.FLAGS.flags_by_module_dict()[room.__name__]:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    cli.run(room.main)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 
 FILE_FORMAT = "array_record"
@@ -112,8 +113,12 @@ def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
 
 
 def registered_version(dataset: str) -> str:
-    """Returns the version under which TFDS looks for one of its own datasets."""
-    import tensorflow_datasets as tfds
+    """Returns the version under which TFDS looks for one of its own datasets.
+
+    Raises:
+        UserError: TFDS is not installed.
+    """
+    tfds = extras.load("tensorflow_datasets", f"--dataset={dataset}")
 
     return str(tfds.builder_cls(dataset).VERSION)
 

@@ -9,8 +9,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
-from experiments import planning
 from yosinski_jax.base.files import first_line
+from yosinski_jax.commands import planning
 from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training.trainer import Population

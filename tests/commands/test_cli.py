@@ -7,6 +7,8 @@ import sys
 import pytest
 from places import ROOT
 
+from yosinski_jax.commands import cli
+
 
 def run(*arguments, **kwargs):
     return subprocess.run(
@@ -34,7 +36,7 @@ def test_a_reader_who_leaves_is_no_error_of_ours(flag):
     "arguments",
     [
         ["-m", "experiments.prepare", "--help"],
-        ["-c", "from experiments import cli; cli.run(lambda: print(1))"],
+        ["-c", "from yosinski_jax.commands import cli; cli.run(lambda: print(1))"],
     ],
 )
 def test_a_full_stdout_is_one_line(arguments):
@@ -47,7 +49,7 @@ def test_a_full_stdout_is_one_line(arguments):
 def test_what_the_system_refuses_is_one_line():
     ended = run(
         "-c",
-        "from experiments import cli; cli.run(lambda: open('x' * 300))",
+        "from yosinski_jax.commands import cli; cli.run(lambda: open('x' * 300))",
         stdout=subprocess.PIPE,
     )
     assert ended.returncode == 2 and ended.stderr.endswith("x…: File name too long\n")
@@ -61,3 +63,9 @@ def test_wrong_calls_end_in_one_line_and_2(command, every):
     assert not bad and ended.returncode == 0, ended.stdout + ended.stderr
     right, of = last.split(": ")[1].split(" calls")[0].split(" of ")
     assert right == of and int(of) > 12
+
+
+def test_table_is_aligned():
+    assert cli.table(("a", "b"), [("long", "1"), ("x", "22")]).splitlines() == [
+        "a      b", "----  --", "long   1", "x     22",
+    ]  # fmt: skip

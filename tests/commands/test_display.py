@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from experiments import display
+from yosinski_jax.commands import display
 
 
 def group(name, frozen=0):

@@ -214,7 +214,7 @@ def plan(sweep: Any, seconds_per_flop: float, source: str) -> str:
     """
     import functools
 
-    from experiments.planning import duration
+    from yosinski_jax.commands.planning import duration
     from yosinski_jax.sweep import fanout, pricing
 
     todo = fanout.units(sweep, sweep.open_groups(), lambda group: functools.partial(print))

@@ -16,8 +16,8 @@ from absl import flags
 from absl.testing import flagsaver
 from places import ROOT
 
-from experiments import cli
-from experiments import sweep as command
+from yosinski_jax.commands import cli
+from yosinski_jax.commands import sweep as command
 from yosinski_jax.training import feeds
 
 SMALL = ["--seeds=1", "--layers=2", "--treatments=BnB,AnB", "--epochs=2", "--images_per_class=40"]
@@ -81,7 +81,7 @@ def test_all_classes_with_reduced_data(tmp_path, capfd):
 def planned_by(*args):
     with flagsaver.flagsaver():
         flags.FLAGS(["sweep", *SMALL, *args, "--compile_cache=off"])
-        return command._sweep(None)
+        return command.requested()
 
 
 def test_flags_of_recipe_and_head(tmp_path):
@@ -109,7 +109,7 @@ def test_where_images_are_held(tmp_path, monkeypatch, choice, fits, streams):
     argv = ["sweep", *SMALL, f"--input={choice}", "--compile_cache=off", f"--workdir={tmp_path}"]
     with flagsaver.flagsaver():
         flags.FLAGS(argv)
-        sweep = command._sweep(None)
+        sweep = command.requested()
         assert bool(sweep.trainer(sweep.planned[0]).streaming) == streams
 
 

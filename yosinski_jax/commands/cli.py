@@ -1,4 +1,4 @@
-"""What the command lines share: absl flags, one-line errors, exit codes."""
+"""What the command lines share: absl flags, one-line errors, exit codes, tables."""
 
 import contextlib
 import os
@@ -105,3 +105,17 @@ def whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
         raise UserError(
             f"--{flag}={','.join(values)}: must be whole numbers with commas between"
         ) from e
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a header, columns flush right but the first."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = []
+    for row in cells:
+        first = row[0].ljust(widths[0])
+        lines.append(
+            "  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        )
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)

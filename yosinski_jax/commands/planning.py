@@ -5,9 +5,9 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.benchmarks import measure
 from yosinski_jax.base import machine
 from yosinski_jax.base.files import is_remote
+from yosinski_jax.commands import cli
 from yosinski_jax.sweep import pricing
 from yosinski_jax.sweep.runner import Sweep
 
@@ -87,7 +87,7 @@ def priced(sweep: Sweep) -> str:
         "moved a step",
         "in all",
     ]
-    return "\n".join(["", measure.table(header, rows), "", *_totals(sweep, prices)])
+    return "\n".join(["", cli.table(header, rows), "", *_totals(sweep, prices)])
 
 
 def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
@@ -117,7 +117,7 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
 @functools.cache
 def _peak(precision: str) -> float:
     """FLOP/s of the matrix product on these devices, measured for about a second."""
-    return measure.matmul_peak(precision)()
+    return machine.matmul_peak(precision)()
 
 
 def seconds_per_flop(sweep: Sweep) -> tuple[float, str]:

@@ -1,0 +1,120 @@
+r"""Asks each layer of a finished sweep's bases more: probes, similarity, transferability scores, stitching and others.
+
+  python -m experiments.measure --workdir=results/digits-random-digits
+      every measure that needs nothing but what the sweep kept
+  python -m experiments.measure --workdir=DIR --data_dir=DIR --measures=probe,cka
+      two of them, of a sweep on a prepared dataset
+  python -m experiments.measure --list
+      what there is
+
+Writes measures.csv (network, layer, measure, value, seconds), measures.svg, and what of it predicts the drops of
+transfer: predictors.csv and predictors.svg. No network of the sweep is trained again. Stop it at any
+time; the same command goes on where it was.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
+_MEASURES = flags.DEFINE_list(
+    "measures", None, "names with commas, see --list; default all that can be had"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS datasets, as the sweep was given"
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 1000, "training and test images of each task to look at, at most", lower_bound=20
+)
+_WIDTH = flags.DEFINE_integer(
+    "width",
+    8192,
+    "features of an image, at most: larger maps are averaged over blocks",
+    lower_bound=1,
+)
+_LIST = flags.DEFINE_bool("list", False, "print the measures and stop")
+
+
+def main() -> None:
+    """Reads the sweep, measures, writes."""
+    # Imported here: --help and flag errors should not wait for jax.
+    from yosinski_jax.base import machine
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path, is_remote
+    from yosinski_jax.base.progress import Progress
+    from yosinski_jax.measures import registry, workdir
+    from yosinski_jax.sweep.workdir import lock
+    from yosinski_jax.sweep.worker import cache_programs
+
+    if _LIST.value:
+        for m in registry.measures().values():
+            print(f"  {m.name:14}{', '.join(m.names[1:]):34}{m.about}")
+        return
+    if not _WORKDIR.value:
+        raise UserError("--workdir: give the folder of a finished sweep")
+    folder = as_path(_WORKDIR.value)
+    if not folder.is_dir():
+        raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
+    machine.use_all_cores()
+    if not is_remote(folder):  # the sweep keeps its own there, and trains bases by the same
+        cache_programs((folder.parent / ".compile_cache").absolute())
+    try:
+        names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
+        registry.choose(names)
+        workdir.check(folder, names)
+        bench = workdir.open_bench(
+            folder, _DATA_DIR.value, images=_IMAGES.value, width=_WIDTH.value
+        )
+        with lock(folder), Progress("measures", workdir.steps(folder), "layers") as progress:
+            rows = workdir.measure(
+                folder, names, bench, note=progress.note, progress=lambda *_: progress.advance()
+            )
+    except UserError as e:
+        raise UserError(_with_flag(str(e))) from e
+    _print(rows, names)
+    paths = _compare(folder)
+    for path in (folder / "measures.csv", *paths):
+        print(f"  {path}")
+
+
+def _compare(folder: Path) -> list[Path]:
+    """Holds the measures against the drops; writes the table and the figures."""
+    from yosinski_jax.analysis import predictors, predictors_words
+    from yosinski_jax.base.files import write_atomically
+    from yosinski_jax.report import plots_measures
+    from yosinski_jax.study import records
+
+    values, found = predictors.read(folder), records.read_all(folder)[0]
+    predicting = predictors.predictors(values, found)
+    print(f"\n{predictors_words.text_table(predicting)}\n")
+    for sentence in predictors_words.answer(predicting, found, values):
+        print(sentence)
+    table = folder / "predictors.csv"
+    write_atomically(table, predictors_words.csv_table(predicting))
+    return [table, *plots_measures.write(folder, values, predicting)]
+
+
+def _with_flag(line: str) -> str:
+    """A message of the library, which speaks of arguments, as one of the command line."""
+    known = ("workdir=", "measures=", "images=", "width=")
+    return f"--{line}" if line.startswith(known) else line
+
+
+def _print(rows: list[Any], names: list[str]) -> None:
+    """The mean of every measure over the networks, by layer."""
+    import numpy as np
+
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row.measure, {}).setdefault(row.layer, []).append(row.value)
+    print(f"\n  {'mean over networks':24}" + "".join(f"{layer:>10}" for layer in layers))
+    for name, by_layer in found.items():
+        cells = (
+            f"{np.mean(by_layer[layer]):10.3f}" if layer in by_layer else " " * 10
+            for layer in layers
+        )
+        print(f"  {name:24}" + "".join(cells))
+    seconds = sum(row.seconds for row in rows)
+    print(f"\n{len(rows)} values of {len(set(names))} measures, {seconds:.1f} s of computing")

@@ -1,0 +1,76 @@
+r"""Writes the report of a sweep: one page, tables, figures.
+
+python -m experiments.report --workdir=results/digits-random-digits
+report.html and exports of one's own networks, finished or not
+python -m experiments.report --published
+the same from the authors' 148 networks of 2014
+python -m experiments.report --workdir=DIR --compare=published --compare=OTHER_DIR
+other studies laid on it
+python -m experiments.report --workdir=DIR --margin=1 --figures
+differences below 1 point count as none; every figure as PNG, PDF and SVG too
+"""
+
+from absl import flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
+_PUBLISHED = flags.DEFINE_bool("published", False, "report the authors' own networks instead")
+_COMPARE = flags.DEFINE_multi_string(
+    "compare", [], "another workdir, or published, to lay on this one; may be given several times"
+)
+_STATISTIC = flags.DEFINE_string(
+    "statistic",
+    None,
+    "accuracy reported for a network: last, best or mean_of_ten_best; the latter two are chosen on "
+    "the test images themselves; default last, with --published the paper's mean_of_ten_best",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "folder to write with --published; default results/published"
+)
+_MARGIN = flags.DEFINE_float(
+    "margin",
+    2.0,
+    "points of accuracy: layers are called general, and treatments equal, only where an equivalence "
+    "test shows that they differ by less",
+)
+_FIGURES = flags.DEFINE_bool(
+    "figures", False, "write each figure of the page as PNG, PDF and SVG too, into figures/"
+)
+
+
+def main() -> None:
+    """Reads, computes, writes."""
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path
+    from yosinski_jax.report import build
+
+    if not 0 < _MARGIN.value < 100:  # also not a number
+        raise UserError(f"--margin={_MARGIN.value}: must be between 0 and 100 points, such as 2")
+    margin = _MARGIN.value / 100
+    if _PUBLISHED.value == bool(_WORKDIR.value):
+        raise UserError(
+            "--workdir, --published: give one of the two, the folder of a sweep or --published"
+        )
+    if _PUBLISHED.value:
+        folder = as_path(_OUTPUT.value or "results/published", "--output")
+        path = build.write_published(
+            folder,
+            statistic=_STATISTIC.value,
+            margin=margin,
+            figure_files=_FIGURES.value,
+            comparisons=_COMPARE.value,
+        )
+    else:
+        if _OUTPUT.value:
+            raise UserError(f"--output={_OUTPUT.value}: only with --published; leave it out")
+        folder = as_path(_WORKDIR.value or "")
+        path = build.write_report(
+            folder,
+            statistic=_STATISTIC.value or "last",
+            margin=margin,
+            figure_files=_FIGURES.value,
+            comparisons=_COMPARE.value,
+        )
+    for name in (path.name, "results.csv", "results.json", "effects.csv", "table.md", "table.tex"):
+        print(f"  {folder / name}")
+    if _FIGURES.value:
+        print(f"  {folder / 'figures'}/")

@@ -1,0 +1,439 @@
+r"""Runs the layer-transfer study of Yosinski et al. (2014).
+
+Trains a base network on each of two tasks A and B, transfers the first n layers of a base to new
+networks, frozen or fine-tuned, for every n, and ends with a table, results.csv, the paper's Figure 2
+and a page to read.
+
+  python -m experiments.sweep --split=random
+      the whole study on scikit-learn's 8×8 digits: 128 networks, about a minute on a laptop
+  python -m experiments.sweep --split=random --dataset=cifar10 --data_dir=DIR --seeds=3
+      on CIFAR-10 with the five-layer network (prepare it first: python -m experiments.prepare)
+
+Stop it at any time; the same command goes on where it was. --plan shows what would be done. On several
+devices or machines: --processes, --executor=ray or slurm, --shard=I/N.
+"""
+
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from yosinski_jax.base import machine
+from yosinski_jax.commands import cli, executing
+
+_SPLIT = flags.DEFINE_string(
+    "split",
+    None,
+    "how classes are split into A and B: random, manmade_natural, or FILE.json with your own; all: no split, "
+    "networks on all classes; paper: all 163 networks of the paper. Default random; paper with --recipe=paper",
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    None,
+    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1",
+)
+_TREATMENTS = flags.DEFINE_list(
+    "treatments",
+    None,
+    "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB; base with --split=all",
+)
+_LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
+_PRESERVE = flags.DEFINE_list(
+    "preserve", [], "1, 2 or 1,2: also networks with that many preserved layers"
+)
+_NETWORK = flags.DEFINE_string("network", None, "network; default by image size")
+_RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations", None, "steps, in place of --epochs; default the recipe's"
+)
+_EVALUATE_STEPS = flags.DEFINE_integer(
+    "evaluate_steps", None, "stream: steps between evaluations; default the recipe's"
+)
+_EVALUATE_EVERY = flags.DEFINE_integer(
+    "evaluate_every", None, "epochs between evaluations; default 1"
+)
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
+)
+_MIRROR = flags.DEFINE_bool(
+    "mirror", None, "mirror training images at random; default the recipe's"
+)
+_DROPOUT_IN_FROZEN = flags.DEFINE_bool(
+    "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
+)
+_IMAGES_PER_CLASS = flags.DEFINE_list(
+    "images_per_class",
+    None,
+    "train on the first so many images of each class; default 130 for digits, else all. With --split=all "
+    "several numbers, a network for each; with --split=paper those of the reduced data sets",
+)
+_TARGET_IMAGES = flags.DEFINE_list(
+    "target_images_per_class",
+    [],
+    "numbers with commas: also copies of the same bases, and networks from scratch, on targets with so many images "
+    "of each class",
+)
+_HEAD = flags.DEFINE_enum(
+    "head",
+    None,
+    ["task", "dataset"],
+    "outputs: as many as the task has classes, or as the dataset has; default dataset with --recipe=paper, "
+    "as the published networks, else task",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "changes every random number but the splits'", lower_bound=0, upper_bound=2**32 - 1
+)
+_PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "let --seeds, --treatments, --layers add to what the workdir has"
+)
+_REPLICAS = flags.DEFINE_string(
+    "replicas", "auto", "networks trained together by one program: auto or a number"
+)
+_FEATURE_CACHE = flags.DEFINE_string(
+    "feature_cache",
+    "auto",
+    "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device",
+)
+_INPUT = flags.DEFINE_enum(
+    "input",
+    "auto",
+    ["auto", "resident", "stream"],
+    "resident: all images on the devices; stream: read while training, one network at a time; "
+    "auto: resident if they fit a quarter of the memory",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "stream: resize images to so many pixels a side; default 256 if sizes vary",
+    lower_bound=1,
+    upper_bound=4096,
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "stream: processes that read and decode; default the cores, 0 for threads",
+    lower_bound=0,
+    upper_bound=1024,
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "stream: leave images out that cannot be read, instead of stopping"
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "several hosts, each with this same command: auto looks at the flags below and at the cluster's "
+    "environment",
+)
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where the cluster does not say it itself"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, one a host")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
+_COMPILE_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    "auto",
+    "folder for compiled programs: auto (.compile_cache beside the workdir; in the user's caches if that is in "
+    "a bucket), off, or a folder",
+)
+_REPORT = flags.DEFINE_bool(
+    "report", True, "write report.html at the end and every few minutes on the way"
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes", 5.0, "between saves of networks in training"
+)
+
+
+def main() -> None:
+    """Parses, plans, trains, reports."""
+    executing.check()
+    machine.use_all_cores()
+    _join()
+    # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
+    from yosinski_jax.commands import planning
+    from yosinski_jax.commands.display import Display
+    from yosinski_jax.sweep import fanout, worker
+    from yosinski_jax.training import multihost
+
+    began = time.monotonic()
+    with Display(every_few_minutes=_page_on_the_way) as display:
+        if not multihost.leader():  # process 0 alone writes and speaks
+            _follow(requested(None))
+            return
+        sweep = requested(display)
+        if _PLAN.value:
+            sweep.look()
+            print(planning.describe(sweep, len(sweep.records)))
+            print(planning.priced(sweep))
+            if executing.elsewhere():
+                print(executing.plan(sweep, *planning.seconds_per_flop(sweep)))
+            return
+        try:
+            sweep.run(executing.executor(sweep), executing.shard())
+        except worker.Interrupted as e:
+            _write(sweep)
+            line = f"{e}; saved, start the same command again to go on"
+            print(line, file=sys.stderr, flush=True)
+            sys.exit(128 + e.signum)
+        except fanout.Incomplete as e:
+            _write(sweep)
+            print(e, file=sys.stderr, flush=True)
+            sys.exit(1)
+        display.note("writing figures and the page")
+        paths = _write(sweep)
+    _print_table(sweep)
+    print(
+        f"\n{len(sweep.planned)} networks, {sweep.trained} of them trained now, in {time.monotonic() - began:.1f} s"
+    )
+    for path in paths:
+        print(f"  {path}")
+
+
+def _join() -> None:
+    from yosinski_jax.training import multihost
+
+    multihost.initialize(
+        _DISTRIBUTED.value, _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+
+
+def _follow(sweep) -> None:
+    """Trains along with process 0."""
+    from yosinski_jax.sweep import worker
+
+    if _PLAN.value:
+        return
+    try:
+        sweep.run()
+    except worker.Interrupted as e:
+        sys.exit(128 + e.signum)
+
+
+def _page_on_the_way(folder: Path) -> None:
+    from yosinski_jax.report import build
+
+    if _REPORT.value:
+        build.write_report(folder, running=True)
+
+
+def _write(sweep) -> list[Path]:
+    """Writes the results, Figure 2 and the page of what is recorded; returns their paths."""
+    from yosinski_jax.report import build
+
+    page = build.write_report(sweep.folder, pages=_REPORT.value)
+    paths = [sweep.folder / "records", sweep.folder / "results.csv"]
+    if sweep.records:
+        paths += [sweep.folder / f"figure2.{fmt}" for fmt in build.FIGURE_2]
+    return paths + ([page] if _REPORT.value else [])
+
+
+def _print_table(sweep) -> None:
+    from yosinski_jax.analysis import tables
+
+    parts: dict[str, list[dict]] = {}
+    for planned in sweep.planned:
+        images = f", {planned.run.images} images of each class" if planned.run.images else ""
+        part = parts.setdefault(f"split {planned.split.name}{images}", [])
+        part.append(sweep.records[planned.id])
+    print(
+        f"\ntest accuracy in %, mean ± standard error (number of networks), {sweep.settings.dataset}"
+    )
+    for title, records in parts.items():
+        if len(parts) > 1:
+            print(f"\n{title}")
+        print(tables.format_table(tables.summary_table(records)))
+
+
+def requested(display: Any = None) -> Any:
+    """The `Sweep` that the flags ask for, told of by `display`."""
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import as_path
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.networks import convnets
+    from yosinski_jax.study import recipes
+    from yosinski_jax.study import settings as plan
+    from yosinski_jax.sweep import checks
+    from yosinski_jax.sweep import runner as sweep
+
+    dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
+    digits = dataset.name == "digits"
+    network = _NETWORK.value or convnets.default_network(dataset.name, dataset.image_shape)
+    recipe_name = _RECIPE.value or recipes.default_recipe(network)
+    recipe, reduced_recipe = (_recipe(name) for name in (recipe_name, recipes.reduced(recipe_name)))
+    trainer, (height, width, channels) = _trainer(dataset)
+    if recipe.crop > min(height, width):
+        raise UserError(
+            f"--recipe={recipe.name} (for --network={network}): its crop of {recipe.crop}×{recipe.crop} does not fit "
+            f"images of {height}×{width}×{channels}; use larger images or choose another network and recipe"
+        )
+    shape = (recipe.crop or height, recipe.crop or width, channels)
+    head = _HEAD.value or ("dataset" if recipe_name == "paper" else "task")
+    dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
+
+    outputs = len(dataset.label_names) if head == "dataset" else None
+    model = executing.Networks(network, outputs, shape, dtype)
+
+    settings = plan.Settings.resolve(
+        dataset.name,
+        network,
+        len(model(2).layer_names),
+        recipe,
+        class_sizes=checks.class_sizes(dataset),
+        split=_SPLIT.value,
+        seeds=_SEEDS.value,
+        treatments=_TREATMENTS.value,
+        layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
+        preserve=cli.whole_numbers("preserve", _PRESERVE.value),
+        images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
+        target_images=cli.whole_numbers("target_images_per_class", _TARGET_IMAGES.value),
+        reduced_recipe=reduced_recipe,
+        head=head,
+        seed=_SEED.value,
+        small=digits,
+        images_by_default=data.DIGITS_TRAIN_IMAGES if digits else None,
+    )
+    name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
+    if _IMAGES_PER_CLASS.value is not None and settings.images_per_class:
+        name += f"-{settings.images_per_class}"
+    folder = as_path(_WORKDIR.value or f"results/{name}-{Path(settings.split).stem}-{recipe.name}")
+    _compile_cache(folder)
+    return sweep.Sweep(
+        settings,
+        dataset,
+        model,
+        folder,
+        replicas=_replicas(),
+        trainer=trainer,
+        checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
+        display=display,
+        command=_command(),
+        extend=_EXTEND.value,
+    )
+
+
+def _command() -> str:
+    """What was typed."""
+    console = sys.argv[0].startswith("yosinski-jax ")
+    program = sys.argv[0].split() if console else ["python", "-m", "experiments.sweep"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def _recipe(name: str):
+    """The preset with what the flags change of it."""
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.study import recipes
+
+    given = {
+        "epochs": _EPOCHS.value,
+        "batch_size": _BATCH_SIZE.value,
+        "iterations": _ITERATIONS.value,
+        "evaluate_steps": _EVALUATE_STEPS.value,
+        "learning_rate": _LEARNING_RATE.value,
+        "evaluate_every": _EVALUATE_EVERY.value,
+        "precision": _PRECISION.value,
+        "mirror": _MIRROR.value,
+        "dropout_in_frozen": _DROPOUT_IN_FROZEN.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if "epochs" in given and "iterations" in given:
+        raise UserError(f"--epochs={given['epochs']}: give either --epochs or --iterations")
+    if "epochs" in given or "iterations" in given:
+        given = {"epochs": None, "iterations": None} | given
+    if "evaluate_every" in given:
+        given = {"evaluate_steps": None} | given
+    return dataclasses.replace(recipes.get(name), **given).resolved()
+
+
+def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
+    """What trains, as `Sweep` takes it, and the shape of the images that it gets."""
+    import functools
+
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.training.feeds import Streaming, fits_in_memory
+    from yosinski_jax.training.trainer import Trainer
+
+    streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
+    if _INPUT.value == "auto":
+        streams = bool(size) or not fits_in_memory(dataset)
+    if not streams:
+        if size or dataset.image_shape is None:
+            raise UserError(
+                f"--dataset={_DATASET.value}: images of one size are needed with --input=resident; "
+                "prepare them with python -m experiments.prepare, or use --input=stream"
+            )
+        trainer = functools.partial(Trainer, feature_bytes=_feature_bytes())
+        return trainer, dataset.image_shape
+    if dataset.image_shape is None:
+        size = size or 256  # pixels, the paper's
+    if size is not None and size < 1:
+        raise UserError(f"--image_size={size}: must be at least 1")
+    workers = machine.cores() if _WORKERS.value is None else _WORKERS.value
+    if workers < 0:
+        raise UserError(f"--workers={workers}: must be at least 0")
+    trainer = functools.partial(Trainer, streaming=Streaming(workers, _SKIP_CORRUPT.value, size))
+    height, width, channels = dataset.image_shape or dataset.train.image(0).shape
+    return trainer, (size or height, size or width, channels)
+
+
+def _replicas() -> int | None:
+    from yosinski_jax.base.errors import UserError
+
+    value = _REPLICAS.value
+    if value == "auto":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise UserError(f"--replicas={value}: must be auto or a whole number of at least 1")
+    return int(value)
+
+
+def _feature_bytes() -> int:
+    import jax
+
+    from yosinski_jax.base.errors import UserError
+
+    value = _FEATURE_CACHE.value
+    if value == "off":
+        return 0
+    if value == "auto":
+        device = jax.local_devices()[0]
+        shared = jax.local_device_count() if device.platform == "cpu" else 1
+        return machine.memory() // shared // 4
+    if not value.isdigit():
+        raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")
+    return int(value)
+
+
+def _compile_cache(folder: Path) -> None:
+    """Keeps compiled programs between starts: a resumed sweep does not compile again."""
+    import jax
+
+    from yosinski_jax.base.files import is_remote, local_path
+    from yosinski_jax.data import derived
+
+    value = _COMPILE_CACHE.value
+    if value == "off" or _PLAN.value:
+        return
+    if value != "auto":
+        path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
+    elif is_remote(folder):
+        path = derived.folder() / "compiled"
+    else:
+        path = folder.parent / ".compile_cache"
+    jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
