@@ -1,6 +1,9 @@
+import itertools
+import multiprocessing
 import os
 import pickle
 import shutil
+from concurrent import futures
 
 import pytest
 from small_sweep import make, table
@@ -37,6 +40,21 @@ def test_groups_one_by_one_from_pickles(whole, tmp_path):
     again = [r for g in sweep.groups for r in train_group(g, sweep.work, tmp_path)]
     assert sorted(r.digest for r in again) == sorted(r.digest for r in rows)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+
+
+def test_a_process_pool_trains_a_sweep(whole, tmp_path):
+    """Nothing but `train_group` and its arguments is handed to two fresh processes."""
+    sweep = make(tmp_path)
+    bases = [g for g in sweep.groups if g.members[0].waits_for is None]
+    waves = [bases, [g for g in sweep.groups if g not in bases]]
+    rows = []
+    spawn = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        for wave in waves:
+            given = itertools.repeat(sweep.work), itertools.repeat(tmp_path)
+            rows += itertools.chain.from_iterable(pool.map(train_group, wave, *given))
+    order = [planned.id for planned in sweep.planned]
+    assert table(sorted(rows, key=lambda r: order.index(r.id))) == table(whole[1])
 
 
 def test_copies_of_a_work_share_what_they_compiled(tmp_path):
