@@ -1,46 +1,96 @@
 """The study on a network and arrays of one's own, by one function call."""
 
-import contextlib
+import functools
+import signal
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import flax.linen as nn
-import numpy as np
-
+from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path
+from yosinski_jax.base.progress import Progress
 from yosinski_jax.data.dataset import from_arrays
-from yosinski_jax.networks.load import Own
+from yosinski_jax.networks.load import Layers
+from yosinski_jax.result import StudyResult
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
-from yosinski_jax.study.settings import Settings
-from yosinski_jax.study.treatments import TREATMENTS
-from yosinski_jax.sweep import checks
-from yosinski_jax.sweep.runner import Display, Sweep
-from yosinski_jax.training.step import network_input
+from yosinski_jax.study.treatments import PRETRAINED, TREATMENTS
+from yosinski_jax.sweep import request
+from yosinski_jax.sweep.runner import Display, Silent, Sweep
+from yosinski_jax.sweep.worker import Interrupted
+
+
+class Bar(Silent):
+    """Shows on stderr how many networks of a sweep are finished: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self):
+        self._progress: Progress | None = None
+
+    def plan(self, sweep: Sweep, done: int) -> None:
+        """Starts to count what is left."""
+        left = len(sweep.planned) - done
+        if left:
+            self._progress = Progress(f"study of {sweep.settings.network}", left, "networks")
+            self._progress.__enter__()
+
+    def note(self, line: str) -> None:
+        """Writes a line."""
+        if self._progress:
+            self._progress.note(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def recorded(self, sweep: Sweep, record: Record) -> None:
+        """Counts a network; says so if it diverged."""
+        if record.status == "diverged":
+            self.note(f"{record.id} diverged at step {record.diverged_at_step}")
+        if self._progress:
+            self._progress.advance()
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._progress:
+            self._progress.__exit__(None, None, None)
 
 
 def transfer_sweep(
-    network: nn.Module | Callable[[int], nn.Module],
-    train_images: np.ndarray,
-    train_labels: np.ndarray,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
+    network: Any,
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any,
+    test_labels: Any,
     *,
-    recipe: Recipe,
-    layers: Sequence[str] | None = None,
+    recipe: Recipe | str | None = None,
+    layers: Layers | None = None,
+    network_args: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
-    split: str = "random",
-    seeds: int = 4,
-    treatments: Sequence[str] = TREATMENTS,
+    split: str | Mapping[str, Sequence[str]] = "random",
+    seeds: int | Sequence[int] = 4,
+    treatments: Sequence[str] | str | None = None,
     ns: Sequence[int] = (),
-    images_per_class: int | None = None,
+    preserve: Sequence[int] = (),
+    images_per_class: int | Sequence[int] | None = None,
+    target_images_per_class: Sequence[int | None] | int = (),
+    difficulty: bool = False,
+    base: Any = None,
+    optimizer: Any = None,
+    optimizer_id: str | None = None,
+    loss: Callable[..., Any] | None = None,
+    loss_id: str | None = None,
+    metric: Callable[..., Any] | None = None,
+    metric_id: str | None = None,
+    head: str | None = None,
     seed: int = 0,
     workdir: Path | str | None = None,
+    extend: bool = False,
+    keep: str = "bases",
     name: str = "arrays",
+    progress: bool = True,
     display: Display | None = None,
-) -> list[Record]:
-    """Runs the layer-transfer study on a linen network and arrays.
+) -> StudyResult:
+    """Runs the layer-transfer study on a linen or NNX network and arrays.
 
         import flax.linen as nn
         from sklearn.datasets import load_digits
@@ -57,67 +107,129 @@ def transfer_sweep(
 
         digits = load_digits()
         images = (digits.images[..., None] * 15).astype("uint8")
-        records = transfer_sweep(
+        study = transfer_sweep(
             Net, images[:1300], digits.target[:1300], images[1300:], digits.target[1300:],
             layers=["fc1", "fc2", "fc3"], seeds=1,
             recipe=Recipe("mine", learning_rate=0.05, batch_size=64, epochs=5),
         )
-        for record in records:
-            print(record["name"], record["accuracy"])
+        print(study.table())
+
+    Stopped by Ctrl-C, it returns what is finished; `extend()` of that goes on.
 
     Args:
-      network: a linen module, whose head has at least as many outputs as a half has classes, or a
-        function from the number of classes to one (a module class with `classes` as its first field
-        will do). Called on float32 images [B, H, W, C]; see `Network` for the optional arguments
-        `train`, `start` and `stop` of its `__call__`. Running statistics
-        (BatchNorm) travel with their layer.
-      train_images: uint8 [N, H, W, C]; scaled to −1 … 1 unless the recipe subtracts the mean.
-      train_labels: integers [N], positions in `label_names`.
-      test_images: uint8 [M, H, W, C].
-      test_labels: integers [M].
-      recipe: how every network is trained.
-      layers: the layers in order, as names or paths of subtrees of the parameters; the network's
-        `layer_names` by default.
-      label_names: of all classes; the numbers themselves by default.
-      split: "random", "manmade_natural", or a JSON file with the classes of A and B.
-      seeds: number of split seeds.
-      treatments: among `treatments.TREATMENTS`; base always is.
+      network: a linen or NNX class with an argument `classes` (or `num_classes`, `n_classes`,
+        `num_outputs`), a function from the number of classes to a network, a linen module whose head
+        has at least as many outputs as a half has classes, the name of a network of the package, or
+        "path/to/file.py:Net". Called on float32 inputs [B, ...] (int32 where the data are tokens); see
+        `Network` for the optional arguments `train`, `start` and `stop` of its `__call__`. Running
+        statistics (BatchNorm) travel with their layer.
+      train_images: [N, ...]; uint8 and uint16 pixels are scaled to −1 … 1 unless the recipe subtracts
+        the mean; floats are taken as they are; other integers are tokens.
+      train_labels: [N] or [N, 1]: positions in `label_names`, or names.
+      test_images: [M, ...], as `train_images`.
+      test_labels: [M] or [M, 1].
+      recipe: how every network is trained, or a preset's name; by network if None.
+      layers: the layers in order, as names or paths of subtrees of the parameters, or a mapping from a
+        layer's name to the paths of its subtrees; the network's `layer_names` by default.
+      network_args: other arguments of the network's class or function.
+      label_names: of all classes; the labels themselves by default.
+      split: "random", "manmade_natural", "all" for networks on all classes, a JSON file, or
+        {"A": [label, ...], "B": [...]}.
+      seeds: number of split seeds, or the seeds.
+      treatments: among `treatments.KNOWN`; base always is. All but those of pretrained weights by
+        default, and these too if `base` is given.
       ns: values of n; all from 1 to one less than the number of layers by default.
+      preserve: numbers of preserved layers of additional networks, 1 or 2.
       images_per_class: training images of each class, the first of each; all by default.
+      target_images_per_class: train copies, and networks from scratch, on so many images of each class
+        of the target; None among them stands for all.
+      difficulty: give both halves as many classes and as many images of each.
+      base: pretrained weights of the network, which the treatments PnB and PnB+ copy: a tree, or the
+        path of an orbax folder or a .safetensors, .npz or .msgpack file.
+      optimizer: see `Recipe.optimizer`, in place of the recipe's.
+      optimizer_id: its name in records and in the workdir's identity; plain functions get one by their
+        code.
+      loss: see `Recipe.loss`.
+      loss_id: as `optimizer_id`.
+      metric: see `Recipe.metric`.
+      metric_id: as `optimizer_id`.
+      head: "task" for as many outputs as a task has classes, "dataset" for as many as all have.
       seed: changes every random number but the splits'.
       workdir: folder of records and checkpoints, which a second call goes on from; a temporary one
-        by default.
+        that lives as long as the result by default.
+      extend: whether seeds, treatments and ns may add to what the workdir has.
+      keep: "bases", or "all" to keep the parameters of copies too.
       name: of the data, for the records.
-      display: what is told while it works.
+      progress: whether to show on stderr how far it is.
+      display: what is told while it works, in place of that.
 
     Returns:
-      One record a network.
+      The study: a sequence of records with tables, figures and a page of them.
 
     Raises:
-      UserError: arrays, labels, split, batch or workdir do not fit; says what to do.
-      ValueError: the layers do not cover the network's parameters, or it has other collections than
-        parameters.
+      UserError: arrays, labels, layers, split, batch or workdir do not fit; says what to do.
     """
+    arguments = locals()
     dataset = from_arrays(name, train_images, train_labels, test_images, test_labels, label_names)
-    model = Own(network, layers)
-    first = model(2)
-    if dataset.image_shape is not None:
-        checks.check_network(first, network_input(recipe, dataset.image_shape, dataset.dtype))
-    settings = Settings.resolve(
-        name,
-        type(first.module).__name__,
-        len(first.layer_names),
-        recipe,
-        class_sizes=checks.class_sizes(dataset),
-        split=split,
-        seeds=seeds,
-        treatments=treatments,
-        layers=ns,
-        images_per_class=images_per_class,
-        seed=seed,
+    temporary = None if workdir else tempfile.TemporaryDirectory()
+    folder = as_path(workdir or temporary.name)  # pyright: ignore[reportOptionalMemberAccess]
+    few = (
+        [target_images_per_class]
+        if isinstance(target_images_per_class, int)
+        else target_images_per_class
     )
-    with contextlib.ExitStack() as stack:
-        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        return Sweep(
-            settings, dataset, model, as_path(folder), display=display, feature_bytes=2**30
-        ).run()
+    split = split if isinstance(split, Mapping) else str(split)
+    if treatments is None and split != "all":
+        treatments = TREATMENTS + (PRETRAINED if base is not None else ())
+    bar = Bar() if progress and display is None else None
+    sweep = request.sweep(
+        dataset,
+        folder,
+        network=network,
+        layers=layers,
+        network_args=network_args,
+        head=head,
+        base=base,
+        recipe_name=recipe,
+        changes={
+            "optimizer": optimizer, "optimizer_id": optimizer_id, "loss": loss, "loss_id": loss_id,
+            "metric": metric, "metric_id": metric_id,
+        },
+        images_per_class=images_per_class,
+        compile_cache="off" if temporary else None,
+        grid={
+            "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
+            "target_images": few, "difficulty": difficulty, "seed": seed,
+        },
+        feature_bytes=2**30,
+        display=display or bar,
+        extend=extend,
+        keep=keep,
+    )  # fmt: skip
+    try:
+        sweep.run()
+    except Interrupted as e:
+        if e.signum != signal.SIGINT:
+            sys.exit(128 + e.signum)
+        print(
+            f"{e}; {len(sweep.records)} of {len(sweep.planned)} networks are finished",
+            file=sys.stderr,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    finished = [sweep.records[p.id] for p in sweep.planned if p.id in sweep.records]
+    again = functools.partial(_again, arguments | {"workdir": folder}, temporary)
+    return StudyResult(finished, folder, again, temporary)
+
+
+def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> StudyResult:
+    """The same study with more seeds, treatments or n, in the same workdir."""
+    unknown = [key for key in changes if key not in arguments]
+    if unknown:
+        raise UserError(
+            f"{unknown[0]}={changes[unknown[0]]}: is not an argument of transfer_sweep; see its documentation"
+        )
+    grown = transfer_sweep(**{**arguments, "extend": True, **changes})
+    again = functools.partial(_again, {**arguments, **changes}, temporary)
+    return StudyResult(grown, grown.workdir, again, temporary)

@@ -198,7 +198,7 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--batch_size=1000"], "--batch_size=1000: is larger than the task of random-0/baseA, 200 training images"),
         (["--images_per_class=0"], "--images_per_class=0: must be at least 1"),
         (["--images_per_class=5,9"], "--images_per_class=5,9: several numbers go with --split=all"),
-        (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies from another task, but --split=all"),
+        (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies into a half, but --split=all"),
         (["--split=all", "--treatments=RnB", "--preserve=1"], "--preserve=1: does not go with --split=all"),
         (["--split=paper"], "--split=paper: not known for dataset digits"),
         (["--nodropout_in_frozen"], "--dropout_in_frozen=False: has no effect, because no frozen layer of ConvNet"),

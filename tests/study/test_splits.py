@@ -134,7 +134,7 @@ def test_split_from_a_file_may_be_unequal_and_partial(tmp_path):
         ({"A": ["cat"]}, "keys A and B"),
         ({"A": ["cat"], "B": ["dog"], "C": []}, "unknown keys C"),
         ({"A": "cat", "B": ["dog"]}, "A must be a list of label names"),
-        ({"A": ["cat"], "B": [1]}, "B must be a list of label names"),
+        ({"A": ["cat"], "B": [1.5]}, "B must be a list of label names"),
         ({"A": [], "B": ["dog"]}, "A is empty"),
         ({"A": ["cat", "dog", "bird"], "B": ["dog", "cat"]}, "in both A and B: cat, dog"),
         ({"A": ["cat", "cat"], "B": ["dog"]}, "named twice in A: cat"),

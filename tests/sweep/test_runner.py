@@ -356,7 +356,7 @@ def test_networks_that_can_share_features_follow_each_other(tmp_path):
     [
         (
             {"layers": (0, 2, 4)},
-            r"layers=0,2,4: 0, 4 is out of range; digits4 has 4 layers, so n is 1 to 3",
+            r"ns=0,2,4: 0, 4 is out of range; digits4 has 4 layers, so n is 1 to 3",
         ),
         ({"seeds": ()}, "seeds=0: must be at least 1"),
         ({"preserve": (3,)}, "preserve=3: must be 1, 2 or 1,2"),

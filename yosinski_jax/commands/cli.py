@@ -11,6 +11,9 @@ from absl import app, flags, logging
 
 from yosinski_jax.base.errors import UserError
 
+#: Arguments of the library that flags call otherwise.
+ARGUMENTS = {"ns": "layers", "layers": "network_layers", "base": "pretrained"}
+
 
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
     """Parses the flags (`sys.argv` by default) and runs `main`.
@@ -70,10 +73,11 @@ def as_flags(line: str) -> str:
     """A message of the library, which speaks of arguments (`seeds=0`, `extend=True`), in this program's flags."""
 
     def flag(m: re.Match[str]) -> str:
+        name = ARGUMENTS.get(m[1], m[1])
         return (
             m[0]
-            if m[1] not in flags.FLAGS
-            else f"--{m[1]}" + ("" if m[2] == "True" else f"={m[2]}")
+            if name not in flags.FLAGS
+            else f"--{name}" + ("" if m[2] == "True" else f"={m[2]}")
         )
 
     return re.sub(r"(?<![\w/.=-])(\w+)=(True\b|)", flag, line)

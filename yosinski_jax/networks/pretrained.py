@@ -5,7 +5,7 @@ PyTorch's own files are pickles, which can run code when read: save them as safe
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,9 @@ def _name_map(module: nn.Module, names: set[str]) -> NameMap | None:
 _UNUSED = re.compile(r".*num_batches_tracked|pre_logits/.*")
 
 
-def convert(tree: Any, module: nn.Module, like: Mapping[str, Any]) -> dict[str, Any]:
+def convert(
+    tree: Any, module: nn.Module, like: Mapping[str, Any], head: Sequence[str] | None = None
+) -> dict[str, Any]:
     """A source's arrays as variables of a network.
 
     Args:
@@ -188,6 +190,7 @@ def convert(tree: Any, module: nn.Module, like: Mapping[str, Any]) -> dict[str, 
         network's own names, with collections or parameters alone.
       module: the network's module.
       like: its variables, or their shapes and dtypes.
+      head: paths of the last layer's subtrees; by the module's `layer_names` if None.
 
     Returns:
       A tree with the structure and dtypes of `like`; the last layer may be of another width.
@@ -200,7 +203,9 @@ def convert(tree: Any, module: nn.Module, like: Mapping[str, Any]) -> dict[str, 
         flat = {name.removesuffix("/value"): leaf for name, leaf in flat.items()}
     given = _name_map(module, set(flat))
     bare = not any(name.startswith("params/") for name in flat)
-    last = list(getattr(module, "layer_names", ()))[-1:]  # a head of other classes is left behind
+    if head is None:
+        head = list(getattr(module, "layer_names", ()))[-1:]
+    last = [tuple(path.split("/")) for path in head]  # of other classes, left behind
     lines, used = [], set()
 
     def one(path, leaf):
@@ -218,7 +223,7 @@ def convert(tree: Any, module: nn.Module, like: Mapping[str, Any]) -> dict[str, 
             found = convert(found)
         except (ValueError, IndexError):
             found = np.asarray(found)
-        if found.shape != tuple(leaf.shape) and [*path[1:2]] != last:
+        if found.shape != tuple(leaf.shape) and not any(path[1:][: len(p)] == p for p in last):
             shapes = [
                 f"[{', '.join(map(str, shape))}]" for shape in (np.shape(flat[name]), leaf.shape)
             ]

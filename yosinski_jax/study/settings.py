@@ -2,14 +2,20 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.study import treatments
+from yosinski_jax.study import pairs, treatments
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.study.splits import AllClasses, Split, make_split
-from yosinski_jax.study.treatments import PAPER_REDUCED, TREATMENTS, Run, parse_treatments
+from yosinski_jax.study.splits import OWN, AllClasses, Split, make_split, own_split
+from yosinski_jax.study.treatments import (
+    PAPER_REDUCED,
+    PRETRAINED,
+    TREATMENTS,
+    Run,
+    parse_treatments,
+)
 
 #: A split of `Settings` that stands for all of the paper's at once.
 PAPER = "paper"
@@ -39,16 +45,20 @@ class Settings:
       layers: the values of n, 1 … depth − 1.
       preserve: values of p (1, 2) for networks with preserved layers.
       images_per_class: training images of each class of a half; None for all.
-      target_images: training images of each class of small targets, each for copies of bases on all
-        images and for a network from scratch.
+      target_images: training images of each class of targets, each for copies of bases on all images
+        and for a network from scratch; None stands for all images, as the bases have.
       reduced: training images of each class of networks on all classes, each for networks of its
         own; where `split` is "all" and this is empty, one network on all images.
       reduced_recipe: how networks on reduced data are trained; as the others if None.
       head: "task" for as many outputs as a task has classes, "dataset" for as many as the dataset
         has, as the published networks.
       seed: changes every random number of the sweep but the splits'.
-      halves: the classes of A and of B if `split` is a file; filled in by `Sweep`, so that a
-        changed file is noticed.
+      halves: the classes of A and of B if they are the user's own; of a file filled in by `Sweep`, so
+        that a changed file is noticed.
+      equal_halves: whether the larger half gives classes away, drawn by split seed, until both have
+        as many.
+      base_dataset: name of the dataset that task A is made of, if it is not the target's; `dataset`
+        is then "BASE+TARGET".
     """
 
     dataset: str
@@ -61,12 +71,14 @@ class Settings:
     layers: tuple[int, ...] = ()
     preserve: tuple[int, ...] = ()
     images_per_class: int | None = None
-    target_images: tuple[int, ...] = ()
+    target_images: tuple[int | None, ...] = (None,)
     reduced: tuple[int, ...] = ()
     reduced_recipe: Recipe | None = None
     head: str = "task"
     seed: int = 0
     halves: tuple[tuple[str, ...], ...] = ()
+    equal_halves: bool = False
+    base_dataset: str | None = None
 
     def __post_init__(self):
         if not self.seeds:
@@ -78,7 +90,7 @@ class Settings:
         wrong = [n for n in self.layers if not 1 <= n < self.depth]
         if wrong:
             raise UserError(
-                f"layers={','.join(map(str, self.layers))}: {', '.join(map(str, wrong))} is out of range; "
+                f"ns={_listed(self.layers)}: {', '.join(map(str, wrong))} is out of range; "
                 f"{self.network} has {self.depth} layers, so n is 1 to {self.depth - 1}"
             )
         if any(p not in (1, 2) for p in self.preserve):
@@ -94,14 +106,24 @@ class Settings:
         copying = [t for t in self.treatments if t not in ("base", "RnB")]
         if self.split == ALL and copying:
             raise UserError(
-                f"treatments={','.join(copying)}: copies from another task, but split=all has only one; "
+                f"treatments={','.join(copying)}: copies into a half, but split=all has only one task; "
                 "choose from base,RnB"
             )
-        if self.preserve and self.split in (ALL, PAPER):
-            raise UserError(
-                f"preserve={','.join(map(str, self.preserve))}: does not go with split={self.split}; "
-                "choose split=random or split=manmade_natural"
-            )
+        if self.split in (ALL, PAPER):
+            self._refuse_what_needs_halves()
+
+    def _refuse_what_needs_halves(self) -> None:
+        for name, value in (
+            ("preserve", _listed(self.preserve)),
+            ("target_images_per_class", _listed(c for c in self.target_images if c)),
+            ("difficulty", str(self.equal_halves or "")),
+            ("base_dataset", self.base_dataset or ""),
+        ):
+            if value:
+                raise UserError(
+                    f"{name}={value}: does not go with split={self.split}; choose split=random or "
+                    "split=manmade_natural"
+                )
 
     @classmethod
     def resolve(
@@ -112,13 +134,16 @@ class Settings:
         recipe: Recipe,
         *,
         class_sizes: Mapping[str, int],
-        split: str | None = None,
+        split: str | Mapping[str, Sequence[str]] | None = None,
         seeds: int | Sequence[int] | None = None,
         treatments: Sequence[str] | str | None = None,
         layers: Sequence[int] = (),
         preserve: Sequence[int] = (),
         images_per_class: int | Sequence[int] | None = None,
-        target_images: Sequence[int] = (),
+        target_images: Sequence[int | None] = (),
+        difficulty: bool = False,
+        base_dataset: str | None = None,
+        pretrained: bool = False,
         reduced_recipe: Recipe | None = None,
         head: str | None = None,
         seed: int = 0,
@@ -133,13 +158,18 @@ class Settings:
           depth: see `Settings`.
           recipe: see `Settings`.
           class_sizes: training images of each class that has images.
-          split: the paper's own where the recipe is the paper's, else random.
+          split: a split's name or file, or {"A": [label name, ...], "B": [...]}; the paper's own where the
+            recipe is the paper's, else random.
           seeds: how many split seeds, or which; 4 for small data and the paper's splits, else 1.
-          treatments: all for small data; base for "all"; otherwise all but random features.
+          treatments: all for small data; base for "all"; otherwise all but random features; those of
+            pretrained layers as well where there are pretrained weights.
           layers: all values of n if empty.
           preserve: see `Settings`.
           images_per_class: one number; with "all" and "paper" several, networks of their own each.
-          target_images: see `Settings`.
+          target_images: see `Settings`; all images if empty.
+          difficulty: whether both halves get as many classes and as many images of each.
+          base_dataset: see `Settings`.
+          pretrained: whether there are pretrained weights to copy.
           reduced_recipe: how networks on reduced data are trained.
           head: "dataset" with the paper's recipe, else "task".
           seed: see `Settings`.
@@ -150,7 +180,11 @@ class Settings:
           UserError: a value that cannot be, does not go with another, or would have no effect.
         """
         papers = recipe.name == "paper"
-        split = (PAPER if papers else "random") if split is None else split
+        halves: tuple[tuple[str, ...], ...] = ()
+        if isinstance(split, Mapping):
+            own = own_split(split, list(class_sizes), dataset)
+            split, halves = OWN, (own.A, own.B)
+        split = (PAPER if papers else "random") if split is None else str(split)
         if seeds is None:
             seeds = 4 if (small and split != ALL) or split == PAPER else 1
         if isinstance(seeds, int):
@@ -160,6 +194,7 @@ class Settings:
         if treatments is None:
             everything = TREATMENTS if small and split != PAPER else TREATMENTS[:-1]
             treatments = TREATMENTS[:1] if split == ALL else everything
+            treatments += PRETRAINED if pretrained and split not in (ALL, PAPER) else ()
         elif isinstance(treatments, str):
             treatments = [treatments]
         given = images_per_class
@@ -170,22 +205,38 @@ class Settings:
                 f"images_per_class={_listed(numbers)}: several numbers go with split=all and split=paper; "
                 f"give one with split={split}"
             )
-        most = max(class_sizes.values(), default=0)
-        for name, counts in (
-            ("images_per_class", numbers),
-            ("target_images_per_class", target_images),
-        ):
-            if any(not 1 <= count <= most for count in counts):
-                raise UserError(
-                    f"{name}={_listed(counts)}: must be at least 1, and at most {most}, the training images of the "
-                    "largest class"
-                )
+        _check_counts("images_per_class", numbers, max(class_sizes.values(), default=0), "largest")
+        least = min(class_sizes.values(), default=0)
+        if difficulty:
+            images_by_default = min(least, images_by_default or least)
+            _check_difficulty(split, class_sizes, images_by_default, numbers)
         if split == PAPER:
             one, reduced = None, numbers or PAPER_REDUCED
         elif split == ALL:
             one, reduced = images_by_default, numbers
         else:
             one, reduced = (numbers[0] if numbers else images_by_default), ()
+        few = [count for count in target_images if count is not None]
+        _check_counts("target_images_per_class", few, least, "smallest")
+        if one is not None and any(count >= one for count in few):
+            raise UserError(
+                f"target_images_per_class={_listed(few)}: must be less than the {one} images of each class that bases are "
+                "trained on; all stands for as many as those"
+            )
+        wanted = parse_treatments(treatments)
+        copied = [t for t in wanted if t in PRETRAINED]
+        if copied and not pretrained:
+            raise UserError(
+                f"treatments={','.join(copied)}: copies pretrained layers; give their weights as base=PATH"
+            )
+        if pretrained and not copied:
+            raise UserError(
+                "base=…: no network copies these weights; leave it out, or add PnB or PnB+ to treatments"
+            )
+        if base_dataset is not None and (split != "random" or halves):
+            raise UserError(
+                f"split={split}: with base_dataset={base_dataset} halves are random; leave it out"
+            )
         return cls(
             dataset=dataset,
             split=split,
@@ -193,15 +244,18 @@ class Settings:
             recipe=recipe,
             depth=depth,
             seeds=tuple(seeds),
-            treatments=parse_treatments(treatments),
+            treatments=wanted,
             layers=tuple(sorted(set(layers))),
             preserve=tuple(sorted(set(preserve))),
             images_per_class=one,
-            target_images=tuple(sorted(set(target_images))),
+            target_images=_sizes(target_images),
             reduced=reduced,
             reduced_recipe=reduced_recipe if reduced and reduced_recipe != recipe else None,
             head=head or ("dataset" if papers else "task"),
             seed=seed,
+            halves=halves,
+            equal_halves=difficulty,
+            base_dataset=base_dataset,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -310,7 +364,16 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     """
 
     def split(kind: str, seed: int) -> Split:
-        return make_split(kind, label_names, seed, dataset)
+        if settings.halves:
+            pair = Split(kind, seed, *settings.halves)
+        elif settings.base_dataset is not None:
+            base = settings.base_dataset
+            pair = pairs.two_datasets(
+                label_names, base, settings.dataset.removeprefix(f"{base}+"), seed
+            )
+        else:
+            pair = make_split(kind, label_names, seed, dataset)
+        return pairs.equal_halves(pair, seed) if settings.equal_halves else pair
 
     def planned(run: Run, pair: Split | AllClasses) -> Planned:
         return Planned(run, pair, run.images or settings.images_per_class)
@@ -323,22 +386,21 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     if settings.split == ALL:
         return [p for seed in settings.seeds for p in on_all(settings.reduced or (None,), seed)]
     if settings.split == PAPER:
-        pairs = [split("random", seed) for seed in settings.seeds]
+        splits = [split("random", seed) for seed in settings.seeds]
         try:
-            pairs.append(split("manmade_natural", 0))
+            splits.append(split("manmade_natural", 0))
         except UserError as e:
             raise UserError(str(e).replace("split=manmade_natural", "split=paper", 1)) from e
         halves = [
             planned(run, pair)
-            for pair in pairs
+            for pair in splits
             for run in treatments.paper_half(pair.name, pair.seed, settings.layers)
             if run.treatment in settings.treatments
         ]
         reduced = [p for p in on_all(settings.reduced) if not p.run.n]
         return halves + on_all((None,)) + reduced
     grid = treatments.grid(
-        settings.treatments, settings.layers, settings.preserve, settings.depth,
-        (None, *settings.target_images),
+        settings.treatments, settings.layers, settings.preserve, settings.depth, settings.target_images
     )  # fmt: skip
     without = set(settings.preserve) - {run.preserve for run in grid}
     if without:
@@ -346,9 +408,40 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
             f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
             f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
         )
-    pairs = [split(settings.split, seed) for seed in settings.seeds]
-    return [planned(run, pair) for pair in pairs for run in grid]
+    return [
+        planned(run, pair)
+        for pair in (split(settings.split, seed) for seed in settings.seeds)
+        for run in grid
+    ]
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, numbers))
+
+
+def _check_counts(name: str, counts: Sequence[int], most: int, which: str) -> None:
+    """Refuses numbers of images that are none, or would take all of a class without a word."""
+    if any(not 1 <= count <= most for count in counts):
+        raise UserError(
+            f"{name}={_listed(counts)}: must be at least 1, and at most {most}, the training images of the {which} class"
+        )
+
+
+def _check_difficulty(
+    split: str, class_sizes: Mapping[str, int], least: int, numbers: Sequence[int]
+) -> None:
+    if numbers and max(numbers) > least:
+        raise UserError(
+            f"images_per_class={_listed(numbers)}: with difficulty both halves have as many images of each class; use at "
+            f"most {least}, the training images of the smallest class"
+        )
+    if split == "random" and len(class_sizes) % 2 == 0 and len(set(class_sizes.values())) == 1:
+        raise UserError(
+            "difficulty=True: has no effect, both halves have as many classes and images already; leave it out"
+        )
+
+
+def _sizes(counts: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Each size once, in order, all images last."""
+    few = sorted({count for count in counts if count is not None})
+    return (*few, None) if None in counts or not counts else tuple(few)

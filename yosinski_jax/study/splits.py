@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from yosinski_jax.base.errors import UserError
 
 KINDS = ("random", "manmade_natural")
+#: Name of a split that was given as its halves, not in a file.
+OWN = "own"
 
 _CIFAR10_NATURAL = frozenset({"bird", "cat", "deer", "dog", "frog", "horse"})
 _CIFAR10_MANMADE = frozenset({"airplane", "automobile", "ship", "truck"})
@@ -188,7 +190,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Split:
     """Reads a split from the user's JSON file and checks it against the label names."""
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
-    if path.stem in (*KINDS, AllClasses.name, "paper"):
+    if path.stem in (*KINDS, OWN, AllClasses.name, "paper"):
         raise UserError(
             f"split={path}: {path.stem} is the name of a built-in split; rename the file"
         )
@@ -202,27 +204,49 @@ def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Spl
         raise UserError(f"split={path}: nested too deeply; {expected}") from None
     except ValueError as error:  # covers broken JSON, repeated keys and text that is not UTF-8
         raise UserError(f"split={path}: not valid JSON ({error}); {expected}") from None
-    if not isinstance(content, dict) or not {"A", "B"} <= content.keys():
-        raise UserError(f"split={path}: the keys A and B are needed; {expected}")
-    extra = sorted(set(content) - {"A", "B"})
+    pair = own_split(content, names, dataset, f"split={path}")
+    return Split(path.stem, seed, pair.A, pair.B)
+
+
+def own_split(
+    halves: Any, names: Sequence[str], dataset: str = "", given: str = "split={…}"
+) -> Split:
+    """A split of the user's own, checked.
+
+    Args:
+        halves: {"A": [label name, ...], "B": [...]}; whole numbers stand for the names of such labels.
+        names: label names of the dataset's classes.
+        dataset: its name, for errors.
+        given: how it was given, for errors.
+
+    Raises:
+        UserError: it is something else, or classes are unknown, or in both halves.
+    """
+    expected = 'expected {"A": ["label name", ...], "B": [...]}'
+    if not isinstance(halves, Mapping) or not {"A", "B"} <= halves.keys():
+        raise UserError(f"{given}: the keys A and B are needed; {expected}")
+    extra = sorted(set(map(str, halves)) - {"A", "B"})
     if extra:
-        raise UserError(f"split={path}: unknown keys {_listed(extra)}; {expected}")
+        raise UserError(f"{given}: unknown keys {_listed(extra)}; {expected}")
+    both = {}
     for task in "AB":
-        half = content[task]
-        if not isinstance(half, list) or not all(isinstance(name, str) for name in half):
-            raise UserError(
-                f"split={path}: {task} must be a list of label names (strings); {expected}"
-            )
-    problems = _problems(content["A"], content["B"])
-    unknown = sorted((set(content["A"]) | set(content["B"])) - set(names))
+        half = halves[task]
+        listed = not isinstance(half, str) and isinstance(half, Iterable)
+        both[task] = (
+            [str(x) if isinstance(x, int | np.integer) else x for x in half] if listed else [0]
+        )
+        if not all(isinstance(name, str) for name in both[task]):
+            raise UserError(f"{given}: {task} must be a list of label names (strings); {expected}")
+    problems = _problems(both["A"], both["B"])
+    unknown = sorted({*both["A"], *both["B"]} - set(names))
     if unknown:
         known = _listed(names[:5]) + (", ..." if len(names) > 5 else "")
         problems.append(
             f"not among the classes of {dataset or 'the dataset'} ({known}): {_listed(unknown)}"
         )
     if problems:
-        raise UserError(f"split={path}: {'; '.join(problems)}")
-    return Split(path.stem, seed, tuple(sorted(content["A"])), tuple(sorted(content["B"])))
+        raise UserError(f"{given}: {'; '.join(problems)}")
+    return Split(OWN, 0, tuple(sorted(both["A"])), tuple(sorted(both["B"])))
 
 
 def _problems(half_a: Sequence[str], half_b: Sequence[str]) -> list[str]:

@@ -130,6 +130,7 @@ _WORDS = {
     "schema": "it is of another version of this package",
     "data.images": "the images differ from this workdir's",
     "data.labels": "the labels differ from this workdir's",
+    "pretrained": "the pretrained weights differ from this workdir's",
     "data.label_names": "the names of the classes differ from this workdir's",
 }
 

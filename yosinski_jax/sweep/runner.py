@@ -68,6 +68,8 @@ class Sweep:
       display: what is told while it works.
       command: what was typed, kept for the reader.
       extend: whether the grid may be larger than the workdir's.
+      pretrained: see `Work`.
+      keep: see `Work`.
 
     Attributes:
       planned: every network, in order.
@@ -93,6 +95,8 @@ class Sweep:
         display: Display | None = None,
         command: str = "",
         extend: bool = False,
+        pretrained: Any = None,
+        keep: str = "bases",
     ):
         recipe, reduced = settings.recipe.resolved(), settings.reduced_recipe
         settings = dataclasses.replace(
@@ -104,6 +108,8 @@ class Sweep:
             )
         if replicas is not None and not 1 <= replicas <= MOST_REPLICAS:
             raise UserError(f"replicas={replicas}: must be at least 1 and at most {MOST_REPLICAS}")
+        if keep not in ("bases", "all"):
+            raise UserError(f"keep={keep}: must be bases or all")
         self.dataset, self.folder = dataset, as_path(folder)
         self.planned = networks(settings, dataset.classes_with_images, dataset.name)
         first = self.planned[0].split
@@ -112,7 +118,7 @@ class Sweep:
             settings = dataclasses.replace(settings, split=first.name, halves=halves)
         make = trainer or functools.partial(Trainer, feature_bytes=feature_bytes)
         self.settings = settings
-        self.work = Work(settings, dataset, network, make, checkpoint_seconds)
+        self.work = Work(settings, dataset, network, make, checkpoint_seconds, pretrained, keep)
         self.task, self.recipe = self.work.task, self.work.recipe
         self.trainer, self.network = self.work.trainer, self.work.network
         self.display = display if display and multihost.leader() else Silent()

@@ -15,7 +15,7 @@ import math
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +23,12 @@ import jax
 import numpy as np
 
 from yosinski_jax.base import machine
+from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, write_atomically
 from yosinski_jax.data.dataset import Dataset, Task, few_images, make_task
-from yosinski_jax.networks.network import Network
+from yosinski_jax.networks.network import Network, shapes
+from yosinski_jax.networks.pretrained import convert
+from yosinski_jax.splicing import TreeMismatch
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
@@ -93,6 +96,8 @@ class Work:
         the work is to be pickled.
       trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains.
       checkpoint_seconds: time between two saves of a group in training.
+      pretrained: weights that PnB and PnB+ copy: a path that every process sees, or a tree.
+      keep: "bases", or "all" to keep the parameters of copies as well.
 
     Attributes:
       described: all that the numbers depend on; see `identity.describe`.
@@ -105,9 +110,11 @@ class Work:
         network: Callable[[int], Network],
         trainer: Callable[..., Trainer],
         checkpoint_seconds: float = 300.0,
+        pretrained: Any = None,
+        keep: str = "bases",
     ):
         self.settings, self.dataset = settings, dataset
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.pretrained, self.keep = checkpoint_seconds, pretrained, keep
         self._network, self._make = network, trainer
         #: Equal for copies of this work, so that a process knows what it has compiled already.
         self.token = uuid.uuid4().hex
@@ -119,10 +126,11 @@ class Work:
         self._tasks: dict[tuple, Task] = {}
         self._trainers: dict[Recipe, Trainer] = {}
         self.bases: dict[str, tuple[str, Any]] = {}
+        self._pretrained: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         self.digest  # noqa: B018 (computed once, by who plans)
-        left_out = ("_tasks", "_trainers", "bases", "votes")
+        left_out = ("_tasks", "_trainers", "bases", "votes", "_pretrained")
         return {k: v for k, v in self.__dict__.items() if k not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -178,6 +186,9 @@ class Work:
         self.described = identity.describe(
             self.settings, self.dataset, networks, trainer.input, trainer.described()
         )
+        if self.pretrained is not None:
+            weights = checkpoints.checksum(self.weights(first))
+            self.described["pretrained"] = weights
 
     @functools.cached_property
     def digest(self) -> str:
@@ -195,6 +206,8 @@ class Work:
         Raises:
           DamagedBase: it is not the network of its record, or cannot be read.
         """
+        if planned.run.pretrained:
+            return self.weights(planned)
         base = planned.waits_for
         if base is None:
             return None
@@ -210,6 +223,31 @@ class Work:
         except checkpoints.DamagedCheckpoint as e:
             raise DamagedBase(base, str(e)) from e
         return kept[1]
+
+    def weights(self, planned: Planned) -> Any:
+        """The pretrained weights as variables of a network; its last layer may be of another width.
+
+        Raises:
+          UserError: they cannot be read, or are of another network; lists every leaf that does not fit.
+        """
+        classes = len(self.task(planned).classes)
+        if classes not in self._pretrained:
+            network = self.network(planned)
+            like = shapes(network, self.trainer(planned).input)
+            head = network.paths(network.layer_names[-1])
+            given = self.pretrained
+            try:
+                if isinstance(given, Mapping):
+                    found = convert(given, network.module, like, head)
+                else:
+                    found = checkpoints.load_pretrained(given, network.module, like, head)
+            except TreeMismatch as e:
+                what = "weights" if isinstance(given, Mapping) else given
+                raise UserError(
+                    f"base={what}: does not fit {type(network.module).__name__}: {'; '.join(e.mismatches)}"
+                ) from e
+            self._pretrained = {classes: found}
+        return self._pretrained[classes]
 
     def _keep(self, base: str, kept: tuple[str, Any]) -> None:
         self.bases[base] = kept
@@ -455,7 +493,9 @@ class _Training:
     def _written(self, planned: Planned, result: Result) -> str:
         """Writes the checkpoint of a base that others can copy; returns the checksum of any network."""
         run = planned.run
-        needed = run.treatment == "base" and result.diverged_at_step is None
+        needed = (
+            run.treatment == "base" or self.work.keep == "all"
+        ) and result.diverged_at_step is None
         if needed and self.leader:
             folder = self.workdir / "checkpoints" / planned.id
             checkpoints.save(folder, result.variables)

@@ -310,7 +310,9 @@ def _is_nothing(tree: Any) -> bool:
     )
 
 
-def load_pretrained(path: Path | str, module: nn.Module, like: Mapping[str, Any]) -> dict[str, Any]:
+def load_pretrained(
+    path: Path | str, module: nn.Module, like: Mapping[str, Any], head: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Reads weights that another program wrote as the variables of a network.
 
     Args:
@@ -318,6 +320,7 @@ def load_pretrained(path: Path | str, module: nn.Module, like: Mapping[str, Any]
         training state, or a step or the root of a `CheckpointManager`, which stands for its last.
       module: the network's module; built-in ones know the names of torchvision, timm and AugReg.
       like: the network's variables, or their shapes and dtypes.
+      head: paths of the last layer's subtrees; by the module's `layer_names` if None.
 
     Returns:
       A tree with the structure and dtypes of `like`; the last layer may be of another width.
@@ -330,7 +333,7 @@ def load_pretrained(path: Path | str, module: nn.Module, like: Mapping[str, Any]
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder; give the path of the weights")
     if not path.is_dir():
-        return convert(read_file(path), module, like)
+        return convert(read_file(path), module, like, head)
     path = _item(path)
     try:
         found = metadata(path)
@@ -339,7 +342,7 @@ def load_pretrained(path: Path | str, module: nn.Module, like: Mapping[str, Any]
         tree = _read(path, found, marked)
     except DamagedCheckpoint as e:
         raise UserError(f"{e}; give an orbax checkpoint, or one of {', '.join(SUFFIXES)}") from e
-    return convert(tree, module, like)
+    return convert(tree, module, like, head)
 
 
 def delete(path: Path) -> None:

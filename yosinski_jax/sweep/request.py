@@ -1,0 +1,222 @@
+"""From what a user asks for to a sweep: all defaults and all checks, for `transfer_sweep` and the command line alike.
+
+What is not said is chosen by the data: a network by image size, a recipe by network, the grid by
+`Settings.resolve`. What was said and would change nothing is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.data import dataset as data
+from yosinski_jax.data import derived, joined
+from yosinski_jax.data.dataset import Dataset
+from yosinski_jax.networks import convnets, load, registry
+from yosinski_jax.networks.network import Network
+from yosinski_jax.study import recipes
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.settings import Settings
+from yosinski_jax.sweep import checks, worker
+from yosinski_jax.sweep.runner import Sweep
+from yosinski_jax.training.step import network_input
+
+
+@dataclasses.dataclass(frozen=True)
+class Builtin:
+    """Gives a network of the package for a number of classes; can be pickled.
+
+    Attributes:
+      name: one of `registry.NAMES`.
+      shape: (H, W, C) of one image as the network gets it.
+      dtype: that it computes in.
+      options: the network's own, (name, value) pairs.
+      layers: see `Network.of`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    options: tuple[tuple[str, Any], ...] = ()
+    layers: Any = None
+
+    def __call__(self, classes: int) -> Network:
+        """The network for a task of so many classes."""
+        module = registry.make(self.name, classes, self.shape, self.dtype, **dict(self.options))
+        return Network.of(module, self.layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """Gives one network for tasks of any size, with an output for each class of the dataset.
+
+    Attributes:
+      network: gives a network for a number of classes.
+      outputs: of the last layer.
+    """
+
+    network: Callable[[int], Network]
+    outputs: int
+
+    def __call__(self, classes: int) -> Network:
+        """The network, for any number of classes."""
+        return self.network(self.outputs)
+
+
+def recipe(given: Recipe | str, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some of its fields changed.
+
+    Args:
+      given: a recipe or a preset's name.
+      changes: fields by name; those that are None stay. `epochs` and `iterations` take each other's
+        place, `evaluate_every` that of `evaluate_steps`. Callables without an identity get one of
+        their code.
+
+    Raises:
+      UserError: there is no such preset, or the fields do not go together.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if "epochs" in changes and "iterations" in changes:
+        raise UserError(f"epochs={changes['epochs']}: give either epochs or iterations")
+    if "epochs" in changes or "iterations" in changes:
+        changes = {"epochs": None, "iterations": None} | changes
+    if "evaluate_every" in changes:
+        changes = {"evaluate_steps": None} | changes
+    for name in ("optimizer", "loss", "metric"):
+        own = changes.get(name)
+        if own is not None and not isinstance(own, str) and f"{name}_id" not in changes:
+            changes[f"{name}_id"] = recipes.identity_of(own, name)
+    given = recipes.get(given) if isinstance(given, str) else given
+    return dataclasses.replace(given, **changes).resolved()
+
+
+def sweep(
+    dataset: Dataset,
+    folder: Path | str | None = None,
+    *,
+    network: Any = None,
+    layers: load.Layers | None = None,
+    network_args: Mapping[str, Any] | None = None,
+    norm: str | None = None,
+    head: str | None = None,
+    base: Any = None,
+    recipe_name: Recipe | str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    base_dataset: Dataset | None = None,
+    fed_shape: tuple[int, ...] | None = None,
+    images_per_class: int | Sequence[int] | None = None,
+    compile_cache: Path | str | None = None,
+    grid: Mapping[str, Any],
+    **options: Any,
+) -> Sweep:
+    """The sweep that is asked for; nothing is written or trained yet.
+
+    Args:
+      dataset: the data; of several, the target's.
+      folder: the workdir; results/DATASET-SPLIT-RECIPE if None.
+      network: see `transfer_sweep`; by image size if None.
+      layers: see `Network.of`; the network's own if None.
+      network_args: other arguments of the network.
+      norm: normalization of a network of the package that has a choice, "batch" or "group".
+      head: see `Settings`.
+      base: weights that PnB and PnB+ copy, as a path or a tree.
+      recipe_name: a recipe or a preset's name; by network if None.
+      changes: see `recipe`.
+      base_dataset: the data that task A is made of, if it is not the target's.
+      fed_shape: of images as they are fed, where they are resized.
+      images_per_class: see `Settings.resolve`.
+      compile_cache: folder of compiled programs; "off" for none, beside the workdir if None.
+      grid: further arguments of `Settings.resolve`.
+      **options: of `Sweep`.
+
+    Raises:
+      UserError: something does not fit, or would have no effect.
+    """
+    if base_dataset is not None:
+        name, dataset = base_dataset.name, joined.join(base_dataset, dataset)
+        grid = {**grid, "base_dataset": name}
+    shape = fed_shape or dataset.image_shape
+    if shape is None:
+        raise UserError(
+            f"dataset {dataset.name}: its images vary in size; prepare them at one size, or stream them resized"
+        )
+    name = network
+    if network is None:
+        if len(shape) != 3:
+            raise UserError(
+                f"network=None: inputs are {list(shape)}, not images; give a network of your own"
+            )
+        name = network = convnets.default_network(dataset.name, shape)
+    own = not isinstance(network, str) or load.is_own(network)
+    if recipe_name is None:
+        recipe_name = recipes.default_recipe("" if own else network, shape)
+    changes = dict(changes or {})
+    chosen = recipe(recipe_name, changes)
+    reduced = recipes.reduced(chosen.name)
+    if chosen.crop > min(shape[:2]) and len(shape) == 3:
+        raise UserError(
+            f"recipe={chosen.name} (for network={name}): its crop of {chosen.crop}×{chosen.crop} does not fit images of "
+            f"{'×'.join(map(str, shape))}; use larger images or choose another network and recipe"
+        )
+    like = network_input(chosen, shape, dataset.dtype)
+    options_ = {**(network_args or {})} | ({} if norm is None else {"norm": norm})
+    if own:
+        make: Callable[[int], Network] = load.Own(network, layers, options_)
+    else:
+        dtype = "bfloat16" if chosen.precision == "bfloat16" else "float32"
+        make = Builtin(network, like.shape, dtype, tuple(options_.items()), layers)
+    head = head or ("dataset" if chosen.name == "paper" else "task")
+    if head == "dataset":
+        make = Wide(make, len(dataset.label_names))
+    first = make(2)
+    if own or layers is not None:
+        checks.check_network(first, like)
+    digits = dataset.name == data.DIGITS
+    settings = Settings.resolve(
+        dataset.name,
+        named(network, first),
+        len(first.layer_names),
+        chosen,
+        class_sizes=checks.class_sizes(dataset),
+        reduced_recipe=recipe(reduced, changes) if reduced != chosen.name else None,
+        head=head,
+        images_per_class=images_per_class,
+        pretrained=base is not None,
+        small=digits,
+        images_by_default=data.DIGITS_TRAIN_IMAGES if digits else None,
+        **grid,
+    )
+    if folder is None:
+        parts = [dataset.name.replace("/", "-"), Path(settings.split).stem, chosen.name]
+        if images_per_class and settings.images_per_class:
+            parts[0] += f"-{settings.images_per_class}"
+        folder = Path("results", "-".join(parts + ([settings.network] if own else [])))
+    folder = as_path(folder)
+    keep_programs(folder, compile_cache)
+    return Sweep(settings, dataset, make, folder, pretrained=base, **options)
+
+
+def named(network: Any, made: Network) -> str:
+    """What records call a network: a name of the package, or of the user's class or function."""
+    if isinstance(network, str):
+        return network.rpartition(":")[2]
+    return getattr(network, "__name__", type(made.module).__name__)
+
+
+def keep_programs(folder: Path, where: Path | str | None) -> None:
+    """Keeps compiled programs between starts: a resumed sweep does not compile again.
+
+    Args:
+      folder: the workdir.
+      where: the folder; "off" for none; None for .compile_cache beside the workdir, or in the user's
+        caches if that is in a bucket.
+    """
+    if where == "off":
+        return
+    if where is None:
+        where = (
+            derived.folder() / "compiled" if is_remote(folder) else folder.parent / ".compile_cache"
+        )
+    worker.cache_programs(Path(where).absolute())
