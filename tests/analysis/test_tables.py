@@ -210,6 +210,20 @@ def test_mcnemar_and_its_interval_agree(gained, lost, level):
     assert (low > 0 or high < 0) == (p < level)
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.6])
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0])
+def test_the_interval_over_images_covers(rate, share):
+    """Its coverage, summed over all outcomes of 40 images, is 95 % or more."""
+    images, truth, covered = 40, rate * (2 * share - 1), 0.0
+    for discordant in range(images + 1):
+        for gained in range(discordant + 1):
+            low, high = statistics.discordance_interval(gained, discordant - gained, images, 0.05)
+            if low <= truth <= high:
+                chance = stats.binom.pmf(discordant, images, rate)
+                covered += chance * stats.binom.pmf(gained, discordant, share)
+    assert covered >= 0.95
+
+
 def test_holms_levels_agree_with_holms_p_values():
     rng = np.random.RandomState(0)
     for _ in range(200):

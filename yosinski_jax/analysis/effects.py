@@ -46,7 +46,8 @@ class Effect:
     @property
     def formula(self) -> str:
         """The gap as a difference: "BnB − AnB"."""
-        return symbol(f"{self.minuend} − {self.subtrahend}")
+        what = "train–test gap, " if self.measure == "train_gap" else ""
+        return what + symbol(f"{self.minuend} − {self.subtrahend}")
 
 
 EFFECTS = (

@@ -103,11 +103,11 @@ def _seeds_short(rows: Sequence[Mapping]) -> str:
     return f" with these seeds (would need {text})"
 
 
-def values(rows: Sequence[Mapping]) -> Finding:
-    """Every value of a gap with its interval and with the pairs behind it."""
+def values(rows: Sequence[Mapping], what: str = "") -> Finding:
+    """Every value of a gap with its interval and with the pairs behind it, after the words `what`."""
     known = [r for r in rows if r["value"] is not None]
     counts = {(r["pairs"], r["seeds"]) for r in known}
-    text = f"{BY_KEY[known[0]['effect']].formula}: "
+    text = f"{what}{BY_KEY[known[0]['effect']].formula}: "
     parts = []
     for r in known:
         part = f"{points(r['value'])}{interval(r)} at n = {r['n']}"
@@ -379,7 +379,7 @@ def overfitting(rows) -> Answer:
     return Answer(
         question,
         Finding("overfitting", "; ".join(told), facts),
-        (values(gap), values(both), *needed(gap)),
+        (values(gap), values(both, "test accuracy, "), *needed(gap)),
     )
 
 

@@ -170,17 +170,29 @@ def mcnemar(gained: int, lost: int) -> float:
 def discordance_interval(gained: int, lost: int, images: int, level: float) -> tuple[float, float]:
     """Interval of a difference of accuracies on the same images, which agrees with `mcnemar`.
 
-    Clopper and Pearson's for the share of `gained` among the discordant images, whose number is
-    taken as given. Without a discordant image the interval is the largest rate of discordance that
-    would show none in `images` with probability `level` / 2, to both sides.
+    The difference is r (2 s - 1), where r is the rate of discordant images (those that only one of
+    two networks classifies correctly) and s the share of `gained` among them. Both get the exact
+    interval of Clopper and Pearson (1934), and the ends are the extremes of the product. It
+    excludes 0 exactly where the interval of s excludes 1/2, that is, where `mcnemar` is below
+    `level`; treating r as known would give too short an interval.
+
+    Args:
+      gained: images that only the minuend classifies correctly.
+      lost: images that only the subtrahend classifies correctly.
+      images: all test images.
+      level: one minus the nominal coverage; the actual one is higher.
     """
-    discordant = gained + lost
-    if not discordant:
-        bound = 1 - (level / 2) ** (1 / images)
-        return -bound, bound
-    low = special.betaincinv(gained, lost + 1, level / 2) if gained else 0.0
-    high = special.betaincinv(gained + 1, lost, 1 - level / 2) if lost else 1.0
-    return tuple(discordant * (2 * float(share) - 1) / images for share in (low, high))  # pyright: ignore[reportReturnType]
+    rates = _clopper_pearson(gained + lost, images, level)
+    shares = _clopper_pearson(gained, gained + lost, level)
+    low, high = (2 * share - 1 for share in shares)
+    return min(low * rate for rate in rates), max(high * rate for rate in rates)
+
+
+def _clopper_pearson(successes: int, trials: int, level: float) -> tuple[float, float]:
+    failures = trials - successes
+    low = special.betaincinv(successes, failures + 1, level / 2) if successes else 0.0
+    high = special.betaincinv(successes + 1, failures, 1 - level / 2) if failures else 1.0
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -95,8 +95,8 @@ def method(report: Report) -> Part | None:
          "for equality. The number of split seeds that would settle a question assumes that mean and spread stay as "
          "they are."),
         ("One split seed", "Gaps are tested over the test images: McNemar’s exact test on the images that only one of "
-         "the two networks classifies correctly, with the Clopper–Pearson interval for their share given their number. "
-         "The result holds for these networks only."),
+         "the two networks classifies correctly; the interval combines the Clopper–Pearson intervals of their rate and of "
+         "the share that favors the first network. The result holds for these networks only."),
         ("Generality score", "(AnB − floor) / (BnB − floor) for the first n layers, each a mean over the same pairs. "
          "The floor is RnB where the study has it, otherwise chance. The score is not clipped, and is undefined where "
          "BnB is less than 2 points, or not significantly, above the floor."),
