@@ -3,6 +3,7 @@ import pytest
 
 from yosinski_jax.analysis import sequential
 from yosinski_jax.analysis.sequential import GENERAL, SPECIFIC
+from yosinski_jax.base.files import sealed, write_json
 
 
 def test_parts_add_up_to_alpha():
@@ -30,3 +31,49 @@ def test_error_rates_stay_below_alpha_at_the_edges(drop):
     rates = sequential.simulate([drop] * 4, 0.01, 10, 0.02, studies=300)
     assert rates.wrong <= 0.05
     assert rates.told > 0.3  # and it does tell
+
+
+def record(seed, name, treatment, n, accuracy, **more):
+    return {
+        "status": "finished", "split_seed": seed, "name": name, "treatment": treatment, "n": n, "target": name[2:3],
+        "accuracy": accuracy,
+    } | more  # fmt: skip
+
+
+def study(seeds, drop):
+    return [
+        record(s, f"{source}{n}{target}", kind, n, 0.9 - (drop(s, n) if kind == "AnB" else 0))
+        for s in range(seeds)
+        for n in (1, 2)
+        for target in "AB"
+        for kind, source in (("BnB", target), ("AnB", {"A": "B", "B": "A"}[target]))
+    ]
+
+
+def test_drops_are_means_over_both_targets_of_whole_seeds():
+    records = study(3, lambda s, n: 0.01 * n + 0.001 * s)
+    assert sequential.drops(records)[2] == pytest.approx([0.02, 0.021, 0.022])
+    records += [
+        record(0, "A1B+", "AnB+", 1, 0.1),
+        record(0, "A1B-0005", "AnB", 1, 0.1),  # on few images
+        record(0, "A1Bp1", "AnB", 1, 0.1, preserve=1),
+    ]
+    assert sequential.drops(records)[1] == pytest.approx([0.01, 0.011, 0.012])
+    lost = [r for r in records if (r["split_seed"], r["name"]) != (1, "B2A")]
+    assert {n: len(v) for n, v in sequential.drops(lost).items()} == {1: 2, 2: 2}
+
+
+def test_what_the_rule_came_to_is_told_and_kept(tmp_path):
+    wobble = lambda s: 1e-4 * (-1) ** s
+    found = sequential.stopping(study(4, lambda s, n: (n - 1) * 0.1 + wobble(s)), (1, 2), 16, 0.02)
+    assert found.stops and found.saved == 12 * 8
+    assert found.in_words().startswith(
+        "4 of at most 16 split seeds: specific at n = 2, general within 2 points at n = 1; "
+        "32 networks, 96 fewer than 16 split seeds take."
+    )
+    write_json(tmp_path / sequential.FILE, sealed(found.as_json()))
+    assert sequential.read(tmp_path) == found
+    wide = sequential.stopping(study(4, lambda s, n: 0.5 * (-1) ** s), (1, 2), 16, 0.02)
+    assert not wide.stops and "cannot be told at n = 1, 2" in wide.in_words()
+    assert sequential.stopping(study(4, lambda s, n: 0.5 * (-1) ** s), (1, 2), 4, 0.02).stops
+    assert sequential.read(tmp_path / "none") is None

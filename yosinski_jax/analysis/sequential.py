@@ -10,17 +10,24 @@ same way, so the sum of all errors is at most α whatever the correlations are.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from yosinski_jax.base.files import as_path, read_sealed
+
 SPECIFIC, GENERAL = "specific", "general"
 #: Fewest split seeds at which a verdict is tried: two give an interval 12.7 standard errors wide.
 FIRST_LOOK = 3
+ALPHA = 0.05
+#: What the rule came to, in the workdir of a study whose split seeds it chose.
+FILE = "sequential.json"
 
 
-def spent(seeds: int, most: int, alpha: float = 0.05) -> float:
+def spent(seeds: int, most: int, alpha: float = ALPHA) -> float:
     """The error probability that the look at `seeds` split seeds may spend; sums to `alpha` over all looks.
 
     Args:
@@ -50,7 +57,7 @@ class Verdict:
 
 
 def look(
-    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = 0.05
+    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = ALPHA
 ) -> dict[int, Verdict]:
     """The verdicts of one look.
 
@@ -80,7 +87,7 @@ def look(
 
 
 def decide(
-    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = 0.05
+    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = ALPHA
 ) -> tuple[dict[int, Verdict], bool]:
     """Goes through the looks in order; a verdict once told stays.
 
@@ -103,6 +110,135 @@ def decide(
     return verdicts, seeds >= most
 
 
+def drops(records: Iterable[Mapping]) -> dict[int, list[float]]:
+    """Drop from specificity (BnB − AnB, 0 … 1) by n, one number a split seed, as `decide` takes it.
+
+    Args:
+      records: of one split. Copies of all of a task's images without preserved layers count.
+
+    Returns:
+      Mean over both targets of every split seed, in their order; only of seeds of which all drops at all n are there.
+    """
+    found: dict[tuple, float] = {}
+    for r in records:
+        if r["status"] == "finished" and r["target"] in ("A", "B") and not r.get("preserve"):
+            whole = r["name"] in (f"{s}{r['n']}{r['target']}" for s in "AB")
+            if whole:
+                found[r["split_seed"], r["n"], r["target"], r["treatment"]] = r["accuracy"]
+    cuts = sorted({n for _, n, _, _ in found})
+    result: dict[int, list[float]] = {n: [] for n in cuts}
+    for seed in sorted({key[0] for key in found}):
+        values = {
+            n: [
+                found.get((seed, n, t, "BnB"), math.nan) - found.get((seed, n, t, "AnB"), math.nan)
+                for t in "AB"
+            ]
+            for n in cuts
+        }
+        if np.isfinite(list(values.values())).all():
+            for n in cuts:
+                result[n].append(float(np.mean(values[n])))
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """What the rule came to in a study.
+
+    Attributes:
+      verdicts: by n.
+      layers: the n that were asked.
+      seeds: number of split seeds that were trained.
+      most: see `spent`.
+      margin: see `look`.
+      networks: trained on all those split seeds.
+    """
+
+    verdicts: Mapping[int, Verdict]
+    layers: tuple[int, ...]
+    seeds: int
+    most: int
+    margin: float
+    networks: int
+
+    @property
+    def stops(self) -> bool:
+        """Whether no more split seeds are needed or allowed."""
+        return set(self.verdicts) >= set(self.layers) or self.seeds >= self.most
+
+    @property
+    def saved(self) -> int:
+        """Networks that the most split seeds would have taken more."""
+        return self.networks // self.seeds * (self.most - self.seeds)
+
+    def in_words(self) -> str:
+        """The verdicts, and what stopping saved."""
+        kinds = {
+            SPECIFIC: "specific",
+            GENERAL: f"general within {100 * self.margin:g} points",
+        }
+        told = [
+            f"{title} at n = {_listed(ns)}"
+            for kind, title in kinds.items()
+            if (ns := [n for n, v in sorted(self.verdicts.items()) if v.what == kind])
+        ]
+        untold = [n for n in self.layers if n not in self.verdicts]
+        if untold:
+            told.append(f"cannot be told at n = {_listed(untold)}")
+        saved = (
+            f"; {self.networks:,} networks, {self.saved:,} fewer than {self.most} split seeds take"
+            if self.saved and self.stops
+            else ""
+        )
+        return (
+            f"{self.seeds} of at most {self.most} split seeds: {', '.join(told)}{saved}. "
+            f"The chance that any of these verdicts is wrong is at most {ALPHA:.0%}, all n and all looks together."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For `FILE`."""
+        verdicts = {str(n): dataclasses.asdict(v) for n, v in self.verdicts.items()}
+        return dataclasses.asdict(self) | {"verdicts": verdicts}
+
+
+def stopping(
+    records: Sequence[Mapping], layers: Sequence[int], most: int, margin: float
+) -> Stopping:
+    """Asks the rule about a study.
+
+    Args:
+      records: all of it.
+      layers: the n that it trains.
+      most: see `spent`.
+      margin: see `look`.
+    """
+    seeds = len({r["split_seed"] for r in records})
+    of = drops(records)
+    verdicts, _ = decide(of, most, margin) if set(of) >= set(layers) else ({}, False)
+    return Stopping(verdicts, tuple(layers), seeds, most, margin, len(records))
+
+
+def read(workdir: Path | str) -> Stopping | None:
+    """What `FILE` of a workdir says; None if the rule did not choose its split seeds.
+
+    Raises:
+      Damaged: it was altered.
+    """
+    try:
+        found = read_sealed(as_path(workdir) / FILE)
+    except FileNotFoundError:
+        return None
+    verdicts = {int(n): Verdict(**v) for n, v in found["verdicts"].items()}
+    return Stopping(
+        verdicts, tuple(found["layers"]), found["seeds"], found["most"], found["margin"],
+        found["networks"],
+    )  # fmt: skip
+
+
+def _listed(ns: Sequence[int]) -> str:
+    return ", ".join(map(str, ns))
+
+
 @dataclasses.dataclass(frozen=True)
 class ErrorRates:
     """What simulated studies gave.
@@ -119,7 +255,7 @@ class ErrorRates:
 
 
 def simulate(
-    true_drops: Sequence[float], spread: float, most: int, margin: float, *, alpha: float = 0.05,
+    true_drops: Sequence[float], spread: float, most: int, margin: float, *, alpha: float = ALPHA,
     studies: int = 1000, rng_seed: int = 0, shared: float = 0.5,
 ) -> ErrorRates:  # fmt: skip
     """Error rates of the rule over simulated studies with normal drops.

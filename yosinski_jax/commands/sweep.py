@@ -38,10 +38,15 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datas
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
 )
-_SEEDS = flags.DEFINE_integer(
+_SEEDS = flags.DEFINE_string(
     "seeds",
     None,
-    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1",
+    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1; auto: add one after "
+    "another until every n is told to be specific, or general within --margin",
+)
+_MAX_SEEDS = flags.DEFINE_integer("max_seeds", 16, "split seeds at most with --seeds=auto")
+_MARGIN = flags.DEFINE_float(
+    "margin", 2.0, "points of accuracy that a general layer may lose, with --seeds=auto"
 )
 _TREATMENTS = flags.DEFINE_list(
     "treatments",
@@ -184,7 +189,7 @@ def main() -> None:
                 print(executing.plan(sweep, *planning.seconds_per_flop(sweep)))
             return
         try:
-            sweep.run(executing.executor(sweep), executing.shard())
+            sweep = _train(sweep, display)
         except worker.Interrupted as e:
             _write(sweep)
             line = f"{e}; saved, start the same command again to go on"
@@ -219,9 +224,26 @@ def _follow(sweep) -> None:
     if _PLAN.value:
         return
     try:
-        sweep.run()
+        _train(sweep, None)
     except worker.Interrupted as e:
         sys.exit(128 + e.signum)
+
+
+def _train(sweep, display):
+    """Trains everything that is asked for; returns the sweep, which has more split seeds with --seeds=auto."""
+    train = lambda sweep: sweep.run(executing.executor(sweep), executing.shard())
+    if _SEEDS.value != "auto":
+        train(sweep)
+        return sweep
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.commands import sequential
+
+    if executing.shard() is not None:
+        raise UserError(
+            "--seeds=auto: does not go with --shard, whose plan all processes share; leave one out"
+        )
+    more = lambda seeds: requested(display, seeds)
+    return sequential.run(sweep, train, more, _MAX_SEEDS.value, _MARGIN.value / 100)
 
 
 def _page_on_the_way(folder: Path) -> None:
@@ -259,8 +281,8 @@ def _print_table(sweep) -> None:
         print(tables.format_table(tables.summary_table(records)))
 
 
-def requested(display: Any = None) -> Any:
-    """The `Sweep` that the flags ask for, told of by `display`."""
+def requested(display: Any = None, seeds: int | None = None) -> Any:
+    """The `Sweep` that the flags ask for, told of by `display`; with `seeds` split seeds where --seeds=auto needs so many."""
     from yosinski_jax.base.errors import UserError
     from yosinski_jax.base.files import as_path
     from yosinski_jax.data import dataset as data
@@ -295,7 +317,7 @@ def requested(display: Any = None) -> Any:
         recipe,
         class_sizes=checks.class_sizes(dataset),
         split=_SPLIT.value,
-        seeds=_SEEDS.value,
+        seeds=_seeds(),
         treatments=_TREATMENTS.value,
         layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
         preserve=cli.whole_numbers("preserve", _PRESERVE.value),
@@ -312,6 +334,12 @@ def requested(display: Any = None) -> Any:
         name += f"-{settings.images_per_class}"
     folder = as_path(_WORKDIR.value or f"results/{name}-{Path(settings.split).stem}-{recipe.name}")
     _compile_cache(folder)
+    grown = seeds is not None
+    if _SEEDS.value == "auto":
+        from yosinski_jax.commands import sequential
+
+        seeds = seeds or sequential.first(folder, settings, _MAX_SEEDS.value, _MARGIN.value / 100)
+        settings = dataclasses.replace(settings, seeds=tuple(range(seeds)))
     return sweep.Sweep(
         settings,
         dataset,
@@ -322,7 +350,7 @@ def requested(display: Any = None) -> Any:
         checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
         display=display,
         command=_command(),
-        extend=_EXTEND.value,
+        extend=_EXTEND.value or grown,
     )
 
 
@@ -331,6 +359,17 @@ def _command() -> str:
     console = sys.argv[0].startswith("yosinski-jax ")
     program = sys.argv[0].split() if console else ["python", "-m", "experiments.sweep"]
     return shlex.join([*program, *sys.argv[1:]])
+
+
+def _seeds() -> int | None:
+    from yosinski_jax.base.errors import UserError
+
+    if _SEEDS.value in (None, "auto"):
+        return None
+    try:
+        return int(_SEEDS.value)
+    except ValueError:
+        raise UserError(f"--seeds={_SEEDS.value}: must be a whole number or auto") from None
 
 
 def _recipe(name: str):

@@ -1,11 +1,13 @@
 """How to run the study again, and how its numbers are computed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from markupsafe import Markup
 
 from yosinski_jax.analysis.tables import STATISTIC_IN_WORDS
 from yosinski_jax.analysis.wording import margin_text
+from yosinski_jax.base.files import Damaged
 from yosinski_jax.report.page import Part
 from yosinski_jax.report.sections.report import Report
 
@@ -108,4 +110,22 @@ def method(report: Report) -> Part | None:
          "sample, Holm-corrected over the two)."),
         ("Accuracy", f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
+    items += [("Split seeds", line) for line in _added_seeds(study.folder)]
     return Part("method", "Methods", {"facts": items}) if study.records else None
+
+
+def _added_seeds(folder: Path | None) -> list[str]:
+    """What the rule came to that chose the number of split seeds, if one did."""
+    if folder is None or not (folder / "sequential.json").exists():
+        return []
+    from yosinski_jax.analysis import sequential  # brings scipy.stats
+
+    try:
+        found = sequential.read(folder)
+    except Damaged as e:
+        return [f"{e}; start the sweep again to have it written anew."]
+    assert found is not None
+    return [
+        f"Added one at a time by a stopping rule (alpha spending, Lan and DeMets). {found.in_words()} All other tests on "
+        "this page take the number of split seeds as fixed; after a stopping rule their levels are approximate."
+    ]

@@ -1,0 +1,84 @@
+"""Split seeds that a sweep adds by itself."""
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+from absl.testing import flagsaver
+
+from yosinski_jax.commands import cli
+from yosinski_jax.commands import sweep as command
+from yosinski_jax.report import build
+
+SMALL = [
+    "--seeds=auto", "--layers=1,3", "--treatments=BnB,AnB", "--epochs=4", "--images_per_class=40",
+    "--margin=4", "--noreport",
+]  # fmt: skip
+
+
+def run(*args, workdir):
+    """The command in this process; returns its exit code."""
+    argv = ["sweep", *args, f"--compile_cache={os.environ['TEST_COMPILE_CACHE']}"]
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as e:
+        cli.run(command.main, [*argv, f"--workdir={workdir}"])
+    return e.value.code or 0
+
+
+def table(folder):
+    """results.csv without what depends on the clock."""
+    with open(folder / "results.csv", newline="") as f:
+        rows = csv.DictReader(f)
+        return [
+            {k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in rows
+        ]
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grown")
+    assert run(*SMALL, "--max_seeds=5", workdir=folder) == 0
+    return folder
+
+
+def test_seeds_are_added_until_all_is_told_or_the_most_are_there(grown):
+    found = json.loads((grown / "sequential.json").read_text())
+    seeds = {row["split_seed"] for row in table(grown)}
+    assert len(seeds) == found["seeds"] and 3 <= found["seeds"] <= 5
+    assert found["seeds"] == 5 or set(found["verdicts"]) == {"1", "3"}
+    assert found["networks"] == len(table(grown)) == 10 * found["seeds"]
+
+
+def test_it_goes_on_where_it_stopped_and_ends_alike(grown, capfd):
+    before = table(grown)
+    assert run(*SMALL, "--max_seeds=5", workdir=grown) == 0
+    assert " 0 of them trained now" in capfd.readouterr().out
+    assert table(grown) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--max_seeds=8"], "--max_seeds=8, --margin=4: this workdir was begun with --max_seeds=5 and"),
+        (["--max_seeds=2"], "--max_seeds=2: must be at least 3"),
+        (["--max_seeds=5", "--margin=0"], "--margin=0: must be between 0 and 100"),
+        (["--max_seeds=5", "--treatments=BnB"], "--seeds=auto: adds split seeds until"),
+        (["--max_seeds=5", "--shard=0/2"], "--seeds=auto: does not go with --shard"),
+        (["--seeds=many"], "--seeds=many: must be a whole number or auto"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_in_one_line(grown, capfd, args, line):
+    assert run(*SMALL, *args, workdir=grown) == 2
+    err = capfd.readouterr().err
+    assert line in err and err.count("\n") == 1, err
+
+
+def test_the_page_says_what_the_rule_came_to(grown, tmp_path):
+    folder = shutil.copytree(grown, tmp_path / "copy")
+    page = build.write_report(folder).read_text()
+    assert "Added one at a time by a stopping rule" in page and "of at most 5 split seeds:" in page
+    path = folder / "sequential.json"
+    path.write_text(path.read_text().replace('"seeds": ', '"seeds": 1', 1))
+    page = build.write_report(folder).read_text()
+    assert "sequential.json" in page and "Added one after another" not in page
