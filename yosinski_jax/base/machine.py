@@ -112,7 +112,7 @@ def matmul_peak(precision: str) -> Callable[[], float]:
     import jax.numpy as jnp
 
     cpu = jax.default_backend() == "cpu"
-    side, chain = (2048, 1) if cpu else (8192, 16)
+    side, chain = (1024, 1) if cpu else (8192, 16)
     x = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(precision))
 
     @jax.jit

@@ -12,6 +12,7 @@ images = digits.train.images()[task.train_index]   # uint8 [500, 8, 8, 1]
 
 import dataclasses
 import functools
+import importlib.util
 import hashlib
 import json
 from collections.abc import Sequence
@@ -318,12 +319,14 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
 
 @functools.lru_cache(maxsize=4)
 def _digits(seed: int) -> Dataset:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    # The file that sklearn.datasets.load_digits reads; importing that takes longer than importing jax.
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None and spec.submodule_search_locations, "scikit-learn is a dependency"
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    table = np.loadtxt(file, np.uint8, delimiter=",")
     # Pixel values are counts 0 ... 16 (scikit-learn's description of the dataset).
-    pixels = np.round(bunch.images[..., None] * (255 / 16)).astype(np.uint8)  # pyright: ignore
-    labels = bunch.target.astype(np.int32)  # pyright: ignore
+    pixels = np.round(table[:, :64].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = table[:, 64].astype(np.int32)
     held_out = np.zeros(len(labels), bool)
     random = np.random.RandomState([seed, len(labels)])
     for digit in range(10):
