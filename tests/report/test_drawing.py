@@ -6,7 +6,7 @@ from yosinski_jax.report import drawing
 def test_a_drawing_that_was_altered_is_drawn_again(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        drawing, "_run", lambda tasks: [drawn.append(t) or "<svg>7</svg>" for t in tasks]
+        drawing, "_run", lambda tasks, alone: [drawn.append(t) or "<svg>7</svg>" for t in tasks]
     )
     drawings = {"one": drawing.Drawing("plots.curves", {"records": []})}
     assert drawing.draw(drawings, tmp_path) == drawing.draw(drawings, tmp_path)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import Damaged, read_sealed, sealed, write_atomically
+from yosinski_jax.base.files import Damaged, is_remote, read_sealed, sealed, write_atomically
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than an unchanged page takes to write
     from matplotlib.figure import Figure
@@ -116,17 +116,20 @@ def draw(
     # Those that are written as files too take longest, and begin first.
     tasks.sort(key=lambda task: -len(task[1][2]))
     if tasks:
-        made |= dict(zip([t[0] for t in tasks], _run([t[1] for t in tasks]), strict=True))
+        drawn = _run([t[1] for t in tasks], alone=is_remote(output))
+        made |= dict(zip([t[0] for t in tasks], drawn, strict=True))
         new = {name: [digests[name], made[name]] for name in drawings}
         write_atomically(output / KEPT, json.dumps(sealed(new)))
     return made
 
 
-def _run(tasks: Sequence[tuple]) -> list[str]:
+def _run(tasks: Sequence[tuple], alone: bool) -> list[str]:
     processes = min(_cores(), MOST_PROCESSES, len(tasks) // 3)
-    # A forked child of a process with running threads, such as jax's, may wait forever.
+    # A forked child of a process with running threads, such as jax's, may wait forever, and what
+    # writes to buckets refuses to work in one.
     if (
-        processes < 2
+        alone
+        or processes < 2
         or "jax" in sys.modules
         or "fork" not in multiprocessing.get_all_start_methods()
     ):
