@@ -12,8 +12,8 @@ images = digits.train.images()[task.train_index]   # uint8 [500, 8, 8, 1]
 
 import dataclasses
 import functools
-import importlib.util
 import hashlib
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
