@@ -156,6 +156,12 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "folder for compiled programs: auto (.compile_cache beside the workdir; in the user's caches if that is in "
     "a bucket), off, or a folder",
 )
+_KEEP = flags.DEFINE_enum(
+    "keep",
+    "bases",
+    ["bases", "all"],
+    "whose parameters stay in the workdir: those of bases, or of all networks, which some measures need",
+)
 _REPORT = flags.DEFINE_bool(
     "report", True, "write report.html at the end and every few minutes on the way"
 )
@@ -351,6 +357,7 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
         display=display,
         command=_command(),
         extend=_EXTEND.value or grown,
+        keep=_KEEP.value,
     )
 
 
