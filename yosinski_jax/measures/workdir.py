@@ -164,7 +164,7 @@ def measure(
         for k in [*range(1, _layers_of(pair)), 0]:
             missing = _missing(folder, pair, k, wanted, rows)
             if missing:
-                bases = bases or _load(folder, pair, bench)
+                bases = bases or load_bases(folder, pair, bench)
                 # BLAS's threads cost more than they gain on matrices of this size, most of all on a busy machine.
                 with threadpool_limits(1, "blas"):
                     rows |= {row.place: row for row in _of_layer(bench, bases, pair, k, missing)}
@@ -386,7 +386,7 @@ def _has_copies(folder: Path, pair: _Pair, base: Mapping, k: int, m: Measure) ->
     return kept and all(name in pair.records for name in names)
 
 
-def _load(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
+def load_bases(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
     """The two bases by name.
 
     Raises:
