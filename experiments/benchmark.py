@@ -31,6 +31,7 @@ from absl import flags
 
 from experiments.benchmarks import measure
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import local_path
 from yosinski_jax.commands import cli
 
 _WHAT = flags.DEFINE_string(
@@ -116,6 +117,7 @@ def main() -> None:
     """Measures one thing, prints it and writes it."""
     if _WHAT.value not in BENCHMARKS:
         raise UserError(f"--what={_WHAT.value}: choose from {', '.join(BENCHMARKS)}")
+    local_path(_OUT.value or "", "--out", "leave it out to write below results/")
     path = Path(_OUT.value or f"results/benchmark-{_WHAT.value}.json")
     began, load = time.time(), os.getloadavg()
     measure.check_writable(path)  # no place to write is told now
@@ -144,7 +146,7 @@ def main() -> None:
 def _digits() -> tuple[Any, str]:
     from experiments.benchmarks import digits
 
-    rows = digits.run(shlex.split(_SWEEP_OPTIONS.value), rounds=_ROUNDS.value)
+    rows = digits.run(cli.words("sweep_options", _SWEEP_OPTIONS.value), rounds=_ROUNDS.value)
     return rows, digits.show(rows)
 
 
@@ -169,7 +171,7 @@ def _sweep() -> tuple[Any, str]:
         task,
         theirs,
         rounds=_ROUNDS.value,
-        options=shlex.split(_SWEEP_OPTIONS.value),
+        options=cli.words("sweep_options", _SWEEP_OPTIONS.value),
         env=env,
     )
     return result, peer.show(result)
@@ -183,7 +185,7 @@ def _peer(needs: str) -> Any:
         print("--peer is not given; ours runs alone", flush=True)
         return None
     script = str(Path(_PEER.value).absolute())
-    options = tuple(shlex.split(_PEER_OPTIONS.value))
+    options = tuple(cli.words("peer_options", _PEER_OPTIONS.value))
     theirs = peer.Peer(script, _TORCH_PYTHON.value, options, needs)
     missing = theirs.missing()
     if missing:
@@ -216,10 +218,18 @@ def _step() -> tuple[Any, str]:
 
 def _population() -> tuple[Any, str]:
     from experiments.benchmarks import populations
+    from yosinski_jax.networks import convnets
 
     sizes = [2**i for i in range(_MOST_REPLICAS.value.bit_length())]
     rows = []
-    for work, precision, _ in _works(["digits4", "cifar5"]):
+    works = _works(["digits4", "cifar5"])
+    for work, *_ in works:
+        depth = len(convnets.make(work.network, work.classes, work.input_shape).layer_names)
+        if _FROZEN.value >= depth:
+            raise UserError(
+                f"--frozen={_FROZEN.value}: {work.network} has {depth} layers; must be less than that"
+            )
+    for work, precision, _ in works:
         rows += populations.run(
             work,
             precision,
@@ -264,12 +274,12 @@ def _scaling() -> tuple[Any, str]:
     from experiments.benchmarks import scaling
 
     result = scaling.run(
-        seeds=cli.whole_numbers("seeds", _SEEDS.value),
-        images=cli.whole_numbers("images", _IMAGES.value),
+        seeds=cli.whole_numbers("seeds", _SEEDS.value, 1),
+        images=cli.whole_numbers("images", _IMAGES.value, 1),
         devices=cli.whole_numbers("devices", _DEVICES.value),
         epochs=_one_number_of_epochs("scaling", "10"),
         rounds=_ROUNDS.value,
-        options=shlex.split(_SWEEP_OPTIONS.value),
+        options=cli.words("sweep_options", _SWEEP_OPTIONS.value),
     )
     return result, scaling.show(result)
 

@@ -1,12 +1,16 @@
 """Many calls of a command, each in a forked copy of one process that has imported what the command needs.
 
-    python tests/bad_calls.py [prepare|sweep [EVERY]]
+    python tests/bad_calls.py [LIST [EVERY]]
 
-Prints the calls that do not end in one line on stderr and exit code 2; of all, or of every so many.
+Makes all calls of `bad_call_lists`, or of one list, or every so many of it, and prints those that do not end in one line
+on stderr and exit code 2, or that change a workdir.
 """
 
+import importlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +29,9 @@ class Ended(NamedTuple):
     error: str
 
 
-def call(run, arguments: Sequence[str], stdout: int | None = None) -> Ended:
+def call(
+    run, arguments: Sequence[str], stdout: int | None = None, seconds: int = _SECONDS
+) -> Ended:
     """Calls `run(argv)` in a fork; stdout goes to a file, or to the given descriptor."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
         pid = os.fork()
@@ -34,7 +40,7 @@ def call(run, arguments: Sequence[str], stdout: int | None = None) -> Ended:
             os.dup2(error.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1)
             signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
-            signal.alarm(_SECONDS)
+            signal.alarm(seconds)
             code = 1
             try:
                 run(["command", *arguments])
@@ -64,260 +70,102 @@ def is_one_line(ended: Ended) -> bool:
     return ended.code == 2 and ended.error.startswith("error: ") and ended.error.count("\n") == 1
 
 
-LONG = "x" * 300
-NUMBERS = (
-    "²",
-    "1e3",
-    "",
-    "abc",
-    "nan",
-    "-1",
-    "99999999999999999999",
-    "1,2",
-    "٣",
-    "0x10",
-    "1 2",
-    "½",
-)
+def is_named(ended: Ended, arguments: Sequence[str]) -> bool:
+    """Whether a refusal names one of the arguments by its flag, its value or its file."""
+    for argument in arguments:
+        flag, _, value = argument.removeprefix("--").partition("=")
+        stem = flag.removeprefix("no")
+        if (
+            f"--{flag}" in ended.error
+            or f"--{stem}" in ended.error
+            or argument in ended.error
+            or f"flag {flag!r}" in ended.error
+        ):
+            return True
+        if value and (value[:100] in ended.error or (Path(value).stem or "/")[:100] in ended.error):
+            return True
+    return not arguments or ": missing" in ended.error
 
 
-def prepare_calls(folder: Path) -> list[list[str]]:
-    """Wrong calls of experiments.prepare, with files made for them in a folder."""
-    (folder / "file").write_text("text")
-    (folder / "empty").mkdir()
-    (folder / "zeros.tar.gz").write_bytes(bytes(100_000))
-    (folder / "loop").symlink_to(folder / "loop")
-    place = f"--data_dir={folder / 'data'}"
-    cifar, imagenet = [place, "--dataset=cifar10"], [place, "--dataset=imagenet2012"]
-    calls = [
-        [],
-        ["--dataset=cifar10"],
-        [place],
-        ["--nonsense"],
-        ["cifar10"],
-        ["--dataset"],
-        ["--", "x"],
-    ]
-    names = (
-        "foo",
-        "",
-        LONG,
-        "../cifar10",
-        "cifar10:3.0.2",
-        "CIFAR10",
-        "mnist",
-        "cifar10,cifar100",
-        "/",
-        ".",
-        "🙂",
-    )
-    calls += [[place, f"--dataset={name}"] for name in names]
-    bad = (
-        LONG,
-        str(folder / LONG),
-        str(folder / "file"),
-        str(folder / "file" / "x"),
-        str(folder / "loop"),
-        "gs://",
-        "gs://b/x",
-        "s3://b/x",
-        "/proc/x",
-        "/dev/null",
-        "/sys/x",
-        str(folder / ("a/" * 3000)),
-    )
-    calls += [
-        [f"--data_dir={where}", "--dataset=cifar10", f"--source={folder / 'file'}"] for where in bad
-    ]
-    sources = (
-        "",
-        LONG,
-        "nowhere",
-        str(folder / "file"),
-        str(folder / "empty"),
-        str(folder / "zeros.tar.gz"),
-        "/dev/null",
-        str(folder / "loop"),
-        "gs://b/x",
-        ",",
-        f"{folder},{folder}",
-        "http://x/y.tar.gz",
-        "a/" * 3000,
-    )
-    calls += [[*cifar, "--checksum=off", f"--source={source}"] for source in sources if source]
-    calls += [[*cifar, f"--source={source}"] for source in sources if source]
-    calls += [[*imagenet, f"--source={source}"] for source in sources]
-    calls += [imagenet, [*imagenet, "--checksum=on", f"--source={folder / 'empty'}"]]
-    calls += [
-        [*imagenet, f"--source={folder}", f"--{flag}={value}"]
-        for flag in ("size", "quality", "processes")
-        for value in NUMBERS
-    ]
-    calls += [[*imagenet, f"--source={folder}", f"--size={value}"] for value in (0, 7, 2049, 10**9)]
-    calls += [[*imagenet, f"--source={folder}", f"--quality={value}"] for value in (0, 101)]
-    calls += [[*imagenet, f"--source={folder}", f"--processes={value}"] for value in (0, -3)]
-    calls += [[*cifar, f"--checksum={value}"] for value in ("maybe", "", "1", "ON ", LONG)]
-    calls += [
-        [*imagenet, "--raw=perhaps"],
-        [*imagenet, "--noraw=1"],
-        [*imagenet, "--norawx"],
-        ["--noprocesses=3"],
-    ]
-    calls += [[f"--flagfile={folder / 'nowhere'}"], ["--verbosity=x", *cifar]]
-    return calls
+def tree(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder but the lock, which names its last holder."""
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
 
 
-def dataset_calls(folder: Path) -> list[list[str]]:
-    """Wrong calls of experiments.sweep that concern its data."""
-    import json
+def run(command: str, listed: str, every: int = 1) -> tuple[int, list[str]]:
+    """Makes the calls of a list.
 
-    import numpy as np
+    Args:
+      command: the module of the command.
+      listed: the name of the list.
+      every: make only one call of so many.
 
-    (folder / "file").write_text("text")
-    (folder / "file.npz").write_text("text")
-    (folder / "empty").mkdir(exist_ok=True)
-    good = {"x_train": np.zeros((40, 8, 8, 1), np.uint8), "y_train": np.arange(40) % 4}
-    good |= {"x_test": good["x_train"], "y_test": good["y_train"]}
-    wrong = {
-        "nan": {"x_train": np.full((40, 8, 8, 1), np.nan)},
-        "short": {"y_train": np.arange(39) % 4},
-        "half": {"y_test": np.arange(40) / 2},
-        "minus": {"y_test": -good["y_test"]},
-        "complex": {"x_test": np.ones((40, 8), complex)},
-        "other": {"x_test": np.zeros((40, 9, 8, 1), np.uint8)},
-        "huge": {"y_train": np.arange(40) * 10**8},
-        "object": {"x_train": np.array([None] * 40)},
-        "scalar": {"x_train": np.zeros(())},
-        "none": {"x_train": np.zeros((0, 8, 8, 1), np.uint8), "y_train": np.zeros(0, int)},
-        "onehot": {"y_train": np.eye(40)},
-        "names": {"label_names": np.array(["a", "a", "b", "c"])},
-        "few": {"label_names": np.array(["a"])},
-        "text": {"x_train": np.full((40, 8), "x")},
-        "records": {"x_train": np.zeros(40, [("a", "f4"), ("b", "i4")])},
-        "times": {"y_train": np.zeros(40, "M8[s]")},
-        "flat": {"x_train": np.zeros(40), "x_test": np.zeros(40)},
-    }
-    for name, change in wrong.items():
-        np.savez(folder / f"{name}.npz", **(good | change))
-    np.savez(folder / "lacking.npz", x_train=good["x_train"])
-    for name, text in {
-        "broken": "{", "list": "[]", "number": "1", "deep": "[" * 200_000 + "]" * 200_000, "empty": "", "null": "null",
-        "wrongkeys": '{"C": ["1"]}', "twice": '{"A": ["0"], "A": ["1"], "B": ["2"]}', "both": '{"A": ["0"], "B": ["0"]}',
-        "unknown": '{"A": ["cow"], "B": ["1"]}', "numbers": '{"A": [0], "B": [1]}', "noclasses": '{"A": [], "B": ["1"]}',
-        "nested": '{"A": [["0"]], "B": ["1"]}', "string": '{"A": "0", "B": "1"}', "constant": '{"A": ["0"], "B": NaN}',
-    }.items():  # fmt: skip
-        (folder / f"{name}.json").write_text(text)
-    (folder / "binary.json").write_bytes(b"\xff\xfe\x00")
-    tiny = folder / "infos"
-    start = {"name": "x", "version": "1.0.0", "fileFormat": "array_record"}
-    splits = [{"name": "train", "shardLengths": ["x"]}]
-    for name, info in {
-        "nothing": "",
-        "list": "[]",
-        "null": "null",
-        "wrong": '{"name": 3}',
-        "number": json.dumps(start | {"splits": splits}),
-        "version": json.dumps(start | {"version": "one"}),
-        "format": json.dumps(start | {"fileFormat": "x"}),
-        "bare": json.dumps(start),
-    }.items():
-        (tiny / name / "1.0.0").mkdir(parents=True, exist_ok=True)
-        (tiny / name / "1.0.0" / "dataset_info.json").write_text(info)
-    quick = [f"--workdir={folder / 'workdir'}", "--plan"]
-    names = (
-        "foo",
-        "",
-        LONG,
-        "../x",
-        "/nowhere",
-        "mnist",
-        "🙂",
-        "~nobody/x",
-        "digits:1.0.0",
-        "a:b:c",
-        "gs://",
-        "s3://x/y",
-        str(folder / "file"),
-        str(folder / "empty"),
-        "/dev/null",
-        str(folder / "nowhere.npz"),
-        str(folder / "file.npz"),
-        "/",
-        "-",
-    )
-    calls = [[*quick, f"--dataset={name}", f"--data_dir={folder}"] for name in names]
-    calls += [[*quick, f"--dataset={folder / name}.npz"] for name in (*wrong, "lacking")]
-    calls += [[*quick, f"--dataset={tiny / path.name}"] for path in sorted(tiny.iterdir())]
-    calls += [
-        [*quick, f"--dataset={path.name}", f"--data_dir={tiny}"] for path in sorted(tiny.iterdir())
-    ]
-    bad_dirs = (LONG, "nowhere", str(folder / "file"), "/dev/null", "s3://x", "gs://", "a/" * 3000)
-    calls += [[*quick, "--dataset=cifar10", f"--data_dir={where}"] for where in bad_dirs]
-    calls += [[*quick, f"--split={path}"] for path in sorted(folder.glob("*.json"))]
-    calls += [
-        [*quick, f"--split={value}"]
-        for value in ("", "foo", LONG, "nowhere.json", str(folder), "/dev/null", f"{LONG}.json")
-    ]
-    for flag in ("image_size", "images_per_class", "workers", "seeds", "seed"):
-        calls += [
-            [*quick, f"--{flag}={value}"]
-            for value in NUMBERS
-            if (flag, value) != ("images_per_class", "1,2")
-        ]
-    calls += [
-        [*quick, f"--image_size={value}", "--input=stream"] for value in (0, -5, 1_000_000, 10**12)
-    ]
-    calls += [[*quick, f"--input={value}"] for value in ("", "disk", "STREAM")]
-    calls += [[*quick, f"--workers={value}", "--input=stream"] for value in (-1, 10**9)]
-    return calls
+    Returns:
+      The number of calls, and a line for each that ended in another way, or changed what was computed.
+    """
+    from bad_call_lists import LISTS
+
+    from yosinski_jax.commands import cli
+
+    folder = Path(tempfile.mkdtemp(prefix="calls-")).resolve()
+    os.chdir(folder)
+    begun = folder / "begun" / "workdir"
+    if listed in ("other", "report", "measure"):
+        start = [sys.executable, "-m", "experiments.sweep", "--epochs=1", "--seeds=1"]
+        start += ["--treatments=base", f"--workdir={begun}"]
+        subprocess.run(start, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    main = importlib.import_module(command).main
+    before, bad = tree(folder / "begun"), []
+    wanted = LISTS[listed][1](folder, begun)[::every]
+    for arguments in wanted:
+        ended = call(lambda argv: cli.run(main, argv), arguments)
+        now = tree(folder / "begun")
+        changed, before = now != before or (folder / "new").exists(), now
+        if not is_one_line(ended) or not is_named(ended, arguments) or changed:
+            words = [
+                a if len(a) < 100 else a[:97] + "..."
+                for a in arguments
+                if str(folder / "new") not in a
+            ]
+            last = ended.error.strip().splitlines()[-1:]
+            bad.append(" ".join([str(ended.code), *words, "|", *last, *["(changed)"] * changed]))
+            shutil.rmtree(folder / "new", ignore_errors=True)
+    os.chdir(ROOT)
+    shutil.rmtree(folder)
+    return len(wanted), bad
 
 
 def main() -> None:
-    """Runs all calls."""
+    """Runs all lists, or one of them."""
     sys.path.insert(0, str(ROOT))
+    from bad_call_lists import LISTS
+
     every = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    for command in sys.argv[1:2] or ["prepare", "sweep"]:
+    failed = 0
+    for listed in sys.argv[1:2] or LISTS:
         pid = os.fork()  # flags of two commands would meet
-        if pid:
-            os.waitpid(pid, 0)
-            continue
-        import importlib
-
-        import tensorflow_datasets  # noqa: F401
-
-        from yosinski_jax.commands import cli
-
-        if command == "sweep":
-            import yosinski_jax.api  # noqa: F401
-
-        main = importlib.import_module(f"yosinski_jax.commands.{command}").main
-        calls = {"prepare": prepare_calls, "sweep": dataset_calls}[command]
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            bad, wanted = 0, calls(Path(folder))[::every]
-            for arguments in wanted:
-                ended = call(lambda argv: cli.run(main, argv), arguments)
-                if not is_one_line(ended):
-                    bad += 1
-                    line = [
-                        a if len(a) < 100 else a[:97] + "..."
-                        for a in arguments
-                        if not a.startswith("--workdir")
-                    ]
-                    print(
-                        "  ",
-                        ended.code,
-                        " ".join(line),
-                        "|",
-                        *ended.error.strip().splitlines()[-2:],
-                        sep=" ",
-                        flush=True,
-                    )
+        if not pid:
+            _imports()
+            calls, bad = run(LISTS[listed][0], listed, every)
+            print(*(f"   {line}" for line in bad), sep="\n", end="\n" * bool(bad))
             print(
-                f"experiments.{command}: {len(wanted) - bad} of {len(wanted)} calls end in one line and 2",
-                flush=True,
+                f"{listed}: {calls - len(bad)} of {calls} calls end in one line and 2", flush=True
             )
-        os._exit(0)
+            os._exit(bool(bad))
+        failed += os.waitpid(pid, 0)[1] != 0
+    sys.exit(failed)
+
+
+def _imports() -> None:
+    """Imports what the commands would, without starting jax, whose threads no fork survives."""
+    import tensorflow_datasets  # noqa: F401
+
+    from yosinski_jax.data import dataset
+    from yosinski_jax.measures import registry
+    from yosinski_jax.report import build  # noqa: F401
+
+    dataset.load("digits")
+    registry.measures()
 
 
 if __name__ == "__main__":

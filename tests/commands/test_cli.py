@@ -1,6 +1,7 @@
 """What all command lines do about help, a closed or full stdout, and wrong calls."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -56,13 +57,28 @@ def test_what_the_system_refuses_is_one_line():
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command, every", [("prepare", 4), ("sweep", 12)])
-def test_wrong_calls_end_in_one_line_and_2(command, every):
-    ended = run("tests/bad_calls.py", command, str(every), stdout=subprocess.PIPE)
+@pytest.mark.parametrize(
+    "listed, every",
+    [
+        ("prepare", 5), ("data", 6), ("settings", 6), ("executing", 2), ("other", 5), ("report", 5), ("measure", 5),
+        ("benchmark", 2), ("coverage", 2),
+    ],
+)  # fmt: skip
+def test_wrong_calls_end_in_one_line_and_2(listed, every):
+    ended = run("tests/bad_calls.py", listed, str(every), stdout=subprocess.PIPE)
     *bad, last = ended.stdout.splitlines()
     assert not bad and ended.returncode == 0, ended.stdout + ended.stderr
     right, of = last.split(": ")[1].split(" calls")[0].split(" of ")
-    assert right == of and int(of) > 12
+    assert right == of and int(of) > 4
+
+
+@pytest.mark.parametrize("flag", ["--data_dir=", "--data_dir= ", "--measures=", "--measures=a,,b"])
+def test_empty_flags_are_refused(flag):
+    ended = run("-m", "experiments.measure", flag, stdout=subprocess.PIPE)
+    assert ended.returncode == 2
+    assert re.fullmatch(
+        f"error: {flag.strip()} ?: is empty; give a value or leave it out\n", ended.stderr
+    )
 
 
 def test_table_is_aligned():

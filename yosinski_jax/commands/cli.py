@@ -1,8 +1,10 @@
 """What the command lines share: absl flags, one-line errors, exit codes, tables."""
 
 import contextlib
+import math
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +31,7 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
         try:
             if len(argv) > 1:
                 raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")
+            _check_values()
             main()
             sys.stdout.flush()  # at the interpreter's end it would be too late for an error of ours
         except UserError as e:
@@ -97,18 +100,78 @@ def _parse(argv: Sequence[str]) -> list[str]:
         raise AssertionError from e  # fail does not return
 
 
-def whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
+def _check_values() -> None:
+    """Refuses what no flag of ours can mean: nothing at all, as a shell makes of a variable that is not set, and no number.
+
+    Raises:
+      UserError: names the first such flag.
+    """
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if not (module.startswith(("experiments.", "yosinski_jax.")) or module == sys.argv[0]):
+            continue
+        for flag in defined:
+            if not flag.present:
+                continue
+            given = flag.value if isinstance(flag.value, list) else [flag.value]
+            if not given or any(isinstance(v, str) and not v.strip() for v in given):
+                text = ",".join(map(str, given))
+                raise UserError(f"--{flag.name}={text}: is empty; give a value or leave it out")
+            if any(isinstance(v, float) and not math.isfinite(v) for v in given):
+                raise UserError(f"--{flag.name}={flag.value}: must be a finite number")
+
+
+def only_with(other: str, *names: str) -> None:
+    """Refuses flags that have no effect without another one.
+
+    Raises:
+      UserError: one of them is given.
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            value = flags.FLAGS[name].value
+            raise UserError(f"--{name}={value}: goes with {other} only; add that or leave this out")
+
+
+def whole_number(flag: str, value: str, least: int, most: int, *words: str) -> int:
+    """A flag that is a whole number or one of some words, which the caller has dealt with.
+
+    Raises:
+      UserError: it is no whole number, or out of range.
+    """
+    if value.isascii() and value.isdigit() and least <= int(value[:30]) <= most:
+        return int(value)
+    raise UserError(
+        f"--{flag}={value}: must be {', '.join(words)} or a whole number, {least} to {most}"
+    )
+
+
+def whole_numbers(flag: str, values: Sequence[str], least: int | None = None) -> tuple[int, ...]:
     """A comma-separated flag as whole numbers, each once, in order.
 
     Raises:
-      UserError: one is not a whole number.
+      UserError: one is not a whole number, or less than `least`.
     """
     try:
-        return tuple(sorted({int(value) for value in values}))
+        numbers = tuple(sorted({int(value) for value in values}))
     except ValueError as e:
         raise UserError(
             f"--{flag}={','.join(values)}: must be whole numbers with commas between"
         ) from e
+    if least is not None and numbers and numbers[0] < least:
+        raise UserError(f"--{flag}={','.join(values)}: must be at least {least}")
+    return numbers
+
+
+def words(flag: str, text: str) -> list[str]:
+    """A flag that holds words as a shell would split them.
+
+    Raises:
+      UserError: a quotation mark is open.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as e:
+        raise UserError(f"--{flag}={text}: cannot be split into words ({e})") from e
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """Flags that say where groups are trained, and the executor or shard that they ask for."""
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -39,24 +40,28 @@ _SHARED_WORKDIR = flags.DEFINE_bool(
     True,
     "ray: every machine sees the workdir; --noshared_workdir sends files through Ray's object store",
 )
+_whole = functools.partial(flags.DEFINE_integer, lower_bound=1)
 _SLURM = {
-    name: kind(f"slurm_{name}", None, f"slurm: {text}")
+    name: kind(f"slurm_{name}", None, help=f"slurm: {text}")
     for name, kind, text in (
         ("partition", flags.DEFINE_string, "partition"),
         ("account", flags.DEFINE_string, "account"),
         ("qos", flags.DEFINE_string, "quality of service"),
         ("constraint", flags.DEFINE_string, "features that nodes must have"),
-        ("time", flags.DEFINE_integer, "minutes of a job; default a day"),
-        ("gpus_per_node", flags.DEFINE_integer, "GPUs of a job"),
-        ("cpus_per_task", flags.DEFINE_integer, "cores of a job"),
+        ("time", _whole, "minutes of a job; default a day"),
+        ("gpus_per_node", _whole, "GPUs of a job"),
+        ("cpus_per_task", _whole, "cores of a job"),
         ("mem", flags.DEFINE_string, "memory of a job, such as 32GB"),
-        ("array_parallelism", flags.DEFINE_integer, "jobs at once; default 256"),
+        ("array_parallelism", _whole, "jobs at once; default 256"),
         ("setup", flags.DEFINE_multi_string, "a line of the script before the command; may repeat"),
     )
 }
 _PRICE = flags.DEFINE_float(
     "price_per_hour", None, "--plan: what a worker costs an hour, in any currency", 0.0
 )
+
+#: Of one machine.
+_MOST_PROCESSES = 1024
 
 #: Flags that go with one way of training only.
 _ONLY = {
@@ -113,6 +118,8 @@ def check() -> None:
         value = flags.FLAGS[name].value
         if value is not None and not (value >= 1 or (name != "processes" and value >= 0)):
             raise UserError(f"--{name}={value}: must be at least {int(name == 'processes')}")
+    if (_PROCESSES.value or 1) > _MOST_PROCESSES:
+        raise UserError(f"--processes={_PROCESSES.value}: must be at most {_MOST_PROCESSES}")
     if chosen != "local" or _PROCESSES.value:
         # This process plans and waits; without this it would take most of a GPU's memory from its workers.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -212,8 +219,6 @@ def plan(sweep: Any, seconds_per_flop: float, source: str) -> str:
       seconds_per_flop: of one worker, in training.
       source: where that number is from.
     """
-    import functools
-
     from yosinski_jax.commands.planning import duration
     from yosinski_jax.sweep import fanout, pricing
 

@@ -25,13 +25,14 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of prepared TFDS datasets, as the sweep was given"
 )
 _IMAGES = flags.DEFINE_integer(
-    "images", 1000, "training and test images of each task to look at, at most", lower_bound=20
+    "images", 1000, "training and test images of each task to look at, at most", 20, 10**9
 )
 _WIDTH = flags.DEFINE_integer(
     "width",
     8192,
     "features of an image, at most: larger maps are averaged over blocks",
     lower_bound=1,
+    upper_bound=10**9,
 )
 _LIST = flags.DEFINE_bool("list", False, "print the measures and stop")
 

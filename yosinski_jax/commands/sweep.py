@@ -414,6 +414,8 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     from yosinski_jax.training.trainer import Trainer
 
     streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
+    if _INPUT.value == "resident":
+        cli.only_with("--input=stream", "image_size", "workers", "skip_corrupt")
     if _INPUT.value == "auto":
         streams = bool(size) or not fits_in_memory(dataset)
     if not streams:
@@ -437,20 +439,14 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
 
 
 def _replicas() -> int | None:
-    from yosinski_jax.base.errors import UserError
-
     value = _REPLICAS.value
     if value == "auto":
         return None
-    if not value.isdigit() or int(value) < 1:
-        raise UserError(f"--replicas={value}: must be auto or a whole number of at least 1")
-    return int(value)
+    return cli.whole_number("replicas", value, 1, 1 << 20, "auto")
 
 
 def _feature_bytes() -> int:
     import jax
-
-    from yosinski_jax.base.errors import UserError
 
     value = _FEATURE_CACHE.value
     if value == "off":
@@ -459,27 +455,41 @@ def _feature_bytes() -> int:
         device = jax.local_devices()[0]
         shared = jax.local_device_count() if device.platform == "cpu" else 1
         return machine.memory() // shared // 4
-    if not value.isdigit():
-        raise UserError(f"--feature_cache={value}: must be auto, off or a number of bytes")
-    return int(value)
+    return cli.whole_number("feature_cache", value, 0, 1 << 50, "auto", "off")
 
 
 def _compile_cache(folder: Path) -> None:
     """Keeps compiled programs between starts: a resumed sweep does not compile again."""
     import jax
 
+    from yosinski_jax.base.errors import UserError
     from yosinski_jax.base.files import is_remote, local_path
     from yosinski_jax.data import derived
 
     value = _COMPILE_CACHE.value
-    if value == "off" or _PLAN.value:
+    if value == "off":
         return
     if value != "auto":
         path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
+        if not _can_be_folder(path):
+            raise UserError(
+                f"--compile_cache={value}: must be a folder; choose another or leave it out"
+            )
     elif is_remote(folder):
         path = derived.folder() / "compiled"
     else:
         path = folder.parent / ".compile_cache"
+    if _PLAN.value:
+        return
     jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _can_be_folder(path: Path) -> bool:
+    try:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        path.absolute().is_dir()
+    except OSError:  # a name that is too long
+        return False
+    return there.is_dir()

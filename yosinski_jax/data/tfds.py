@@ -6,9 +6,11 @@ image than its decoder.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import itertools
 import os
 import threading
@@ -396,7 +398,10 @@ def open_directory(directory: Path) -> Opened:
     import tensorflow_datasets as tfds
 
     try:
-        builder: Any = tfds.builder_from_directory(directory)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder: Any = tfds.builder_from_directory(
+                directory
+            )  # prints of features that want TensorFlow
         info = builder.info
         features = dict(info.features or {})
         # A split may span more than it reads (skip, take) only in derived splits, not in these.
@@ -427,6 +432,8 @@ def open_directory(directory: Path) -> Opened:
             f"{directory}: images are {np.dtype(image.np_dtype)} {image.shape}; expected uint8 "
             "with height, width and channels"
         )
+    if any(side is not None and side < 1 for side in image.shape):
+        raise UserError(f"{directory}: images are {image.shape}; expected no empty side")
     if type(label).__name__ != "ClassLabel" or not label.num_classes:
         raise UserError(f"{directory}: the feature label is no ClassLabel; expected one")
     names = tuple(label.names or [str(i) for i in range(label.num_classes)])

@@ -21,6 +21,10 @@ _CHOICES = {
 }
 
 
+#: Steps are counted in 32 bits.
+_MOST, _MOST_EPOCHS = 10**9, 10**6
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How one network is trained. Checks itself.
@@ -117,8 +121,9 @@ class Recipe:
             "epochs", "iterations", "batch_size", "evaluate_every", "evaluate_steps"
         ):  # fmt: skip
             value = getattr(self, field)
-            if value is not None and value < 1:
-                raise UserError(f"{field}={value}: must be a whole number of at least 1")
+            most = _MOST_EPOCHS if field == "epochs" else _MOST
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"{field}={value}: must be a whole number from 1 to {most}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UserError(f"learning_rate={self.learning_rate:g}: must be a number above 0")
         if not 0 <= self.momentum < 1:

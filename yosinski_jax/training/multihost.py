@@ -9,6 +9,7 @@ No file system needs to be shared but the dataset's.
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,7 +44,7 @@ def initialize(
       UserError: the arguments do not go together, or the processes do not find each other.
     """
     # Data workers import the main program again; they are no processes of the group.
-    if mode == "off" or multiprocessing.parent_process() is not None:
+    if multiprocessing.parent_process() is not None:
         return
     if mode not in MODES:
         raise UserError(f"--distributed={mode}: must be one of {', '.join(MODES)}")
@@ -52,6 +53,13 @@ def initialize(
         "num_processes": num_processes,
         "process_id": process_id,
     }
+    if mode == "off":
+        without = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        if without:
+            raise UserError(
+                f"{without[0]}: has no effect with --distributed=off; leave one of them out"
+            )
+        return
     missing = [name for name, value in given.items() if value is None]
     if mode == "auto" and len(missing) == 3 and not _announced():
         return
@@ -64,8 +72,11 @@ def initialize(
         raise UserError(f"--num_processes={num_processes}: must be at least 1")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
         raise UserError(f"--process_id={process_id}: must be 0 … {num_processes - 1}")
-    if coordinator_address is not None and not coordinator_address.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator_address={coordinator_address}: must be HOST:PORT")
+    host, _, port = (coordinator_address or "host:1").rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UserError(
+            f"--coordinator_address={coordinator_address}: must be HOST:PORT, the port from 1 to 65535"
+        )
     try:
         jax.distributed.initialize(**{k: v for k, v in given.items() if v is not None})
     except (ValueError, RuntimeError) as e:
