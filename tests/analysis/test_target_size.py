@@ -35,7 +35,7 @@ def test_the_best_way_by_size_and_its_boundaries():
     assert [(c.images, c.best, c.told) for c in rows] == [
         (1, "freeze", True), (25, "fine-tune", True), (math.inf, "train from scratch", True)
     ]  # fmt: skip
-    assert rows[0].margins["fine-tune"].value == pytest.approx(0.1, abs=0.003)
+    assert rows[0].leads["fine-tune"].value == pytest.approx(0.1, abs=0.003)
     assert rows[0].ratio["freeze"] == 200
     first, second = target_size.boundaries(rows)
     assert (first.first, first.then, first.between, first.told) == (
@@ -46,8 +46,8 @@ def test_the_best_way_by_size_and_its_boundaries():
     )
     assert second.between == (25, math.inf)
     assert target_size.answer(rows) == [
-        "Freeze: n = 1 at 1 image a class.",
-        "Fine-tune: n = 1 at 25 images a class.",
+        "Freeze: n = 1 at 1 image per class.",
+        "Fine-tune: n = 1 at 25 images per class.",
         "Train from scratch: n = 1 at all images.",
     ]
 
@@ -57,14 +57,64 @@ def test_equal_ways_and_single_seeds_cannot_be_told():
     rows = target_size.cells(records(same, same, same, noise=0.01))
     assert not any(c.told for c in rows)
     (line,) = target_size.answer(rows)
-    assert line.startswith("Nowhere can the best way be told") and "4 split seeds" in line
+    assert line.startswith("The best way cannot be told from both others for any combination")
+    assert "4 split seeds" in line
     rows = target_size.cells(records((0.9,), (0.5,), (0.1,), seeds=1, sizes=(1,)))
-    assert (
-        rows[0].best == "freeze" and not rows[0].told and rows[0].margins["fine-tune"].low is None
-    )
+    assert rows[0].best == "freeze" and not rows[0].told and rows[0].leads["fine-tune"].low is None
     assert "one split seed" in target_size.answer(rows)[0]
 
 
 def test_incomplete_cells_are_left_out():
     some = [r for r in records((0.5,), (0.4,), (0.3,), sizes=(5,)) if r["treatment"] != "AnB+"]
     assert target_size.cells(some) == [] and target_size.answer([]) == []
+
+
+def test_intervals_of_leads_agree_with_what_is_called_significant():
+    """Uncorrected intervals would exclude 0 beside leads that Holm's procedure does not accept."""
+    rng = np.random.default_rng(1)
+    disagreed = 0
+    for _ in range(20):
+        means = (0.5 + 0.01 * rng.standard_normal((3, 3))).tolist()
+        rows = target_size.cells(records(*means, noise=0.006))
+        for lead in (lead for c in rows for lead in c.leads.values()):
+            assert lead.significant == (lead.low > 0 or lead.high < 0)
+            disagreed += lead.p_holm >= 0.05 > lead.p_holm / (2 * len(rows))
+    assert disagreed > 10
+
+
+def test_few_seeds_that_agree_by_chance_are_not_certain():
+    rows = target_size.cells(
+        [
+            r | {"test_images": 220}
+            for r in records((0.5,), (0.5,), (0.5 - 1 / 220,), seeds=2, noise=0, sizes=(5,))
+        ]
+    )
+    assert not rows[0].told
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        (
+            0.2,
+            "Fine-tuning widens the train–test gap compared with freezing: n = 1 at 5 images per class, by 20.0 points",
+        ),
+        (
+            -0.2,
+            "Fine-tuning narrows the train–test gap compared with freezing: n = 1 at 5 images per class, by 20.0 points",
+        ),
+        (0.0, "cannot be told for any combination of n and target size"),
+    ],
+)
+def test_overfitting_by_target_size(added, words):
+    rng = np.random.default_rng(2)
+    found = records((0.5,), (0.6,), (0.3,), sizes=(5,))
+    assert target_size.overfitting(target_size.cells(found)) == []
+    for r in found:
+        gap = 0.1 + (added if r["treatment"] == "AnB+" else 0.0) + 0.0001 * rng.standard_normal()
+        r["curve"] = {"train_accuracy": [r["accuracy"] + gap]}
+    (row,) = target_size.cells(found)
+    assert row.gap["freeze"] == pytest.approx(0.1, abs=0.001)
+    assert row.wider.value == pytest.approx(added, abs=0.001)
+    (line,) = target_size.overfitting([row])
+    assert words in line

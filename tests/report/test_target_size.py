@@ -4,7 +4,7 @@ from yosinski_jax.report.build import write_report
 
 
 def study(sizes=(5, 25, None), seeds=4):
-    """Freezing wins on 5 images a class, fine-tuning on 25, training from scratch on all."""
+    """Freezing wins on 5 images per class, fine-tuning on 25, training from scratch on all."""
     lead = {
         5: {"AnB": 0.2, "AnB+": 0.1},
         25: {"AnB": 0.1, "AnB+": 0.2},
@@ -33,10 +33,10 @@ def page(tmp_path, sizes):
 def test_the_rule_of_thumb_is_on_the_page(tmp_path):
     text = page(tmp_path, (5, 25, None)).replace("\u00a0", " ")
     assert "Freeze or fine-tune?" in text
-    assert "Freeze: n = 1, 2 at 5 images a class." in text
+    assert "Freeze: n = 1, 2 at 5 images per class." in text
     assert "Train from scratch: n = 1, 2 at all images." in text
     assert (
-        "between 25 images a class and all images (told at 25 images a class and at all images)"
+        "between 25 images per class and all images (significant at 25 images per class and at all images)"
         in text
     )
     assert text.count("<svg") > 3

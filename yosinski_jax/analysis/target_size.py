@@ -3,7 +3,7 @@
 For m training images a class of the target and n copied layers there are three ways to a network: the
 copied layers frozen (AnB), fine-tuned (AnB⁺), or nothing copied (the base on the same m images). All three
 of one pair of tasks share classes, images and test images, so their differences are paired; split seeds
-are independent and give the interval (Student's t over the seeds' mean differences).
+are independent and give the intervals (`statistics.mean`).
 """
 
 import dataclasses
@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import special
 
-from yosinski_jax.analysis.statistics import LEVEL, holm, student
+from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.analysis.statistics import LEVEL
 from yosinski_jax.analysis.tables import accuracy
+from yosinski_jax.analysis.wording import interval, number, points
 
 FREEZE, TUNE, SCRATCH = "freeze", "fine-tune", "train from scratch"
 #: Ways to a network, by the treatment that stands for each.
@@ -23,21 +24,27 @@ WAYS = {"AnB": FREEZE, "AnB+": TUNE, "base": SCRATCH}
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """A paired difference of accuracies, with its interval over split seeds.
+class Lead:
+    """By how much the best way is ahead of another, paired.
 
     Attributes:
-      value: mean difference, 0 … 1.
-      low, high: 95 % interval, uncorrected; None with one seed.
-      p: two-sided, uncorrected; None with one seed.
+      value: mean difference of accuracies, 0..1.
+      low, high: interval at the level at which Holm's procedure tests this lead, so it excludes 0
+        exactly where the lead is significant; None with one seed.
+      p_holm: two-sided p value, corrected over the whole map; None with one seed.
       seeds: number of split seeds.
     """
 
     value: float
     low: float | None
     high: float | None
-    p: float | None
+    p_holm: float | None
     seeds: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the lead differs from 0."""
+        return self.p_holm is not None and self.p_holm < LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,45 +56,39 @@ class Cell:
       images: training images of each class of the target; math.inf for all there are.
       accuracy: mean accuracy by way.
       ratio: parameters trained by training image, by way.
-      margins: the best way's lead over each other way.
       best: the way with the highest mean.
-      told: whether both leads differ from zero after Holm's correction over the whole map.
+      leads: the best way's lead over each other way.
+      gap: mean training minus test accuracy by way; empty where a record lacks it.
+      wider: by how much that gap is wider with fine-tuning than with freezing.
     """
 
     n: int
     images: float
     accuracy: Mapping[str, float]
     ratio: Mapping[str, float]
-    margins: Mapping[str, Difference]
     best: str
-    told: bool = False
+    leads: dict[str, Lead] = dataclasses.field(default_factory=dict)
+    gap: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    wider: Lead | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the best way is significantly ahead of both others."""
+        return all(lead.significant for lead in self.leads.values())
+
+    @property
+    def runner_up(self) -> str:
+        """The second-best way."""
+        return min(self.leads, key=lambda way: self.leads[way].value)
 
 
 def sizes(records: Iterable[Mapping]) -> list[float]:
-    """The target sizes among the records, in images a class, ascending; math.inf for all images."""
+    """The target sizes among the records, in images per class, ascending; math.inf for all images."""
     return sorted({_images(r) for r in records})
 
 
 def _images(record: Mapping) -> float:
     return record.get("images_per_class") or math.inf
-
-
-def difference(values: Mapping[int, Sequence[float]]) -> Difference:
-    """The mean of paired differences.
-
-    Args:
-      values: differences by split seed; those of one seed (its two directions) count as one.
-    """
-    means = np.array([np.mean(v) for v in values.values()])
-    value = float(means.mean())
-    if len(means) < 2:
-        return Difference(value, None, None, None, len(means))
-    error = float(means.std(ddof=1)) / math.sqrt(len(means))
-    if error == 0:
-        return Difference(value, value, value, float(value == 0), len(means))
-    half = student(0.975, len(means) - 1) * error
-    p = float(2 * special.stdtr(len(means) - 1, -abs(value) / error))
-    return Difference(value, value - half, value + half, p, len(means))
 
 
 def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
@@ -97,7 +98,10 @@ def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
         if r["treatment"] in WAYS and not r.get("preserve") and accuracy(r, statistic) is not None:
             key = (r["n"], _images(r), r["split_seed"], r["target"])
             found.setdefault(key, {})[WAYS[r["treatment"]]] = r
+    step = effects.resolution([r for ways in found.values() for r in ways.values()])
     rows = []
+    estimates: list[tuple[int, str, statistics.Estimate]] = []
+    gaps: list[statistics.Estimate | None] = []
     for n, images in sorted({(n, m) for n, m, _, _ in found if n}):
         trios = []
         for (n_, m, seed, target), ways in found.items():
@@ -105,20 +109,30 @@ def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
             if (n_, m) == (n, images) and scratch and len(ways) == 2:
                 trios.append((seed, ways | {SCRATCH: scratch}))
         if trios:
-            rows.append(_cell(n, images, trios, statistic))
-    p = holm([d.p for c in rows for d in c.margins.values()])
-    corrected = iter(p)
+            cell, leads = _cell(n, images, trios, statistic, step)
+            estimates += [(len(rows), way, e) for way, e in leads.items()]
+            by_way, wider = _gaps(trios, step)
+            rows.append(dataclasses.replace(cell, gap=by_way))
+            gaps.append(wider)
+    p = [e.p for *_, e in estimates]
+    tested = zip(estimates, statistics.holm(p), statistics.holm_levels(p), strict=True)
+    for (place, way, e), corrected, level in tested:
+        rows[place].leads[way] = Lead(e.value, *e.interval(level), corrected, e.seeds)
+    p = [e and e.p for e in gaps]
+    tested = zip(rows, gaps, statistics.holm(p), statistics.holm_levels(p), strict=True)
     return [
-        dataclasses.replace(c, told=all(_below(next(corrected)) for _ in range(len(c.margins))))
-        for c in rows
+        dataclasses.replace(c, wider=Lead(e.value, *e.interval(level), corrected, e.seeds))
+        if e
+        else c
+        for c, e, corrected, level in tested
     ]
 
 
-def _below(p: float | None) -> bool:
-    return p is not None and p < LEVEL
+def _cell(
+    n: int, images: float, trios: Sequence[tuple], statistic: str, step: float
+) -> tuple[Cell, dict[str, statistics.Estimate]]:
+    """A cell, still without its leads, and the estimates of these."""
 
-
-def _cell(n: int, images: float, trios: Sequence[tuple], statistic: str) -> Cell:
     def value(record: Mapping) -> float:
         found = accuracy(record, statistic)
         assert found is not None  # `cells` has left out the others
@@ -133,14 +147,30 @@ def _cell(n: int, images: float, trios: Sequence[tuple], statistic: str) -> Cell
         if all(ways[w].get("parameters_trained") is not None for _, ways in trios)
     }
     best = max(mean, key=lambda w: mean[w])
-    margins = {}
-    for other in WAYS.values():
-        if other != best:
-            by_seed: dict[int, list[float]] = {}
-            for seed, ways in trios:
-                by_seed.setdefault(seed, []).append(value(ways[best]) - value(ways[other]))
-            margins[other] = difference(by_seed)
-    return Cell(n, images, mean, ratio, margins, best)
+    seeds = [seed for seed, _ in trios]
+    leads = {
+        other: statistics.mean(
+            [value(ways[best]) - value(ways[other]) for _, ways in trios], seeds, resolution=step
+        )
+        for other in WAYS.values()
+        if other != best
+    }
+    return Cell(n, images, mean, ratio, best), leads
+
+
+def _gaps(
+    trios: Sequence[tuple], step: float
+) -> tuple[dict[str, float], statistics.Estimate | None]:
+    """Mean train-test gap by way, and what fine-tuning adds to that of freezing."""
+    gaps: list[dict[str, float]] = []
+    for _, ways in trios:
+        found = {way: gap for way, r in ways.items() if (gap := effects.train_gap(r)) is not None}
+        if len(found) < len(ways):
+            return {}, None
+        gaps.append(found)
+    by_way = {w: float(np.mean([found[w] for found in gaps])) for w in WAYS.values()}
+    added = [found[TUNE] - found[FREEZE] for found in gaps]
+    return by_way, statistics.mean(added, [seed for seed, _ in trios], resolution=step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,44 +233,83 @@ def answer(rows: Sequence[Cell]) -> list[str]:
             )
             lines.append(f"{way[0].upper()}{way[1:]}: {where}.")
     open_ = [c for c in rows if not c.told]
-    seeds = min(d.seeds for c in rows for d in c.margins.values())
+    seeds = min(lead.seeds for c in rows for lead in c.leads.values())
     if open_:
-        what = (
-            "Nowhere"
-            if len(open_) == len(rows)
-            else f"In {len(rows) - len(open_)} of {len(rows)} cells"
-        )
         cause = (
             "one split seed gives no interval"
             if seeds < 2
-            else f"with {seeds} split seeds, Holm-corrected over the map"
+            else f"{seeds} split seeds, Holm-corrected over the map"
         )
-        lines.append(f"{what} can the best way be told from both others ({cause}).")
+        what = "any" if len(open_) == len(rows) else f"{len(open_)} of {len(rows)}"
+        cells_ = (
+            "combination of n and target size"
+            if what == "any"
+            else "combinations of n and target size"
+        )
+        lines.append(f"The best way cannot be told from both others for {what} {cells_} ({cause}).")
+    return lines
+
+
+def overfitting(rows: Sequence[Cell]) -> list[str]:
+    """Whether fine-tuning on so few images overfits more than freezing, in sentences.
+
+    Returns:
+      Nothing where no record holds its training accuracy.
+    """
+    known = [(c, c.wider) for c in rows if c.wider]
+    if not known:
+        return []
+    lines = []
+    for words, sign in (("widens", 1), ("narrows", -1)):
+        found = [(c, w) for c, w in known if w.significant and sign * w.value > 0]
+        if found:
+            where = "; ".join(
+                f"n = {c.n} at {size_in_words(c.images)}, by {points(abs(w.value))}, test accuracy "
+                f"{number(100 * c.accuracy[TUNE], 1)} % against {number(100 * c.accuracy[FREEZE], 1)} %"
+                for c, w in found
+            )
+            lines.append(f"Fine-tuning {words} the train–test gap compared with freezing: {where}.")
+    open_ = sum(not w.significant for _, w in known)
+    if open_:
+        what = "any" if open_ == len(known) else f"{open_} of {len(known)}"
+        noun = "combination" if what == "any" else "combinations"
+        lines.append(
+            f"Whether fine-tuning overfits more than freezing cannot be told for {what} {noun} of n and target size "
+            "from the train–test gap (Holm-corrected over the map)."
+        )
     return lines
 
 
 def size_in_words(images: float) -> str:
-    """A target size: "25 images a class", "all images"."""
+    """A target size: "25 images per class", "all images"."""
     return (
-        "all images" if math.isinf(images) else f"{images:.0f} image{'s' * (images != 1)} a class"
+        "all images" if math.isinf(images) else f"{images:.0f} image{'s' * (images != 1)} per class"
     )
 
 
 def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table behind the figures, accuracies and leads in percent."""
-    headings = ["n", "target size", *(f"{way} (%)" for way in WAYS.values()), "best", "lead over the next", "told"]  # fmt: skip
+    ways = (f"{way} (%)" for way in WAYS.values())
+    headings = [
+        "n",
+        "target size",
+        *ways,
+        "best",
+        "lead over the runner-up",
+        "significantly ahead of",
+    ]
     return headings, [_row(cell) for cell in rows]
 
 
 def _row(cell: Cell) -> list[str]:
-    lead = min(cell.margins.values(), key=lambda d: d.value)
-    span = "" if lead.low is None else f" [{100 * lead.low:+.1f}, {100 * (lead.high or 0):+.1f}]"
+    lead = cell.leads[cell.runner_up]
+    ahead = [way for way, found in cell.leads.items() if found.significant]
     accuracies: Mapping[str, float] = cell.accuracy
     return [
         str(cell.n),
         size_in_words(cell.images),
-        *(f"{100 * accuracies[way]:.1f}" for way in WAYS.values()),
+        *(number(100 * accuracies[way], 1) for way in WAYS.values()),
         cell.best,
-        f"{100 * lead.value:+.1f}{span}",
-        "yes" if cell.told else "no",
+        number(100 * lead.value, 1) + interval({"low": lead.low, "high": lead.high}),
+        "both" if len(ahead) == len(cell.leads) else ", ".join(ahead) or "neither",
     ]

@@ -282,7 +282,7 @@ def training(study: Study, split: str) -> list[Item]:
             Item(
                 f"change_{split}",
                 f"How far fine-tuning moved each copied layer ({split_title(split)}).",
-                "Relative change of the parameters of layers 1 … n, mean over networks. Strong: "
+                "‖after − before‖ / ‖before‖ of the parameters of layers 1 … n, mean over networks. Solid: "
                 "the largest n; faint: smaller ones.",
                 f"Relative change in percent by layer ({', '.join(copied)}). {told}.",
                 Drawing("plots_training.layer_change", {"lines": lines, "names": names}),

@@ -97,7 +97,7 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     made.filters |= {"tied": tied, "upper_first": upper_first, "treatments": treatments}
-    made.globals["inline_svg"] = inline_svg
+    made.globals |= {"inline_svg": inline_svg, "is_wide": is_wide}
     return made
 
 
@@ -145,6 +145,12 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
         f'{tag}><title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>{rest}'
     )
+
+
+def is_wide(svg: str) -> bool:
+    """Whether a drawing is so much wider than high that half a page would make it illegible."""
+    found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
+    return found is not None and float(found[1]) > 1.7 * float(found[2])
 
 
 def sparkline(values: Sequence[float], description: str) -> Markup:

@@ -55,10 +55,7 @@ def learning_curves(
             ax.set_title(f"n = {n}{name}" if n else "bases", fontsize=9)
             ax.xaxis.set_major_locator(theme.few_ticks())
             ax.xaxis.set_major_formatter(theme.thousands)
-        for ax in axes.flat[len(layers) :]:
-            ax.set_visible(False)
-        for ax in axes.flat[max(len(layers) - columns, 0) : len(layers)]:
-            ax.xaxis.set_tick_params(labelbottom=True)  # also above a panel that is not there
+        _hide_unused(axes, len(layers), columns)
         # The first evaluations are low everywhere; the upper part tells treatments apart.
         room = 0.3 * (max(values) - min(ends)) if ends else 0.0
         low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
@@ -122,24 +119,48 @@ def picture(filter_: np.ndarray) -> np.ndarray:
 
 
 def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Accuracy against images per class, from `series.data_lines`."""
+    """Accuracy against images per class, a panel for each n, from `series.data_lines`."""
+    base = {k: line for k, line in lines.items() if k == "base"}
+    panels: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
+    for k, line in lines.items():
+        if k not in base:
+            treatment, n = k.split(", ")
+            panels.setdefault(n, dict(base))[treatment] = line
+    panels = panels or {"": base}
+    columns = 2 if len(panels) > 1 else 1
+    rows = math.ceil(len(panels) / columns)
+    high = PANEL[1] if len(panels) == 1 else 0.8 + 1.75 * rows
     with theme.styled():
-        figure, ax = theme.new_panel(*PANEL)
-        for k, line in lines.items():
-            look = theme.look(k.split(", ")[0])
-            x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
-            ax.plot(
-                x, y, color=look.edge, linestyle="-" if k == "base" else look.line, label=k,
-                marker=look.marker, markerfacecolor=look.face,
-            )  # fmt: skip
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-        ax.xaxis.set_minor_formatter(lambda v, _: "")
-        ax.set_xlabel("Training images per class")
-        theme.per_cent_axis(ax)
-        if len(lines) > 1:
-            theme.place_legend(figure, *ax.get_legend_handles_labels(), 2)
+        figure, axes = theme.new_figure(
+            PANEL[0], high, rows=rows, columns=columns, sharex=True, sharey=True, squeeze=False
+        )
+        for ax, (n, mine) in zip(axes.flat, panels.items(), strict=False):
+            for treatment, line in mine.items():
+                look = theme.look(treatment)
+                x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
+                ax.plot(
+                    x, y, color=look.edge, linestyle="-" if treatment == "base" else look.line,
+                    marker=look.marker, markerfacecolor=look.face, markersize=5,
+                )  # fmt: skip
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+            ax.xaxis.set_minor_formatter(lambda v, _: "")
+            ax.set_title(n, fontsize=9)
+        _hide_unused(axes, len(panels), columns)
+        figure.supxlabel("Training images per class", fontsize=9)
+        figure.supylabel("Top-1 accuracy (%)", fontsize=9)
+        kinds = order_kinds(k for mine in panels.values() for k in mine)
+        if len(kinds) > 1:
+            theme.legend(figure, kinds, columns=2)
     return figure
+
+
+def _hide_unused(axes: np.ndarray, count: int, columns: int) -> None:
+    """Hides the panels after the first `count`; those above a hidden one get tick labels."""
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    for ax in axes.flat[max(count - columns, 0) : count]:
+        ax.xaxis.set_tick_params(labelbottom=True)
 
 
 def layer_change(
@@ -164,6 +185,6 @@ def layer_change(
         ax.set_ylim(bottom=0)
         ax.grid(axis="x", visible=False)
         ax.set_xlabel("Copied layer")
-        ax.set_ylabel("Relative change, ‖after − before‖ / ‖before‖ (%)")
+        ax.set_ylabel("Relative change (%)")
         theme.legend(figure, sorted({k for k, _ in lines}), columns=2)
     return figure

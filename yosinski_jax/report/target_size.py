@@ -23,24 +23,31 @@ def _label(images: float) -> str:
     return "all" if math.isinf(images) else f"{images:.0f}"
 
 
-def curves(rows: Sequence[Cell]) -> Figure:
-    """Test accuracy against target size, a panel for each n; sizes are evenly spaced, as categories."""
+def curves(rows: Sequence[Cell], *, gap: bool = False) -> Figure:
+    """Accuracy against target size, a panel for each n; sizes are evenly spaced, as categories.
+
+    Args:
+      rows: the map.
+      gap: whether to draw training minus test accuracy instead.
+    """
     ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
     with theme.styled():
         figure = Figure(figsize=(_INCHES * len(ns), _INCHES), layout="constrained")
         axes = figure.subplots(1, len(ns), sharey=True, squeeze=False)[0]
         for ax, n in zip(axes, ns, strict=True):
             for way, look in _LOOK.items():
-                points = [(sizes.index(c.images), 100 * c.accuracy[way]) for c in rows if c.n == n]
+                values = [(c.images, (c.gap if gap else c.accuracy)[way]) for c in rows if c.n == n]
+                points = [(sizes.index(images), 100 * v) for images, v in values]
                 ax.plot(
                     *zip(*points, strict=True), label=way, color=look.edge, linestyle=look.line,
                     marker=look.marker, markerfacecolor=look.face, markeredgecolor=look.edge,
                 )  # fmt: skip
             ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
             ax.set_title(f"n = {n}")
-        axes[0].set_ylabel("test accuracy (%)")
+        what = "Training − test accuracy (points)" if gap else "Top-1 accuracy (%)"
+        axes[0].set_ylabel(what)
         axes[0].legend()
-        figure.supxlabel("training images of each class of the target", fontsize=9)
+        figure.supxlabel("Training images per class of the target", fontsize=9)
     return figure
 
 
@@ -55,22 +62,21 @@ def best_way(rows: Sequence[Cell]) -> Figure:
         for cell in rows:
             x, y = sizes.index(cell.images), ns.index(cell.n)
             ax.fill_between(
-                [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best],
-                alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor="white",
+                [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best], linewidth=0,
+                alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor=theme.MUTED,
             )  # fmt: skip
-            runner = min(d.value for d in cell.margins.values())
             dark = cell.told and cell.best == FREEZE
             ax.text(
-                x, y, f"+{100 * runner:.1f}", ha="center", va="center", fontsize=8,
+                x, y, f"+{100 * cell.leads[cell.runner_up].value:.1f}", ha="center", va="center", fontsize=8,
                 color="white" if dark else theme.INK,
             )  # fmt: skip
         ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
         ax.set_yticks(range(len(ns)), [str(n) for n in ns])
-        ax.set(xlabel="training images of each class of the target", ylabel="layers copied, n")
+        ax.set(xlabel="Training images per class of the target", ylabel="n, layers copied")
         ax.grid(False)
         handles = [Patch(facecolor=_FILL[way], label=way) for way in WAYS.values()]
         handles.append(
-            Patch(facecolor="white", hatch="///", edgecolor=theme.MUTED, label="cannot be told")
+            Patch(facecolor="white", hatch="///", edgecolor=theme.MUTED, label="not significant")
         )
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
@@ -98,8 +104,8 @@ def by_parameters(rows: Sequence[Cell]) -> Figure | None:
         ax.axhline(0, color=theme.MUTED, linewidth=0.8)
         ax.set_xscale("log")
         ax.set(
-            xlabel="parameters trained / training images",
-            ylabel="points above training from scratch",
+            xlabel="Trained parameters per training image",
+            ylabel="Lead over training from scratch (points)",
         )
         ax.legend()
     return figure

@@ -23,7 +23,7 @@ def overfitting(report: Report) -> Part | None:
             gap = effects.train_gap(r)
             if gap is not None:
                 gaps.setdefault(kind(r), {}).setdefault(r["n"], []).append(gap)
-        if not gaps:
+        if not gaps.keys() - {"base"}:
             continue
         kinds = order_kinds(gaps)
         means = {k: {n: stdlib.fmean(v) for n, v in sorted(gaps[k].items())} for k in kinds}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from yosinski_jax.analysis import target_size as sizes
 from yosinski_jax.analysis.results import split_title
+from yosinski_jax.analysis.wording import number
 from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item, Part
 from yosinski_jax.report.sections.report import Report
@@ -20,7 +21,7 @@ def target_size(report: Report) -> Part | None:
         rows = sizes.cells(mine, report.study.statistic)
         if rows:
             items += _items(split, rows)
-            answers += [*sizes.answer(rows), *_boundaries(rows)]
+            answers += [*sizes.answer(rows), *_boundaries(rows), *sizes.overfitting(rows)]
     values = {"answers": answers}
     return Part("target_size", "Freeze or fine-tune?", values, items) if items else None
 
@@ -30,10 +31,14 @@ def _boundaries(rows: Sequence[sizes.Cell]) -> list[str]:
     for found in sizes.boundaries(rows):
         small, large = (sizes.size_in_words(m) for m in found.between)
         told = [sizes.size_in_words(m) for m in found.told if m is not None]
-        sure = f"told at {told[0]} and at {told[1]}" if len(told) == 2 else "not told on both sides"
+        sure = (
+            f"significant at {told[0]} and at {told[1]}"
+            if len(told) == 2
+            else "not significant on both sides"
+        )
         lines.append(
-            f"By the means, at n = {found.n} “{found.first}” gives way to “{found.then}” between "
-            f"{small} and {large} ({sure})."
+            f"Judging by the means, the best way at n = {found.n} changes from “{found.first}” to “{found.then}” "
+            f"between {small} and {large} ({sure})."
         )
     return lines
 
@@ -45,17 +50,33 @@ def _items(split: str, rows: Sequence[sizes.Cell]) -> list[Item]:
     drawings = [
         ("curves", "Accuracy by target size", "Copied layers come from bases trained on all images of their half."),
         ("best_way", "The best way by n and target size",
-         "Numbers: lead over the next in points. Hatched: this lead or the one over the third way cannot be told from 0."),
+         "Numbers: lead over the runner-up in points. Hatched: not significantly ahead of both other ways (Holm-corrected)."),
     ]  # fmt: skip
     if all(way in c.ratio for c in rows for way in (sizes.FREEZE, sizes.TUNE)):
         drawings.append(
-            ("by_parameters", "The same by parameters an image",
+            ("by_parameters", "Lead by parameters per image",
              "One point for each n and target size.")
         )  # fmt: skip
-    return [
+    items = [
         Item(
             f"target_size_{name}_{split}", f"{title} ({where}).", caption, f"{title}. {told}.",
             Drawing(f"target_size.{name}", {"rows": tuple(rows)}), headings, cells,
         )
         for name, title, caption in drawings
     ]  # fmt: skip
+    if all(c.gap for c in rows):
+        body = [
+            [str(c.n), sizes.size_in_words(c.images), *(number(100 * v, 1) for v in c.gap.values())]
+            for c in rows
+        ]
+        told = "; ".join(", ".join(row) for row in body)
+        title, ways = "Train–test gap by target size", [f"{way} (points)" for way in rows[0].gap]
+        items.append(
+            Item(
+                f"target_size_gap_{split}", f"{title} ({where}).", "Mean over networks.",
+                f"{title}: n, size, {', '.join(ways)}. {told}.",
+                Drawing("target_size.curves", {"rows": tuple(rows), "gap": True}),
+                ["n", "target size", *ways], body,
+            )
+        )  # fmt: skip
+    return items
