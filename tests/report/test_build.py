@@ -389,6 +389,11 @@ def test_wrong_flags_end_in_one_line(flags, line):
     assert done.stderr.count("\n") == 1
 
 
+def test_only_figures_wider_than_a_panel_span_the_page():
+    assert not page.is_wide('<svg viewBox="0 0 324 180">')
+    assert page.is_wide('<svg viewBox="0 0 648.5 216">')
+
+
 def test_sparklines_and_drawings_escape_their_words():
     assert "<title>&lt;b&gt;</title>" in page.sparkline([1, 2], "<b>")
     svg = page.inline_svg('<svg width="1"><g id="a"/></svg>', "f", "<t>", "<d>")

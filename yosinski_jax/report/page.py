@@ -148,9 +148,9 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
 
 
 def is_wide(svg: str) -> bool:
-    """Whether a drawing is so much wider than high that half a page would make it illegible."""
-    found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
-    return found is not None and float(found[1]) > 1.7 * float(found[2])
+    """Whether a drawing is so wide (over 6 inches) that half a page would make it illegible."""
+    found = re.search(r'viewBox="0 0 ([0-9.]+) ', svg)
+    return found is not None and float(found[1]) > 6 * 72
 
 
 def sparkline(values: Sequence[float], description: str) -> Markup:

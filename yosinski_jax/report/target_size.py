@@ -63,7 +63,7 @@ def best_way(rows: Sequence[Cell]) -> Figure:
             x, y = sizes.index(cell.images), ns.index(cell.n)
             ax.fill_between(
                 [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best], linewidth=0,
-                alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor=theme.MUTED,
+                alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor=theme.INK,
             )  # fmt: skip
             dark = cell.told and cell.best == FREEZE
             ax.text(
