@@ -1,4 +1,4 @@
-"""One study laid on another: differences by n and treatment, paired where the design allows."""
+"""Compares two studies: differences by n and treatment, paired where the design allows."""
 
 import math
 import statistics as stdlib
@@ -9,7 +9,7 @@ from yosinski_jax.analysis.tables import order_kinds
 
 
 def same_tasks(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> bool:
-    """Whether networks of equal split seed and target have the same classes of the same data."""
+    """Returns whether networks with the same split seed and target have the same classes and data."""
 
     def tasks(records):
         return {
@@ -26,7 +26,7 @@ def same_tasks(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> bool:
 def rows(
     ours: Sequence[Mapping], theirs: Sequence[Mapping], statistic: tuple[str, str]
 ) -> list[dict]:
-    """Accuracy here minus there at every (treatment, n) that both have.
+    """Returns the difference in accuracy for every (treatment, n) that both studies have.
 
     Args:
       ours: records of one split.

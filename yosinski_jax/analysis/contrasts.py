@@ -1,4 +1,4 @@
-"""Questions that lay one set of networks on another: dissimilar tasks, few images."""
+"""Questions that compare two sets of networks: dissimilar tasks, few training images."""
 
 import statistics as stdlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from yosinski_jax.analysis.wording import Answer, Finding, interval, p_text, plu
 def dissimilar_tasks(
     near: Sequence[Mapping], far: Sequence[Mapping], statistic: str
 ) -> Answer | None:
-    """Do dissimilar tasks transfer worse, and the more so the higher the layer?
+    """Answers whether dissimilar tasks transfer worse, increasingly so for higher layers.
 
     The man-made / natural split is one pair of tasks, however often it is trained; random halves
     are a sample of pairs. So the one is tested against the spread of the others.
@@ -92,7 +92,7 @@ def _dissimilar_text(facts: Mapping) -> str:
 
 
 def few_images(records: Sequence[Mapping], statistic: str) -> Answer | None:
-    """Do random features come closer to the base when images are few?
+    """Answers whether random features come closer to the base with few training images.
 
     Args:
       records: of one data set, with several amounts of images per class.

@@ -1,4 +1,4 @@
-"""The gaps between treatments for each n, paired as the design pairs them, with intervals.
+"""Gaps between treatments at each n, paired by design, with confidence intervals.
 
 A pair is two networks of the same split seed and the same target, so that classes, test images
 and, where a base takes part, that very base are the same in both. A network without its partner
@@ -93,7 +93,7 @@ AVERAGES_FROM = (1, 3, 5)
 
 
 def train_gap(record: Mapping) -> float | None:
-    """Training minus test accuracy at the last evaluation, or None where a record lacks one."""
+    """Returns training minus test accuracy at the last evaluation, or None if either is missing."""
     train, test = train_accuracy(record), accuracy(record)
     return None if train is None or test is None else train - test
 
@@ -104,7 +104,7 @@ def cells(
     direction: str | None = None,
     measure: str = "accuracy",
 ) -> Cells:
-    """Numbers by pair, then by (treatment, n); `direction` keeps one target only."""
+    """Returns values by pair, then by (treatment, n); `direction` selects one target."""
     table: Cells = {}
     for r in records:
         value = train_gap(r) if measure == "train_gap" else accuracy(r, statistic)
@@ -115,7 +115,7 @@ def cells(
 
 
 def correct_bits(record: Mapping) -> np.ndarray | None:
-    """Which test images a network got right at its last evaluation, bool [test images], if kept."""
+    """Returns which test images were classified correctly at the last evaluation, bool [test images]."""
     packed, images = record.get("correct"), record.get("test_images")
     if not isinstance(packed, str) or not images or record.get("status") != "finished":
         return None
@@ -127,18 +127,18 @@ def correct_bits(record: Mapping) -> np.ndarray | None:
 
 
 def resolution(records: Sequence[Mapping]) -> float:
-    """The coarsest step of an accuracy: one over the smallest number of test images."""
+    """Returns the coarsest step of an accuracy: one over the smallest number of test images."""
     images = [r["test_images"] for r in records if r.get("test_images")]
     return 1 / min(images) if images else 0.0
 
 
 def class_count(record: Mapping) -> int | None:
-    """The number of classes of a network's task; the published records tell only the number."""
+    """Returns the number of classes of a network's task; published records hold only the number."""
     return record.get("class_count") or len(record.get("classes") or ()) or None
 
 
 def task_pairs(records: Sequence[Mapping]) -> int:
-    """How many different pairs of tasks (A, B) the split seeds of one split are.
+    """Returns how many distinct pairs of tasks (A, B) the split seeds of one split stand for.
 
     Man-made / natural and splits of one's own have one pair, however many seeds train it again.
     """
@@ -154,12 +154,12 @@ def task_pairs(records: Sequence[Mapping]) -> int:
 
 
 def cuts(records: Iterable[Mapping]) -> list[int]:
-    """The values of n that occur, without 0."""
+    """Returns the values of n among the records, without 0."""
     return sorted({r["n"] for r in records if r["n"]})
 
 
 def differences(table: Cells, effect: Effect, n: int) -> list[tuple[Pair, float]]:
-    """The paired differences of an effect at n."""
+    """Returns the paired differences of an effect at n."""
     out = []
     for pair, cell in sorted(table.items(), key=str):
         a, b = (cell.get((t, 0 if t == "base" else n)) for t in (effect.minuend, effect.subtrahend))
@@ -169,7 +169,7 @@ def differences(table: Cells, effect: Effect, n: int) -> list[tuple[Pair, float]
 
 
 def _on_images(records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]):
-    """The estimate of a gap within one split seed, over test images; None where bits are lacking."""
+    """Estimates a gap within one split seed over test images; None without per-image results."""
     of = {
         ((r["split_seed"], r["target"], r.get("images_per_class")), kind(r), r["n"]): r
         for r in records
@@ -198,7 +198,7 @@ def effect_rows(
     direction: str | None = None,
     margin: float = MARGIN,
 ) -> list[dict]:
-    """One effect at every n, and its averages over layers where the paper gives them.
+    """Tests one effect at every n, and its averages over layers where the paper gives them.
 
     Args:
       records: of one split.
@@ -251,7 +251,7 @@ def effect_rows(
 
 
 def family(estimates: Sequence[Estimate | None], margin: float) -> list[dict]:
-    """The rows of estimates that are tested together."""
+    """Returns one row per estimate of a family that is tested together."""
     p = [e and e.p for e in estimates]
     close = [e and e.equivalence(margin) for e in estimates]
     corrected, levels, within = (
@@ -293,12 +293,12 @@ def _verdict(value: float, p_holm: float | None, p_equivalence: float | None) ->
 
 
 def within_margin(row: Mapping) -> bool:
-    """Whether the equivalence test holds a gap to be smaller than the margin, zero or not."""
+    """Returns whether the equivalence test shows a gap to be smaller than the margin, zero or not."""
     return row["p_equivalence"] is not None and row["p_equivalence"] < LEVEL
 
 
 def averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
-    """The mean difference over layers, of each pair that has all of them."""
+    """Returns the mean difference over layers for each pair that has all of them."""
     series: dict[Pair, list[float]] = {}
     for n in layers:
         for pair, d in differences(table, effect, n):
@@ -309,7 +309,7 @@ def averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[
 def all_rows(
     records: Sequence[Mapping], statistic: str = "last", margin: float = MARGIN
 ) -> list[dict]:
-    """Every effect, pooled and for each direction that occurs; see `effect_rows`."""
+    """Tests every effect, pooled and for each direction among the records; see `effect_rows`."""
     targets = sorted({str(r["target"]) for r in records if r["target"] in ("A", "B")})
     rows = []
     for effect in ALL_EFFECTS:
@@ -320,12 +320,12 @@ def all_rows(
 
 
 def significant(row: Mapping) -> bool:
-    """Whether an effect is above zero by its corrected test."""
+    """Returns whether an effect is significantly above zero after correction."""
     return row["verdict"] == "above"
 
 
 def pick(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
-    """The rows of one effect at single layers that have a value, in order of n."""
+    """Returns the rows of one effect at single layers that have a value, in order of n."""
     return [
         dict(r)
         for r in rows

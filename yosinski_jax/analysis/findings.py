@@ -1,4 +1,4 @@
-"""The paper's questions answered in sentences made from the numbers, each hedged by its test.
+"""Answers the paper's questions in sentences built from the numbers, each backed by its test.
 
 What the corrected test of a gap does not support is not claimed: neither a difference nor, without
 an equivalence test, the lack of one. "Cannot be told" is an answer; so is "cannot be computed".
@@ -40,7 +40,7 @@ ON_IMAGES = " (for these networks only, tested over test images)"
 
 
 def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
-    """The rows of one effect at single layers, with or without a value."""
+    """Returns the rows of one effect at single layers, with or without a value."""
     return [
         dict(r)
         for r in rows
@@ -49,7 +49,7 @@ def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> l
 
 
 def phrase(row: Mapping, words: Mapping[str, str]) -> str:
-    """The words for the verdict of one row."""
+    """Returns the words for the verdict of one row."""
     verdict = row["verdict"]
     if verdict in ("above", "below") and within_margin(row) and f"{verdict}_small" in words:
         verdict += "_small"
@@ -59,7 +59,7 @@ def phrase(row: Mapping, words: Mapping[str, str]) -> str:
 def verdicts(
     rows: Sequence[Mapping], words: Mapping[str, str], *, complete: bool = True
 ) -> Finding:
-    """Which verdict holds at which n, in a few words: "general at n = 1; specific at n = 2 and 3".
+    """Summarizes which verdict holds at which n: "general at n = 1; specific at n = 2 and 3".
 
     Args:
       rows: of one gap, at single layers.
@@ -104,7 +104,7 @@ def _seeds_short(rows: Sequence[Mapping]) -> str:
 
 
 def values(rows: Sequence[Mapping], what: str = "") -> Finding:
-    """Every value of a gap with its interval and with the pairs behind it, after the words `what`."""
+    """Lists every value of a gap with its interval and number of pairs, after the words `what`."""
     known = [r for r in rows if r["value"] is not None]
     counts = {(r["pairs"], r["seeds"]) for r in known}
     text = f"{what}{BY_KEY[known[0]['effect']].formula}: "
@@ -126,7 +126,7 @@ def values(rows: Sequence[Mapping], what: str = "") -> Finding:
 
 
 def needed(rows: Sequence[Mapping]) -> list[Finding]:
-    """How many split seeds would settle what cannot be told."""
+    """States how many split seeds would settle an inconclusive test."""
     unclear = [r for r in rows if r["verdict"] == "unclear" and r["scope"] == "seeds"]
     if not unclear:
         return []
@@ -142,7 +142,7 @@ def needed(rows: Sequence[Mapping]) -> list[Finding]:
 
 
 def missing(key: str) -> Finding:
-    """Why a gap cannot be computed."""
+    """States why a gap cannot be computed."""
     effect = BY_KEY[key]
     a, b = symbol(effect.minuend), symbol(effect.subtrahend)
     text = f"No {a} network has its {b} partner (same split seed, same target)."
@@ -150,12 +150,12 @@ def missing(key: str) -> Finding:
 
 
 def unanswerable(question: str, *reasons: Finding) -> Answer:
-    """A question for which networks are lacking."""
+    """Returns the answer to a question whose networks are missing."""
     return Answer(question, Finding("not_computable", "cannot be computed", {}), reasons, False)
 
 
 def gap_answer(question: str, rows, key: str, words: Mapping[str, str]) -> Answer:
-    """A question that one gap answers at each n."""
+    """Answers a question from one gap at each n."""
     mine = of_effect(rows, key)
     if all(r["value"] is None for r in mine):
         return unanswerable(question, missing(key))
@@ -388,7 +388,7 @@ def _state(rows: Mapping[int, Mapping], at_: Mapping) -> str:
 
 
 def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping]) -> list[Answer]:
-    """The answers that the records of one split give.
+    """Answers all questions from the records of one split.
 
     Args:
       records: of one split.
@@ -411,7 +411,7 @@ def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping])
 
 
 def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -> list[Finding]:
-    """What must be known before the answers are read: their scope, a ceiling, networks at chance."""
+    """Returns the notes above the answers: scope of inference, ceiling, bases at chance."""
     found = [scope(records, rows)]
     bases = [v for c in effects.cells(records, statistic).values() if (v := c.get(("base", 0)))]
     if not bases or not rows:
@@ -435,7 +435,7 @@ def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -
 
 
 def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
-    """What the intervals of a split generalize to, in one sentence."""
+    """States in one sentence what the intervals of a split generalize to."""
     seeds = len({r["split_seed"] for r in records})
     pairs = effects.task_pairs(records)
     data = next((str(r["dataset"]) for r in records if r.get("dataset")), "this data set")

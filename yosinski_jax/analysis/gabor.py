@@ -1,4 +1,4 @@
-"""Is a first-layer filter a Gabor function or a color blob? Both are fitted, the better one named.
+"""Is a first-layer filter a Gabor function or a color blob? Fits both and names the better one.
 
 The paper opens with the claim that networks trained on natural images end up with first-layer
 features like Gabor filters and color blobs. Here it becomes a count.
@@ -159,7 +159,7 @@ def _blob_starts(size: int) -> list[list[float]]:
 
 
 def _residual(basis: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """What the best combination of two basis images leaves of the data."""
+    """Returns the residual of the best combination of two basis images."""
     # A whisper of ridge keeps the 2 x 2 system solvable where the two images coincide.
     normal = basis.T @ basis + 1e-9 * np.eye(2)
     return data - basis @ np.linalg.solve(normal, basis.T @ data)
@@ -182,6 +182,6 @@ def _descend(model, starts, bounds, grid: np.ndarray, data: np.ndarray) -> float
 
 
 def counts(fits: list[Fit]) -> dict[str, int]:
-    """How many filters bear each label, in the order of `LABELS`, without zeros."""
+    """Returns the number of filters per label, in the order of `LABELS`, without zeros."""
     found = {label: sum(f.label == label for f in fits) for label in LABELS}
     return {label: n for label, n in found.items() if n}

@@ -1,4 +1,4 @@
-"""The authors' own networks as records: 148 accuracies of the 2014 study, read like one's own.
+"""The authors' own networks as records: 148 accuracies of the 2014 study in the format of a sweep.
 
 The figures are in published_networks.csv and published_curves.csv beside this file; where they come
 from is written at their head. 148 of the 163 networks of the paper have a log in the public code,
@@ -35,7 +35,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def records() -> list[dict]:
-    """The published networks in the form of `records.read_all`.
+    """Returns the published networks in the form of `records.read_all`.
 
     Splits are "random" (seeds 0-3), "manmade_natural" (A natural, B man-made) and "all": networks
     on all 1000 classes, whose target is "all". What the logs do not tell is None.
@@ -104,7 +104,7 @@ def records() -> list[dict]:
 
 
 def table_1(records_: Sequence[Mapping], statistic: str = STATISTIC) -> list[dict]:
-    """The paper's Table 1 beside what the published logs give, in two ways.
+    """Returns the paper's Table 1 next to two estimates from the published logs.
 
     The paper subtracts the mean of the bases from the mean of the AnB+ networks. Paired with the
     base of the same half the boost is smaller: the halves for which logs of AnB+ exist are B of

@@ -1,4 +1,4 @@
-"""The paper's five readings of Figure 2, those only that a test supports."""
+"""The paper's five readings of Figure 2, restricted to those that a test supports."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Reading:
 def readings(
     records: Sequence[Mapping], statistic: str = "last", whole: Sequence[Mapping] = ()
 ) -> list[Reading]:
-    """The paper's five readings of Figure 2, those only that these records support.
+    """Returns those of the paper's five readings of Figure 2 that the records support.
 
     Args:
       records: of one split into halves.

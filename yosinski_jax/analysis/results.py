@@ -1,4 +1,4 @@
-"""What a report is made from: the records of one workdir or the published study, checked."""
+"""The input of a report: the validated records of one workdir or of the published study."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Records that belong together.
+    """The records, plan and settings of one study.
 
     Attributes:
       label: short name for legends, such as "digits" or "published".
@@ -70,7 +70,7 @@ class Study:
 
     @property
     def first(self) -> str:
-        """The split that stands in front; "all" where there is none into A and B."""
+        """The split reported first; "all" if there is none into A and B."""
         return (self.splits or ["all"])[0]
 
     def of(self, split: str) -> list[dict]:
@@ -84,18 +84,18 @@ class Study:
 
 
 def most_images(records: Sequence[dict]) -> list[dict]:
-    """Of networks on different amounts of data (of "all" classes) those on most of it."""
+    """Returns the networks on the most training images, of those on different amounts of data."""
     amounts = [r.get("images_per_class") or math.inf for r in records]
     return [r for r, n in zip(records, amounts, strict=True) if n == max(amounts)]
 
 
 def split_title(split: str) -> str:
-    """A split in words."""
+    """Returns the name of a split in words."""
     return SPLITS.get(split, split)
 
 
 def direction_title(split: str, target: str) -> str:
-    """The networks with one target in words."""
+    """Returns the networks with one target in words."""
     if split == "manmade_natural":
         return "man-made → natural" if target == "A" else "natural → man-made"
     if target in HALVES:
@@ -185,7 +185,7 @@ def read_published(statistic: str = published.STATISTIC) -> Study:
 
 
 def check_comparable(ours: Study, theirs: Study, flag: str) -> None:
-    """Checks that two studies can be laid on each other layer by layer.
+    """Checks that two studies can be compared layer by layer.
 
     Raises:
       UserError: the networks have different layers, or one of the studies has no record.

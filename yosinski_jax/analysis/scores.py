@@ -1,4 +1,4 @@
-"""Two numbers of the whole curve: how general a layer is, and how sudden the change is."""
+"""Two summary scores: how general a layer is, and how sudden the transition to specific is."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Generality:
 
 
 def floor_of(records: Sequence[Mapping]) -> str:
-    """The floor of a study's generality score: random features where it has them, else chance."""
+    """Returns the floor of the generality score: random features if trained, otherwise chance."""
     return "random" if any(r["treatment"] == "RnB" for r in records) else "chance"
 
 
@@ -48,7 +48,7 @@ def generality(
     statistic: str = "last",
     direction: str | None = None,
 ) -> list[Generality]:
-    """The generality score of the first n layers: (AnB - floor) / (BnB - floor).
+    """Computes the generality score of the first n layers: (AnB - floor) / (BnB - floor).
 
     1: features of the other task do as well as the task's own, cut at the same place; 0: they do no
     better than the floor. Numerator and denominator are means over the same pairs. Undefined where
@@ -120,7 +120,7 @@ class Suddenness:
 def suddenness(
     records: Sequence[Mapping], statistic: str = "last", direction: str | None = None
 ) -> Suddenness:
-    """Is the change from general to specific sudden or spread over the layers?
+    """Estimates whether the change from general to specific is sudden or spread over the layers.
 
     The drop from specificity at n is d(n), with d(0) = 0; its steps are d(n) - d(n-1). The share is
     the largest step over d(last n): 1 if one layer makes all of the change, `even` if every layer

@@ -1,4 +1,4 @@
-"""What the figures draw, as numbers: means by n, lines against n, curves, amounts of data."""
+"""Data behind the figures: means by n, lines against n, learning curves, amounts of data."""
 
 import dataclasses
 import math
@@ -27,17 +27,17 @@ class Series:
 
 
 def layer_names(records: Sequence[Mapping]) -> list[str]:
-    """Names of the network's layers as the records give them."""
+    """Returns the names of the network's layers."""
     return next((list(r["layers"]) for r in records if r.get("layers")), [])
 
 
 def kinds_shown(records: Sequence[Mapping]) -> list[str]:
-    """The treatments among the records, in the order of the legend."""
+    """Returns the treatments among the records, in the order of the legend."""
     return order_kinds(kind(r) for r in records)
 
 
 def any_diverged(records: Sequence[Mapping]) -> bool:
-    """Whether a network among the records diverged."""
+    """Returns whether any network diverged."""
     return any(r.get("status") == "diverged" for r in records)
 
 
@@ -52,14 +52,14 @@ def points_by_kind(records, statistic: str) -> dict[str, list[tuple[int, float, 
 
 
 def limits(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
-    """Axis limits around values, with a margin; sensible also for one value or equal ones."""
+    """Returns axis limits around values with a margin; works for a single value and for equal ones."""
     low, high = min(values), max(values)
     room = max((high - low) * pad, 0.25)
     return low - room, high + room
 
 
 def window(points: Mapping[str, Sequence[tuple]]) -> tuple[float, float]:
-    """Vertical limits that show the paper's treatments; random features may fall below."""
+    """Returns vertical limits that show the paper's treatments; random features may fall below."""
     copied = [
         p[1] for k, ps in points.items() if k != "base" and not k.startswith("RnB") for p in ps
     ]

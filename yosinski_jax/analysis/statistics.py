@@ -1,4 +1,4 @@
-"""Intervals and tests that respect the design of the study: networks inside split seeds.
+"""Confidence intervals and tests for networks clustered by split seed.
 
 Networks of one split seed share their classes, their bases and their test images, so only split
 seeds are independent and each is one cluster. The standard error of a mean over all networks is
@@ -29,7 +29,7 @@ MOST_SEEDS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its uncertainty.
+    """An estimate with its uncertainty.
 
     Attributes:
       value: the estimate.
@@ -100,7 +100,7 @@ class Estimate:
 
 
 def student(probability: float, freedom: float) -> float:
-    """The quantile of Student's t distribution."""
+    """Returns a quantile of Student's t distribution."""
     return float(special.stdtrit(freedom, probability))
 
 
@@ -111,7 +111,7 @@ def ratio(
     *,
     resolution: float = 0.0,
 ) -> Estimate:
-    """The ratio of two means, linearized; `mean` is the case of denominators 1.
+    """Estimates the ratio of two means by linearization; `mean` is the case of denominators 1.
 
     Args:
       numerators: one value a pair.
@@ -148,12 +148,12 @@ def ratio(
 
 
 def mean(values: Sequence[float], seeds: Sequence, *, resolution: float = 0.0) -> Estimate:
-    """The mean over pairs with its interval; see `ratio`."""
+    """Estimates the mean over pairs; see `ratio`."""
     return ratio(values, [1.0] * len(values), seeds, resolution=resolution)
 
 
 def one_against(value: float, others: Sequence[float]) -> Estimate:
-    """One observation minus the mean of k others, all drawn with one spread (Crawford, Howell 1998)."""
+    """Compares one observation with k others of equal variance (Crawford and Howell 1998)."""
     k = len(others)
     difference = value - float(np.mean(others))
     if k < 2:
@@ -163,12 +163,12 @@ def one_against(value: float, others: Sequence[float]) -> Estimate:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar p value from the images that only one of two networks got right."""
+    """Returns the exact two-sided McNemar p value from the numbers of discordant images."""
     return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def discordance_interval(gained: int, lost: int, images: int, level: float) -> tuple[float, float]:
-    """Interval of a difference of accuracies on the same images, which agrees with `mcnemar`.
+    """Returns an interval for a difference of accuracies on the same images that agrees with `mcnemar`.
 
     The difference is r (2 s - 1), where r is the rate of discordant images (those that only one of
     two networks classifies correctly) and s the share of `gained` among them. Both get the exact
@@ -196,7 +196,7 @@ def _clopper_pearson(successes: int, trials: int, level: float) -> tuple[float, 
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's corrected p values (Holm 1979) of a family of tests, in the order given.
+    """Returns the Holm-corrected p values (Holm 1979) of a family of tests, in the given order.
 
     None stands for a test that could not be made; it belongs to no family.
     """
@@ -210,7 +210,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def holm_levels(p_values: Sequence[float | None]) -> list[float]:
-    """The level at which Holm's procedure tests each member of a family, in the order given.
+    """Returns the level at which Holm's procedure runs each test of a family, in the given order.
 
     `LEVEL` / m for the smallest p value, `LEVEL` / (m - 1) for the next, until one is not rejected;
     the rest stays at that one's level. So an interval taken at this level excludes 0 exactly where
@@ -229,7 +229,7 @@ def holm_levels(p_values: Sequence[float | None]) -> list[float]:
 
 
 def seeds_needed(estimate: Estimate, margin: float, tests: int = 1) -> int | None:
-    """About how many split seeds would tell, if value and spread stayed as they are.
+    """Estimates how many split seeds would settle a test if mean and spread stayed as they are.
 
     Args:
       estimate: one that excludes neither 0 nor `margin`.

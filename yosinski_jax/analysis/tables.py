@@ -50,7 +50,7 @@ def check_statistic(statistic: str) -> str:
 
 
 def accuracy(record: Mapping, statistic: str = "last") -> float | None:
-    """The accuracy of one network in 0..1, or None if it diverged or holds no such number."""
+    """Returns the accuracy of one network in 0..1, or None if it diverged or has none."""
     if record.get("status") != "finished":
         return None
     value = record.get(STATISTICS[statistic])
@@ -60,7 +60,7 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
 
 
 def train_accuracy(record: Mapping) -> float | None:
-    """Accuracy on (a fixed part of) the training images at the last evaluation, if recorded."""
+    """Returns the accuracy on a fixed subset of the training images at the last evaluation, if recorded."""
     if record.get("status") != "finished":
         return None
     value = ((record.get("curve") or {}).get("train_accuracy") or (None,))[-1]
@@ -70,24 +70,24 @@ def train_accuracy(record: Mapping) -> float | None:
 
 
 def kind(record: Mapping) -> str:
-    """The treatment as a column: "AnB", or "AnB p1" for a network with one preserved layer."""
+    """Returns the column of a network's treatment: "AnB", or "AnB p1" for a network with one preserved layer."""
     preserve = record.get("preserve") or 0
     return record["treatment"] + (f" p{preserve}" if preserve else "")
 
 
 def order_kinds(kinds: Iterable[str]) -> list[str]:
-    """Columns in the paper's order, each followed by its variants with preserved layers."""
+    """Sorts columns in the paper's order, each followed by its variants with preserved layers."""
     place = {t: i for i, t in enumerate(KNOWN)}
     return sorted(set(kinds), key=lambda k: (place.get(k.split(" ")[0], len(place)), k))
 
 
 def key(record: Mapping) -> tuple:
-    """What makes two records the same network."""
+    """Returns what identifies a network among records."""
     return (record["split"], record["split_seed"], record["name"], record.get("images_per_class"))
 
 
 def check_records(records: Sequence[Mapping]) -> None:
-    """Checks that records may stand in one table.
+    """Checks that records may share one table.
 
     Raises:
       UserError: they come from different settings, or one network occurs twice.
@@ -111,12 +111,12 @@ def check_records(records: Sequence[Mapping]) -> None:
 
 
 def where(record: Mapping) -> str:
-    """A network's address inside its workdir, such as "random-0/A3B+"."""
+    """Returns the id of a network inside its workdir, such as "random-0/A3B+"."""
     return f"{record['split']}-{record['split_seed']}/{record['name']}"
 
 
 def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[dict]:
-    """Means for each n and treatment over all networks of the kind.
+    """Computes the mean accuracy for each n and treatment.
 
     Args:
       records: of one split.
@@ -156,7 +156,7 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
 
 
 def cell_text(row: Mapping | None, digits: int = 1, plus_minus: str = "±") -> str:
-    """One cell of a table: "94.9 ± 0.8 (8)" in per cent, with diverged networks counted."""
+    """One cell of a table: "94.9 ± 0.8 (8)" in percent, with diverged networks counted."""
     if row is None:
         return ""
     text = "–" if row["mean"] is None else f"{100 * row['mean']:.{digits}f}"
@@ -181,7 +181,7 @@ def table_cells(rows: Sequence[Mapping], digits: int = 1) -> list[list[str]]:
 
 
 def format_table(rows: Sequence[Mapping], digits: int = 1) -> str:
-    """The rows of `summary_table` for a terminal: per cent, mean ± s.e. (number of networks)."""
+    """The rows of `summary_table` for a terminal: percent, mean ± s.e. (number of networks)."""
     if not rows:
         return "no finished network yet"
     grid = table_cells(rows, digits)
@@ -235,12 +235,12 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Escapes text for LaTeX."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
 def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> list[dict]:
-    """One row a network with the columns `COLUMNS`.
+    """Returns one row per network with the columns `COLUMNS`.
 
     Networks of the plan without a record get the status "missing".
     """
@@ -265,7 +265,7 @@ def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> 
 
 
 def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
-    """Rows as CSV with the given columns; None is an empty cell."""
+    """Returns rows as CSV with the given columns; None becomes an empty cell."""
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -274,7 +274,7 @@ def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
 
 
 def _cell(value: object) -> object:
-    """A CSV cell that no spreadsheet takes for a formula: text that begins like one gets a quote."""
+    """Returns a CSV cell that no spreadsheet runs as a formula: such text is prefixed by a quote."""
     if value is None:
         return ""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

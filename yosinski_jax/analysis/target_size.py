@@ -83,7 +83,7 @@ class Cell:
 
 
 def sizes(records: Iterable[Mapping]) -> list[float]:
-    """The target sizes among the records, in images per class, ascending; math.inf for all images."""
+    """Returns the target sizes among the records, in images per class, ascending; math.inf for all images."""
     return sorted({_images(r) for r in records})
 
 
@@ -92,7 +92,7 @@ def _images(record: Mapping) -> float:
 
 
 def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
-    """The map n × target size; cells without all three ways are left out."""
+    """Computes the map of n × target size; cells without all three ways are left out."""
     found: dict[tuple, dict[str, Mapping]] = {}
     for r in records:
         if r["treatment"] in WAYS and not r.get("preserve") and accuracy(r, statistic) is not None:
@@ -131,7 +131,7 @@ def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
 def _cell(
     n: int, images: float, trios: Sequence[tuple], statistic: str, step: float
 ) -> tuple[Cell, dict[str, statistics.Estimate]]:
-    """A cell, still without its leads, and the estimates of these."""
+    """Returns a cell still without its leads, and the estimates of these."""
 
     def value(record: Mapping) -> float:
         found = accuracy(record, statistic)
@@ -161,7 +161,7 @@ def _cell(
 def _gaps(
     trios: Sequence[tuple], step: float
 ) -> tuple[dict[str, float], statistics.Estimate | None]:
-    """Mean train-test gap by way, and what fine-tuning adds to that of freezing."""
+    """Returns the mean train-test gap by way, and what fine-tuning adds to that of freezing."""
     gaps: list[dict[str, float]] = []
     for _, ways in trios:
         found = {way: gap for way, r in ways.items() if (gap := effects.train_gap(r)) is not None}
@@ -192,7 +192,7 @@ class Boundary:
 
 
 def boundaries(rows: Sequence[Cell]) -> list[Boundary]:
-    """The changes of the best way over target sizes, for each n."""
+    """Finds where the best way changes with target size, for each n."""
     found = []
     for n in sorted({c.n for c in rows}):
         mine = [c for c in rows if c.n == n]
@@ -216,7 +216,7 @@ def boundaries(rows: Sequence[Cell]) -> list[Boundary]:
 
 
 def answer(rows: Sequence[Cell]) -> list[str]:
-    """The rule of thumb in sentences; each says only what the map tells.
+    """States the rule of thumb in sentences, none beyond what the tests support.
 
     Returns:
       One sentence for each way that is told to be best somewhere, with where, and one for the cells that cannot be told.
@@ -251,7 +251,7 @@ def answer(rows: Sequence[Cell]) -> list[str]:
 
 
 def overfitting(rows: Sequence[Cell]) -> list[str]:
-    """Whether fine-tuning on so few images overfits more than freezing, in sentences.
+    """States whether fine-tuning on so few images overfits more than freezing.
 
     Returns:
       Nothing where no record holds its training accuracy.
@@ -288,7 +288,7 @@ def size_in_words(images: float) -> str:
 
 
 def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the table behind the figures, accuracies and leads in percent."""
+    """Returns headings and rows of the table behind the figures, accuracies and leads in percent."""
     ways = (f"{way} (%)" for way in WAYS.values())
     headings = [
         "n",

@@ -1,4 +1,4 @@
-"""Numbers as the page writes them, and sentences that carry the numbers they were made from."""
+"""Formatting of numbers, and sentences that carry the numbers behind them."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A sentence and what it stands on, so that a test can check the one against the other.
+    """A sentence with the numbers behind it, so that a test can check one against the other.
 
     Attributes:
       code: the kind of sentence; tests/analysis/test_truth.py has a check for each.
@@ -37,19 +37,19 @@ class Answer:
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A difference of accuracies in percentage points: "4.3 points"."""
+    """Formats a difference of accuracies in percentage points: "4.3 points"."""
     text = number(100 * value, digits)
     return f"{text} point{'' if text.lstrip('−') == f'{1:.{digits}f}' else 's'}"
 
 
 def number(value: float, digits: int) -> str:
-    """A rounded number with a true minus sign; never "−0.0"."""
+    """Formats a rounded number with a proper minus sign; never "−0.0"."""
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def interval(row: Mapping, digits: int = 1, scale: float = 100.0) -> str:
-    """The interval of a row in percentage points: " [3.1, 5.4]", or nothing where there is none.
+    """Formats the interval of a row in percentage points: " [3.1, 5.4]", or "" without one.
 
     An end that rounds to 0 but is not gets more digits: " [0.0, …]" would say that 0 is inside.
     """
@@ -65,12 +65,12 @@ def interval(row: Mapping, digits: int = 1, scale: float = 100.0) -> str:
 
 
 def per_cent(value: float | None, digits: int = 1) -> str:
-    """An accuracy of 0..1 in percent, or a dash."""
+    """Formats an accuracy of 0..1 in percent; None as a dash."""
     return "–" if value is None else number(100 * value, digits)
 
 
 def p_text(p: float | None) -> str:
-    """A p value in words that fit a sentence; never rounded across the level 0.05."""
+    """Formats a p value for a sentence; never rounded across the level 0.05."""
     if p is None:
         return "no test"
     if p < 0.001:
@@ -82,33 +82,33 @@ def p_text(p: float | None) -> str:
 
 
 def margin_text(margin: float) -> str:
-    """The margin of equivalence: "2 points"."""
+    """Formats the equivalence margin: "2 points"."""
     return f"{100 * margin:g} point{'s' * (margin != 0.01)}"
 
 
 def symbol(treatment: str) -> str:
-    """A treatment as the paper prints it: "AnB⁺" for AnB+."""
+    """Formats a treatment as the paper does: "AnB⁺" for AnB+."""
     return treatment.replace("+", "⁺")
 
 
 def layer(n: int, names: Sequence[str]) -> str:
-    """A layer in words: "layer 3 (fc3)"."""
+    """Formats a layer: "layer 3 (fc3)"."""
     return f"layer {n} ({names[n - 1]})" if n <= len(names) else f"layer {n}"
 
 
 def listing(items: Iterable[object]) -> str:
-    """Items with commas and "and"."""
+    """Joins items with commas and "and"."""
     texts = [str(i) for i in items]
     return "".join(texts) if len(texts) < 2 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
 
 def at(rows: Iterable[Mapping]) -> str:
-    """Where rows stand: "n = 1, 2 and 3"."""
+    """Formats the n of rows: "n = 1, 2 and 3"."""
     return f"n = {listing(r['n'] for r in rows)}"
 
 
 def plural(count: int, what: str) -> str:
-    """A number with its noun: "1 pair", "2 pairs"."""
+    """Formats a count with its noun: "1 pair", "2 pairs"."""
     return f"{count} {what}{'s' * (count != 1)}"
 
 

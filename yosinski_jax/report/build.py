@@ -63,7 +63,7 @@ def write_report(
       figure_files: whether to write each figure of the page as PNG, PDF and SVG too.
       statistic: one of `tables.STATISTICS`.
       margin: differences of accuracy smaller than this count as equivalence, 0..1.
-      comparisons: other workdirs, or "published", to lay on this study.
+      comparisons: other workdirs, or "published", to compare with this study.
       pages: False writes Figure 2 and the tables alone, without the page.
 
     Returns:
@@ -173,7 +173,7 @@ def _lead(study: Study) -> str:
 
 
 def _notices(study: Study, running: bool) -> list[str]:
-    """What is missing or diverged, before anything else is read."""
+    """Returns notices of missing and diverged networks, shown at the top."""
     notes = []
     planned, done = len(study.plan), len(study.records)
     if running:

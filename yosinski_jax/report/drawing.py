@@ -1,4 +1,4 @@
-"""Figures drawn when needed: by several processes, and only if what they show has changed."""
+"""Draws figures in parallel, and only those whose content has changed."""
 
 import dataclasses
 import functools
@@ -29,14 +29,14 @@ MOST_PROCESSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure to be drawn: a function of a room of `report` and its arguments."""
+    """A figure to be drawn: a function of a module of `report` and its arguments."""
 
     function: str
     arguments: Mapping[str, Any]
 
     @property
     def digest(self) -> str:
-        """Of all that the drawing depends on: arguments and code."""
+        """Digest of everything the drawing depends on: arguments and code."""
         hashed = hashlib.sha256(f"{_code()} {self.function}".encode())
         _feed(hashed, self.arguments)
         return hashed.hexdigest()
@@ -50,7 +50,7 @@ class Drawing:
 
 @functools.cache
 def _code() -> str:
-    """A digest of everything that draws."""
+    """Returns a digest of all drawing code."""
     hashed = hashlib.sha256(metadata.version("matplotlib").encode())
     rooms = resources.files("yosinski_jax.report").iterdir()
     for room in sorted((r for r in rooms if r.name.endswith(".py")), key=lambda r: r.name):
@@ -92,7 +92,7 @@ def draw(
     output: Path,
     files: Mapping[str, tuple[Path, Sequence[str]]] = {},
 ) -> dict[str, str]:
-    """The drawings as SVG text, by name; what `output` keeps of an equal drawing is taken over.
+    """Returns the drawings as SVG text by name, reusing those that `output` keeps unchanged.
 
     Args:
       drawings: by name.

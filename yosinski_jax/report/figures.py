@@ -1,4 +1,4 @@
-"""The figures of a report: which ones the records allow, with their words and their numbers.
+"""The figures of a report that the records support, with captions and data tables.
 
 Every figure comes with a caption, a text alternative made from the numbers, and the table behind
 it. A figure that the records cannot support is left out. Nothing is drawn here: an `Item` says how.
@@ -96,7 +96,7 @@ def figure_2(study: Study, split: str) -> list[Item]:
 
 
 def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
-    """The two drops with their intervals, and the generality score."""
+    """Returns the figures of the two drops and of the generality score, with intervals."""
     items = []
     names = series.layer_names(study.of(split))
     chosen = {
@@ -242,7 +242,7 @@ def _drops(study: Study, other: bool) -> list[Series]:
 
 
 def comparison(ours: Study, theirs: Study, index: int) -> list[Item]:
-    """One study laid on another, relative to the bases."""
+    """Compares two studies relative to their bases."""
     items: list[Item] = []
     for split in ours.splits:
         other = split if split in theirs.splits else (theirs.splits or [""])[0]

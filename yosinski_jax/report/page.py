@@ -1,4 +1,4 @@
-"""The pieces of a page and how they become HTML. Knows nothing of the study.
+"""Building blocks of a page and their rendering as HTML, independent of the study.
 
 Templates escape everything that is not `Markup`, so nothing from a file can become markup. The page
 carries a content policy that forbids scripts and every request.
@@ -21,7 +21,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that scrolls by itself on a narrow screen.
+    """A table that scrolls on its own on a narrow screen.
 
     Attributes:
       headings: one a column.
@@ -102,19 +102,19 @@ def environment() -> jinja2.Environment:
 
 
 def render(parts: Sequence[Part], svgs: Mapping[str, str], **values: object) -> str:
-    """The whole page; `svgs` are the drawings by the name of their item."""
+    """Renders the whole page; `svgs` are the drawings by the name of their item."""
     style = resources.files("yosinski_jax.report").joinpath("report.css").read_text("utf-8")
     template = environment().get_template("page.html")
     return template.render(parts=parts, svgs=svgs, style=Markup(style), policy=POLICY, **values)
 
 
 def upper_first(text: str) -> str:
-    """A sentence with a capital letter in front."""
+    """Capitalizes the first letter of a sentence."""
     return text[:1].upper() + text[1:]
 
 
 def treatments(cell: object) -> object:
-    """A cell in which treatments stand as the paper prints them: "AnB⁺, n = 2"."""
+    """Formats treatments in a table cell as the paper does: "AnB⁺, n = 2"."""
     if isinstance(cell, Markup) or not isinstance(cell, str):
         return cell
     return re.sub(r"\b([ABPR]nB)\+", "\\1⁺", cell)
@@ -128,7 +128,7 @@ def tied(text: str) -> str:
 
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
-    """A matplotlib SVG made ready to stand in a page beside others.
+    """Prepares a matplotlib SVG for inlining in a page next to others.
 
     Its ids get a prefix (every figure brings an "axes_1"), the fixed size goes, and a title and a
     description come, which screen readers read in place of the drawing.
@@ -148,13 +148,13 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> Markup:
 
 
 def is_wide(svg: str) -> bool:
-    """Whether a drawing is so wide (over 6 inches) that half a page would make it illegible."""
+    """Returns whether a drawing is too wide (over 6 inches) for half the width of the page."""
     found = re.search(r'viewBox="0 0 ([0-9.]+) ', svg)
     return found is not None and float(found[1]) > 6 * 72
 
 
 def sparkline(values: Sequence[float], description: str) -> Markup:
-    """A curve as small as a word, scaled to its own range."""
+    """Draws a word-sized curve, scaled to its own range."""
     if len(values) < 2:
         return Markup()
     width, height = 110, 24

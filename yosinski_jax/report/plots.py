@@ -44,7 +44,7 @@ LOOKS = {
 
 
 def _below(ax: Axes, n: float, kind_: str, values: Sequence[float]) -> None:
-    """A mark on the lower edge for networks that lie below the panel, with their mean."""
+    """Marks networks below the panel at its lower edge, with their mean."""
     looks = theme.look(kind_)
     foot = ax.get_xaxis_transform()
     ax.plot([n], [0.03], marker="v", color=looks.edge, markersize=5, transform=foot, clip_on=False)
@@ -65,7 +65,7 @@ def _diverged(ax: Axes, records: Sequence[Mapping], slot: Mapping[str, float]) -
 
 
 def _slots(kinds: Sequence[str]) -> dict[str, float]:
-    """Sideways places of the treatments around an integer n, in the order of the legend."""
+    """Returns horizontal offsets of the treatments around an integer n, in legend order."""
     kinds = [k for k in kinds if k != "base"]
     width = _slot_width(len(kinds))
     return {k: (i - (len(kinds) - 1) / 2) * width for i, k in enumerate(kinds)}
@@ -76,7 +76,7 @@ def _slot_width(count: int) -> float:
 
 
 def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
-    """Figure 2, top: every network one mark; the mean of the bases a dotted line."""
+    """Draws the top of Figure 2: one mark per network, a dotted line at the mean of the bases."""
     points = points_by_kind(records, statistic)
     kinds = order_kinds(points)
     slot = _slots(kinds)
@@ -103,7 +103,7 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
 
 
 def _sideways(record: Mapping) -> float:
-    """A place in -1..1 of its own for each split seed and target, so that equal values show."""
+    """Returns an offset in -1..1 per split seed and target, so that equal values stay visible."""
     return ((record["split_seed"] % 4) * 2 + (record["target"] == "B") - 3.5) / 3.5
 
 
@@ -122,7 +122,7 @@ def draw_means(
     *,
     key: bool = True,
 ) -> None:
-    """Figure 2, bottom: a line through the means of each treatment, starting at the base.
+    """Draws the bottom of Figure 2: a line through the means of each treatment, from the base.
 
     Args:
       ax: axes to draw in.
@@ -249,7 +249,7 @@ def figure2(
 
 
 def look_of(name: str) -> tuple:
-    """Color, symbol and line of a series: a treatment's own, or one of `LOOKS`."""
+    """Returns color, symbol and line of a series: a treatment's own, or one of `LOOKS`."""
     if name in LOOKS:
         return LOOKS[name]
     look = theme.look(name)
@@ -259,7 +259,7 @@ def look_of(name: str) -> tuple:
 def draw_series(
     ax: Axes, series: Sequence[Series], names: Sequence[str], *, zero: bool = False
 ) -> None:
-    """Lines with symbols against n; `zero` adds the line of no difference."""
+    """Draws lines with symbols against n; `zero` adds the line of no difference."""
     if zero:
         ax.axhline(0, color=theme.INK, linestyle=":", linewidth=1.1)
     for s in series:
@@ -275,7 +275,7 @@ def draw_series(
 def series_panel(
     series: Sequence[Series], names: Sequence[str], what: str, *, zero: bool = False
 ) -> Figure:
-    """A panel with series and their legend above it."""
+    """Returns a panel of series with a legend above it."""
     with theme.styled():
         figure, ax = theme.new_panel(*PANEL)
         draw_series(ax, series, names, zero=zero)
@@ -293,7 +293,7 @@ def intervals_panel(
     scale: float = 100.0,
     line_at: float = 0.0,
 ) -> Figure:
-    """Values with their intervals against n, side by side.
+    """Draws values with their intervals against n, side by side.
 
     Args:
       rows: for each legend entry, rows with `n`, `value`, `low`, `high`.

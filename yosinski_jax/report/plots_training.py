@@ -113,13 +113,13 @@ def _tile(ax: Axes, x: float, y: float, filter_: np.ndarray, label: str) -> None
 
 
 def picture(filter_: np.ndarray) -> np.ndarray:
-    """A filter as an image in 0..1, zero in the middle of the scale; other depths as their mean."""
+    """Returns a filter as an image in 0..1 with zero at mid-gray; averages other channel counts."""
     shown = filter_ if filter_.shape[-1] == 3 else filter_.mean(-1)
     return 0.5 + shown / (2 * max(float(np.abs(shown).max()), 1e-12))
 
 
 def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Accuracy against images per class, a panel for each n, from `series.data_lines`."""
+    """Draws accuracy against images per class, one panel per n, from `series.data_lines`."""
     base = {k: line for k, line in lines.items() if k == "base"}
     panels: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
     for k, line in lines.items():
@@ -166,7 +166,7 @@ def _hide_unused(axes: np.ndarray, count: int, columns: int) -> None:
 def layer_change(
     lines: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence[str]
 ) -> Figure:
-    """How far fine-tuning moved each copied layer from where it started, from `series.change_lines`."""
+    """Draws the relative change of each copied layer under fine-tuning, from `series.change_lines`."""
     deepest = max(n for _, n in lines)
     with theme.styled():
         figure, ax = theme.new_panel(*PANEL)

@@ -1,4 +1,4 @@
-"""Figures of the target-size study: accuracy by size, the map of the best way, and the same by parameters an image."""
+"""Figures of the target-size study: accuracy by size, the map of the best way, and the lead by parameters per image."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def _label(images: float) -> str:
 
 
 def curves(rows: Sequence[Cell], *, gap: bool = False) -> Figure:
-    """Accuracy against target size, a panel for each n; sizes are evenly spaced, as categories.
+    """Draws accuracy against target size, one panel per n; sizes are evenly spaced categories.
 
     Args:
       rows: the map.
@@ -52,7 +52,7 @@ def curves(rows: Sequence[Cell], *, gap: bool = False) -> Figure:
 
 
 def best_way(rows: Sequence[Cell]) -> Figure:
-    """The map n × target size: color says which way has the highest mean, hatching that it cannot be told."""
+    """Draws the map of n × target size: color for the best way by means, hatching where it is not significant."""
     ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
     with theme.styled():
         figure = Figure(
@@ -83,7 +83,7 @@ def best_way(rows: Sequence[Cell]) -> Figure:
 
 
 def by_parameters(rows: Sequence[Cell]) -> Figure | None:
-    """Lead over training from scratch against (parameters trained) / (training images); None without counts."""
+    """Draws the lead over training from scratch against trained parameters per image; None without counts."""
     points: dict[str, list[tuple[float, float]]] = {FREEZE: [], TUNE: []}
     for cell in rows:
         for way in points:

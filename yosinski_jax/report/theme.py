@@ -1,4 +1,4 @@
-"""How the figures look: the paper's symbols, colors that survive color blindness and grey print.
+"""Style of the figures: the paper's symbols, in colors safe for color blindness and grayscale.
 
 Only figures are made here, never windows: everything uses `matplotlib.figure.Figure`, so that a
 sweep can draw from any thread and on a machine without a display.
@@ -64,7 +64,7 @@ LOOKS = {
 
 
 def look(kind: str) -> Look:
-    """The look of a treatment; variants with preserved layers ("AnB p1") wear a triangle."""
+    """Returns the look of a treatment; variants with preserved layers ("AnB p1") get a triangle."""
     name, _, preserved = kind.partition(" ")
     chosen = LOOKS[name]
     if preserved:
@@ -76,7 +76,7 @@ def look(kind: str) -> Look:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The settings under which figures are made and saved, without touching the user's own."""
+    """Applies the matplotlib settings of figures without changing the user's own."""
     with matplotlib.rc_context(
         {
             "font.family": "sans-serif",
@@ -119,7 +119,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 
 
 def new_panel(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes in fixed margins: solving the layout takes longer than drawing."""
+    """Returns a figure with one pair of axes in fixed margins; a layout solver is slower than drawing."""
     figure = Figure(figsize=(width, height))
     ax = figure.subplots()
     figure.subplots_adjust(left=0.72 / width, right=1 - 0.08 / width, bottom=0.66 / height)
@@ -207,14 +207,14 @@ def layer_axis(ax: Axes, layers: Sequence[int], names: Sequence[str] | None = No
 
 
 def freeze_layout(figure: Figure) -> None:
-    """Lays the figure out once and for all: solving the layout is most of the time of a save."""
+    """Solves the layout once; otherwise every save would, which is most of its time."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as SVG text."""
+    """Returns the figure as SVG text."""
     out = io.StringIO()
     with styled():
         freeze_layout(figure)
@@ -241,7 +241,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
 
 
 def few_ticks() -> MaxNLocator:
-    """A locator for narrow panels."""
+    """Returns a tick locator for narrow panels."""
     return MaxNLocator(4, integer=True)
 
 

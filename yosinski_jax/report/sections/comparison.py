@@ -1,4 +1,4 @@
-"""Other studies laid on this one."""
+"""Comparison with other studies."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from yosinski_jax.report.sections.report import Report
 
 
 def compared(report: Report) -> list[tuple[str, list[dict]]]:
-    """For each other study its title and the differences to it, at every split of this one."""
+    """Returns the title of each other study and the differences from it, for every split."""
     ours = report.study
     found = []
     for theirs in report.others:
@@ -24,7 +24,7 @@ def compared(report: Report) -> list[tuple[str, list[dict]]]:
 
 
 def comparison(report: Report) -> Part | None:
-    """The differences as tables; the figures stand with the others."""
+    """Returns the differences as tables; their figures are in the section of figures."""
     tables = [(title, _table(title, rows)) for title, rows in compared(report)]
     return Part("comparison", "Comparison", {"tables": tables}) if tables else None
 

@@ -7,7 +7,7 @@ from yosinski_jax.report.sections.report import Report
 
 
 def networks(report: Report) -> Part | None:
-    """One row a network."""
+    """Returns the table of networks, one row each."""
     study = report.study
     by_address = {where(r): r for r in study.records}
     rows, classes = [], []

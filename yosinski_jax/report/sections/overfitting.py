@@ -29,7 +29,11 @@ def overfitting(report: Report) -> Part | None:
         means = {k: {n: stdlib.fmean(v) for n, v in sorted(gaps[k].items())} for k in kinds}
         items.append(_item(split, means, layer_names(mine)))
         caption = "Differences of train–test gaps in points, paired as the gaps of accuracy are."
-        tables.append(effect_table(of(report.rows[split], "pooled", effects.OVERFITTING), caption))
+        tested = [
+            r for r in of(report.rows[split], "pooled", effects.OVERFITTING)
+            if r["verdict"] != "untested"
+        ]  # fmt: skip
+        tables.append(effect_table(tested, caption))
     values = {"tables": [t for t in tables if t]}
     return Part("overfitting", "Overfitting", values, items) if items else None
 

@@ -1,4 +1,4 @@
-"""What every section of the page is made from."""
+"""The input of every section of the page."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from yosinski_jax.analysis.wording import Answer
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A study with everything computed from it once.
+    """A study and what is computed from it once for all sections.
 
     Attributes:
       study: what is reported.
       rows: those of `effects.all_rows`, by split.
-      others: studies to lay on it.
+      others: studies to compare it with.
       running: whether the sweep goes on; then nothing slow is done.
     """
 

@@ -61,13 +61,13 @@ def _gaps(report: Report, split: str) -> dict:
 
 
 def of(rows: Iterable[Mapping], direction: str, chosen: Iterable) -> list[Mapping]:
-    """The rows of some effects in one direction."""
+    """Returns the rows of some effects in one direction."""
     keys = {e.key for e in chosen}
     return [r for r in rows if r["direction"] == direction and r["effect"] in keys]
 
 
 def effect_table(rows: Sequence[Mapping], caption: str) -> Table | None:
-    """Effects under their names; those without a pair are left out."""
+    """Returns a table of effects grouped by name, without those that have no pair."""
     cells: list[list] = []
     classes: list[str | None] = []
     before = None
