@@ -1,6 +1,5 @@
 """Flags that say where groups are trained, and the executor or shard that they ask for."""
 
-import dataclasses
 import functools
 import os
 from typing import Any
@@ -69,30 +68,6 @@ _ONLY = {
     "slurm": tuple(f"slurm_{name}" for name in _SLURM),
     "local": ("processes", "shard"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Networks:
-    """Gives the network for a number of classes; unlike a function inside a function it can be sent to a worker.
-
-    Attributes:
-      name: one of `networks.convnets`.
-      outputs: of the last layer; None for as many as there are classes.
-      shape: of an image.
-      dtype: that it computes in.
-    """
-
-    name: str
-    outputs: int | None
-    shape: tuple[int, int, int]
-    dtype: str
-
-    def __call__(self, classes: int) -> Any:
-        """The network for a task of so many classes."""
-        from yosinski_jax.networks import convnets
-        from yosinski_jax.networks.network import Network
-
-        return Network.of(convnets.make(self.name, self.outputs or classes, self.shape, self.dtype))
 
 
 def check() -> None:

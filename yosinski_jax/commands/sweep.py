@@ -13,7 +13,6 @@ Stop it at any time; the same command goes on where it was. --plan shows what wo
 devices or machines: --processes, --executor=ray or slurm, --shard=I/N.
 """
 
-import dataclasses
 import shlex
 import sys
 import time
@@ -34,6 +33,11 @@ _SPLIT = flags.DEFINE_string(
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
 )
+_BASE_DATASET = flags.DEFINE_string(
+    "base_dataset",
+    None,
+    "dataset that task A is made of, where it is not that of task B; images are brought to the size of --dataset's",
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
@@ -51,13 +55,34 @@ _MARGIN = flags.DEFINE_float(
 _TREATMENTS = flags.DEFINE_list(
     "treatments",
     None,
-    "among base,BnB,BnB+,AnB,AnB+,RnB; default all for digits, else all but RnB; base with --split=all",
+    "among base,BnB,BnB+,AnB,AnB+,RnB,PnB,PnB+; default all for digits, else all but RnB; base with --split=all",
 )
 _LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
 _PRESERVE = flags.DEFINE_list(
     "preserve", [], "1, 2 or 1,2: also networks with that many preserved layers"
 )
-_NETWORK = flags.DEFINE_string("network", None, "network; default by image size")
+_NETWORK = flags.DEFINE_string(
+    "network",
+    None,
+    "a network of the package, or one's own as my_module:Net or path/to/file.py:Net; default by image size",
+)
+_NETWORK_LAYERS = flags.DEFINE_string(
+    "network_layers",
+    None,
+    "FILE.json with the layers in order: a list of subtrees of the parameters, or an object from a layer's name to its "
+    "subtrees; default the network's own",
+)
+_NETWORK_ARGS = flags.DEFINE_list(
+    "network_args", [], "KEY=VALUE with commas: other arguments of the network, such as width=64"
+)
+_NORM = flags.DEFINE_enum(
+    "norm", None, ["batch", "group"], "normalization of residual networks; default batch"
+)
+_PRETRAINED = flags.DEFINE_string(
+    "pretrained",
+    None,
+    "weights for the treatments PnB and PnB+: an orbax folder, or a .safetensors, .npz or .msgpack file",
+)
 _RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
@@ -80,6 +105,18 @@ _MIRROR = flags.DEFINE_bool(
 _DROPOUT_IN_FROZEN = flags.DEFINE_bool(
     "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
 )
+#: Fields of the recipe that flags change.
+_OF_RECIPE = {
+    "epochs": _EPOCHS,
+    "batch_size": _BATCH_SIZE,
+    "iterations": _ITERATIONS,
+    "evaluate_steps": _EVALUATE_STEPS,
+    "learning_rate": _LEARNING_RATE,
+    "evaluate_every": _EVALUATE_EVERY,
+    "precision": _PRECISION,
+    "mirror": _MIRROR,
+    "dropout_in_frozen": _DROPOUT_IN_FROZEN,
+}
 _IMAGES_PER_CLASS = flags.DEFINE_list(
     "images_per_class",
     None,
@@ -89,8 +126,13 @@ _IMAGES_PER_CLASS = flags.DEFINE_list(
 _TARGET_IMAGES = flags.DEFINE_list(
     "target_images_per_class",
     [],
-    "numbers with commas: also copies of the same bases, and networks from scratch, on targets with so many images "
-    "of each class",
+    "numbers with commas, such as 1,5,25,all: copies of the same bases, and networks from scratch, on targets with so "
+    "many images of each class; default all",
+)
+_DIFFICULTY = flags.DEFINE_bool(
+    "difficulty",
+    False,
+    "give both halves as many classes, drawn by split seed, and as many images of each: is one easier or only smaller?",
 )
 _HEAD = flags.DEFINE_enum(
     "head",
@@ -289,76 +331,50 @@ def _print_table(sweep) -> None:
 
 def requested(display: Any = None, seeds: int | None = None) -> Any:
     """The `Sweep` that the flags ask for, told of by `display`; with `seeds` split seeds where --seeds=auto needs so many."""
-    from yosinski_jax.base.errors import UserError
-    from yosinski_jax.base.files import as_path
     from yosinski_jax.data import dataset as data
-    from yosinski_jax.networks import convnets
-    from yosinski_jax.study import recipes
-    from yosinski_jax.study import settings as plan
-    from yosinski_jax.sweep import checks
-    from yosinski_jax.sweep import runner as sweep
+    from yosinski_jax.networks import load
+    from yosinski_jax.sweep import request
 
-    dataset = data.load(_DATASET.value, _DATA_DIR.value, seed=_SEED.value)
-    digits = dataset.name == "digits"
-    network = _NETWORK.value or convnets.default_network(dataset.name, dataset.image_shape)
-    recipe_name = _RECIPE.value or recipes.default_recipe(network)
-    recipe, reduced_recipe = (_recipe(name) for name in (recipe_name, recipes.reduced(recipe_name)))
-    trainer, (height, width, channels) = _trainer(dataset)
-    if recipe.crop > min(height, width):
-        raise UserError(
-            f"--recipe={recipe.name} (for --network={network}): its crop of {recipe.crop}×{recipe.crop} does not fit "
-            f"images of {height}×{width}×{channels}; use larger images or choose another network and recipe"
-        )
-    shape = (recipe.crop or height, recipe.crop or width, channels)
-    head = _HEAD.value or ("dataset" if recipe_name == "paper" else "task")
-    dtype = "bfloat16" if recipe.precision == "bfloat16" else "float32"
-
-    outputs = len(dataset.label_names) if head == "dataset" else None
-    model = executing.Networks(network, outputs, shape, dtype)
-
-    settings = plan.Settings.resolve(
-        dataset.name,
-        network,
-        len(model(2).layer_names),
-        recipe,
-        class_sizes=checks.class_sizes(dataset),
-        split=_SPLIT.value,
-        seeds=_seeds(),
-        treatments=_TREATMENTS.value,
-        layers=cli.whole_numbers("layers", _LAYERS.value) if _LAYERS.value else (),
-        preserve=cli.whole_numbers("preserve", _PRESERVE.value),
-        images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
-        target_images=cli.whole_numbers("target_images_per_class", _TARGET_IMAGES.value),
-        reduced_recipe=reduced_recipe,
-        head=head,
-        seed=_SEED.value,
-        small=digits,
-        images_by_default=data.DIGITS_TRAIN_IMAGES if digits else None,
-    )
-    name = dataset.name.replace("/", "-")  # imagenet_resized/64x64
-    if _IMAGES_PER_CLASS.value is not None and settings.images_per_class:
-        name += f"-{settings.images_per_class}"
-    folder = as_path(_WORKDIR.value or f"results/{name}-{Path(settings.split).stem}-{recipe.name}")
-    _compile_cache(folder)
-    grown = seeds is not None
+    open_ = lambda name: data.load(name, _DATA_DIR.value, seed=_SEED.value)
+    dataset, choose = open_(_DATASET.value), None
     if _SEEDS.value == "auto":
         from yosinski_jax.commands import sequential
 
-        seeds = seeds or sequential.first(folder, settings, _MAX_SEEDS.value, _MARGIN.value / 100)
-        settings = dataclasses.replace(settings, seeds=tuple(range(seeds)))
-    return sweep.Sweep(
-        settings,
+        margin = _MARGIN.value / 100
+        choose = lambda folder, settings: (
+            seeds or sequential.first(folder, settings, _MAX_SEEDS.value, margin)
+        )
+    trainer, fed_shape = _trainer(dataset)
+    return request.sweep(
         dataset,
-        model,
-        folder,
+        _WORKDIR.value,
+        network=_NETWORK.value,
+        layers=load.read_layers(_NETWORK_LAYERS.value) if _NETWORK_LAYERS.value else None,
+        network_args=_network_args(),
+        norm=_NORM.value,
+        head=_HEAD.value,
+        base=_PRETRAINED.value,
+        recipe_name=_RECIPE.value,
+        changes={name: flag.value for name, flag in _OF_RECIPE.items()},
+        base_dataset=open_(_BASE_DATASET.value) if _BASE_DATASET.value else None,
+        fed_shape=fed_shape,
+        images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
+        compile_cache=_compile_cache(),
+        grid={
+            "split": _SPLIT.value, "seeds": _seeds(), "treatments": _TREATMENTS.value,
+            "layers": cli.whole_numbers("layers", _LAYERS.value or ()),
+            "preserve": cli.whole_numbers("preserve", _PRESERVE.value),
+            "target_images": _target_images(), "difficulty": _DIFFICULTY.value, "seed": _SEED.value,
+        },
+        choose_seeds=choose,
         replicas=_replicas(),
         trainer=trainer,
         checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
         display=display,
         command=_command(),
-        extend=_EXTEND.value or grown,
+        extend=_EXTEND.value or seeds is not None,
         keep=_KEEP.value,
-    )
+    )  # fmt: skip
 
 
 def _command() -> str:
@@ -379,33 +395,33 @@ def _seeds() -> int | None:
         raise UserError(f"--seeds={_SEEDS.value}: must be a whole number or auto") from None
 
 
-def _recipe(name: str):
-    """The preset with what the flags change of it."""
+def _target_images() -> tuple[int | None, ...]:
+    given = _TARGET_IMAGES.value
+    few = cli.whole_numbers("target_images_per_class", [count for count in given if count != "all"])
+    return few + ((None,) if "all" in given else ())
+
+
+def _network_args() -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON if it can be read so, else text."""
+    import json
+
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.study import recipes
 
-    given = {
-        "epochs": _EPOCHS.value,
-        "batch_size": _BATCH_SIZE.value,
-        "iterations": _ITERATIONS.value,
-        "evaluate_steps": _EVALUATE_STEPS.value,
-        "learning_rate": _LEARNING_RATE.value,
-        "evaluate_every": _EVALUATE_EVERY.value,
-        "precision": _PRECISION.value,
-        "mirror": _MIRROR.value,
-        "dropout_in_frozen": _DROPOUT_IN_FROZEN.value,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if "epochs" in given and "iterations" in given:
-        raise UserError(f"--epochs={given['epochs']}: give either --epochs or --iterations")
-    if "epochs" in given or "iterations" in given:
-        given = {"epochs": None, "iterations": None} | given
-    if "evaluate_every" in given:
-        given = {"evaluate_steps": None} | given
-    return dataclasses.replace(recipes.get(name), **given).resolved()
+    found = {}
+    for pair in _NETWORK_ARGS.value:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or key in found:
+            raise UserError(
+                f"--network_args={','.join(_NETWORK_ARGS.value)}: must be KEY=VALUE with commas between, each key once"
+            )
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
 
 
-def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
+def _trainer(dataset: Any) -> tuple[Any, tuple[int, ...]]:
     """What trains, as `Sweep` takes it, and the shape of the images that it gets."""
     import functools
 
@@ -416,6 +432,8 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     streams, size = _INPUT.value == "stream", _IMAGE_SIZE.value
     if _INPUT.value == "resident":
         cli.only_with("--input=stream", "image_size", "workers", "skip_corrupt")
+    if streams:
+        cli.only_with("--input=resident", "feature_cache")
     if _INPUT.value == "auto":
         streams = bool(size) or not fits_in_memory(dataset)
     if not streams:
@@ -424,8 +442,7 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
                 f"--dataset={_DATASET.value}: images of one size are needed with --input=resident; "
                 "prepare them with python -m experiments.prepare, or use --input=stream"
             )
-        trainer = functools.partial(Trainer, feature_bytes=_feature_bytes())
-        return trainer, dataset.image_shape
+        return functools.partial(Trainer, feature_bytes=_feature_bytes()), dataset.image_shape
     if dataset.image_shape is None:
         size = size or 256  # pixels, the paper's
     if size is not None and size < 1:
@@ -434,8 +451,8 @@ def _trainer(dataset) -> tuple[Any, tuple[int, int, int]]:
     if workers < 0:
         raise UserError(f"--workers={workers}: must be at least 0")
     trainer = functools.partial(Trainer, streaming=Streaming(workers, _SKIP_CORRUPT.value, size))
-    height, width, channels = dataset.image_shape or dataset.train.image(0).shape
-    return trainer, (size or height, size or width, channels)
+    shape = dataset.image_shape or dataset.train.image(0).shape
+    return trainer, (size, size, *shape[2:]) if size else shape
 
 
 def _replicas() -> int | None:
@@ -458,32 +475,19 @@ def _feature_bytes() -> int:
     return cli.whole_number("feature_cache", value, 0, 1 << 50, "auto", "off")
 
 
-def _compile_cache(folder: Path) -> None:
-    """Keeps compiled programs between starts: a resumed sweep does not compile again."""
-    import jax
-
+def _compile_cache() -> Path | str | None:
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.base.files import is_remote, local_path
-    from yosinski_jax.data import derived
+    from yosinski_jax.base.files import local_path
 
     value = _COMPILE_CACHE.value
-    if value == "off":
-        return
-    if value != "auto":
-        path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
-        if not _can_be_folder(path):
-            raise UserError(
-                f"--compile_cache={value}: must be a folder; choose another or leave it out"
-            )
-    elif is_remote(folder):
-        path = derived.folder() / "compiled"
-    else:
-        path = folder.parent / ".compile_cache"
-    if _PLAN.value:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if value in ("off", "auto"):
+        return "off" if value == "off" or _PLAN.value else None
+    path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
+    if not _can_be_folder(path):
+        raise UserError(
+            f"--compile_cache={value}: must be a folder; choose another or leave it out"
+        )
+    return "off" if _PLAN.value else path
 
 
 def _can_be_folder(path: Path) -> bool:

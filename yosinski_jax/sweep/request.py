@@ -108,6 +108,7 @@ def sweep(
     fed_shape: tuple[int, ...] | None = None,
     images_per_class: int | Sequence[int] | None = None,
     compile_cache: Path | str | None = None,
+    choose_seeds: Callable[[Path, Settings], int] | None = None,
     grid: Mapping[str, Any],
     **options: Any,
 ) -> Sweep:
@@ -128,6 +129,8 @@ def sweep(
       fed_shape: of images as they are fed, where they are resized.
       images_per_class: see `Settings.resolve`.
       compile_cache: folder of compiled programs; "off" for none, beside the workdir if None.
+      choose_seeds: gives the number of split seeds for the workdir and the settings, where the workdir's
+        records decide it.
       grid: further arguments of `Settings.resolve`.
       **options: of `Sweep`.
 
@@ -135,6 +138,10 @@ def sweep(
       UserError: something does not fit, or would have no effect.
     """
     if base_dataset is not None:
+        if base_dataset.name == dataset.name:
+            raise UserError(
+                f"base_dataset={dataset.name}: is the target itself; leave it out or name another"
+            )
         name, dataset = base_dataset.name, joined.join(base_dataset, dataset)
         grid = {**grid, "base_dataset": name}
     shape = fed_shape or dataset.image_shape
@@ -195,6 +202,8 @@ def sweep(
         folder = Path("results", "-".join(parts + ([settings.network] if own else [])))
     folder = as_path(folder)
     keep_programs(folder, compile_cache)
+    if choose_seeds is not None:
+        settings = dataclasses.replace(settings, seeds=tuple(range(choose_seeds(folder, settings))))
     return Sweep(settings, dataset, make, folder, pretrained=base, **options)
 
 
