@@ -110,3 +110,12 @@ def test_table_and_file(tmp_path):
     (read,) = p.read(tmp_path)
     assert read.measure == "cka" and np.isnan(read.value)
     assert p.read(tmp_path / "none") == []
+
+
+def test_pairs_that_agree_exactly_give_no_interval_of_no_width():
+    groups = np.repeat([0, 1, 2], 4)
+    same = p.jackknife(lambda kept: 0.8, groups)
+    assert same is not None and (same.value, same.low, same.p) == (0.8, None, None)
+    values = np.repeat([0.1, 0.2, 0.6], 4)
+    found = p.jackknife(lambda kept: float(values[kept].mean()), groups)
+    assert found is not None and found.low is not None and found.low < 0.3 < found.value + 1e-9

@@ -175,3 +175,27 @@ def test_kept_copies_are_measured(copy):
     (copy / "measures.csv").unlink()
     with pytest.raises(UserError, match=r"A2B\+.*; start the sweep again with the record of"):
         workdir.measure(copy, ["cka_tuned"], workdir.open_bench(copy, images=100))
+
+
+def test_what_was_done_before_an_interruption_is_kept_and_the_rest_is_equal(
+    whole, copy, monkeypatch
+):
+    (copy / "measures.csv").unlink()
+    of_layer = workdir._of_layer
+
+    def interrupted(bench, bases, pair, k, missing):
+        if k == 3:
+            raise KeyboardInterrupt
+        return of_layer(bench, bases, pair, k, missing)
+
+    monkeypatch.setattr(workdir, "_of_layer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workdir.measure(copy, CHEAP, workdir.open_bench(copy, images=100))
+    before = {place: row for place, row in workdir.read_rows(copy)[0].items()}
+    assert {place[1] for place in before} == {"conv1", "conv2"}
+    monkeypatch.setattr(workdir, "_of_layer", of_layer)
+    rows = workdir.measure(copy, CHEAP, workdir.open_bench(copy, images=100))
+    assert {
+        row.place: row for row in rows
+    }.items() >= before.items()  # seconds too: not computed again
+    assert all(whole[1][row.place].value == row.value for row in rows)
