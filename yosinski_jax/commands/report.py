@@ -5,9 +5,9 @@ report.html and exports of one's own networks, finished or not
 python -m experiments.report --published
 the same from the authors' 148 networks of 2014
 python -m experiments.report --workdir=DIR --compare=published --compare=OTHER_DIR
-other studies laid on it
+other studies compared with it
 python -m experiments.report --workdir=DIR --margin=1 --figures
-differences below 1 point count as none; every figure as PNG, PDF and SVG too
+equivalence within 1 point; every figure as PNG, PDF and SVG too
 """
 
 from absl import flags
@@ -15,7 +15,7 @@ from absl import flags
 _WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
 _PUBLISHED = flags.DEFINE_bool("published", False, "report the authors' own networks instead")
 _COMPARE = flags.DEFINE_multi_string(
-    "compare", [], "another workdir, or published, to lay on this one; may be given several times"
+    "compare", [], "another workdir, or published, to compare with; may be repeated"
 )
 _STATISTIC = flags.DEFINE_string(
     "statistic",
