@@ -62,13 +62,14 @@ def best_way(rows: Sequence[Cell]) -> Figure:
         for cell in rows:
             x, y = sizes.index(cell.images), ns.index(cell.n)
             ax.fill_between(
-                [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best], linewidth=0,
+                [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=_FILL[cell.best], linewidth=0.3,
                 alpha=1.0 if cell.told else 0.35, hatch=None if cell.told else "///", edgecolor=theme.INK,
             )  # fmt: skip
             dark = cell.told and cell.best == FREEZE
             ax.text(
                 x, y, f"+{100 * cell.leads[cell.runner_up].value:.1f}", ha="center", va="center", fontsize=8,
                 color="white" if dark else theme.INK,
+                bbox=None if cell.told else {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.85},
             )  # fmt: skip
         ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
         ax.set_yticks(range(len(ns)), [str(n) for n in ns])
