@@ -27,7 +27,11 @@ from yosinski_jax.data import derived, tfds
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 
-NAMES = ("cat", "dog", "ant", "bee", "cow", "elk")
+# Long enough for 2,000 bits.
+NAMES = tuple(
+    f"{animal}, one of the six kinds of animals that are told apart"
+    for animal in ("cat", "dog", "ant", "bee", "cow", "elk")
+)
 SETTINGS = dataclasses.replace(
     small_sweep.SETTINGS,
     dataset="tiny",
