@@ -142,7 +142,7 @@ def data(folder: Path, begun: Path) -> list[list[str]]:
     for name, text in {
         "broken": "{", "list": "[]", "number": "1", "deep": "[" * 200_000 + "]" * 200_000, "empty": "", "null": "null",
         "wrongkeys": '{"C": ["1"]}', "twice": '{"A": ["0"], "A": ["1"], "B": ["2"]}', "both": '{"A": ["0"], "B": ["0"]}',
-        "unknown": '{"A": ["cow"], "B": ["1"]}', "numbers": '{"A": [0], "B": [1]}', "noclasses": '{"A": [], "B": ["1"]}',
+        "unknown": '{"A": ["cow"], "B": ["1"]}', "noclasses": '{"A": [], "B": ["1"]}',
         "nested": '{"A": [["0"]], "B": ["1"]}', "string": '{"A": "0", "B": "1"}', "constant": '{"A": ["0"], "B": NaN}',
     }.items():  # fmt: skip
         (folder / f"{name}.json").write_text(text)
@@ -287,7 +287,7 @@ def other(folder: Path, begun: Path) -> list[list[str]]:
     return [[*same, *more.split()] for more in (
         "--epochs=2", "--seeds=2", "--treatments=base,BnB", "--seed=1", "--images_per_class=100", "--batch_size=32",
         "--learning_rate=0.5", "--precision=bfloat16", "--mirror", "--head=dataset", "--evaluate_every=2",
-        "--split=all", "--split=manmade_natural", "--input=stream", "--target_images_per_class=5",
+        "--split=all", "--split=manmade_natural", "--target_images_per_class=5",
         "--layers=1", "--layers=1 --seed=3", "--epochs=0", "--seeds=0", "--replicas=0", "--iterations=5",
         "--dataset=nowhere", "--split=nowhere.json", "--treatments=foo", "--extend --seeds=0", "--extend --epochs=2 --seeds=2",
     )]  # fmt: skip

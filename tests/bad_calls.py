@@ -73,7 +73,7 @@ def is_one_line(ended: Ended) -> bool:
 def is_named(ended: Ended, arguments: Sequence[str]) -> bool:
     """Whether a refusal names one of the arguments by its flag, its value or its file."""
     for argument in arguments:
-        flag, _, value = argument.removeprefix("--").partition("=")
+        flag, _, value = argument.lstrip("-").partition("=")
         stem = flag.removeprefix("no")
         if (
             f"--{flag}" in ended.error

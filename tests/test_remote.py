@@ -29,7 +29,7 @@ from yosinski_jax.commands import sweep as command
 from yosinski_jax.data import dataset
 from yosinski_jax.data.prepare import entry
 from yosinski_jax.study import records
-from yosinski_jax.sweep import workdir
+from yosinski_jax.sweep import request, workdir
 from yosinski_jax.training import checkpoints
 
 SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
@@ -392,9 +392,7 @@ def test_the_compile_cache_stays_here(bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path))
     before = jax.config.jax_compilation_cache_dir
     try:
-        with flagsaver.flagsaver():
-            command.flags.FLAGS(["program"])
-            command._compile_cache(files.as_path("gs://bucket/x"))
-            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+        request.keep_programs(files.as_path("gs://bucket/x"), None)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

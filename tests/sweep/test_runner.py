@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -235,6 +236,24 @@ def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):
     (tmp_path / "lock").write_text("process 1 on elsewhere since 1999-12-31\n")
     with workdir.lock(tmp_path):
         pass
+
+
+def test_a_lock_of_any_bytes_is_read_and_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "lock").write_bytes(b"\xff\xfe\n\x80 held")
+    with open(tmp_path / "lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with (
+            pytest.raises(UserError, match=r"in use by .* held; wait") as e,
+            workdir.lock(tmp_path),
+        ):
+            pass
+    assert "\n" not in str(e.value)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="remove that link"), workdir.lock(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "content"
 
 
 def test_other_settings_are_refused_with_the_difference(copy):

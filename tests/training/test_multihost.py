@@ -205,3 +205,23 @@ def test_alone_nothing_is_sent():
     assert multihost.from_leader(lambda: {"a": 1}) == {"a": 1}
     assert multihost.broadcast({"x": 3}) == {"x": 3}
     assert multihost.Votes().take(15, True) == (15, True)
+
+
+@pytest.mark.parametrize(("several", "code"), [(True, 1), (False, 7)])
+def test_a_lost_process_is_one_line(several, code):
+    program = f"""
+import jax, sys
+from yosinski_jax.training import multihost
+multihost.several = lambda: {several}
+try:
+    with multihost.watching():
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\\nmore")
+except jax.errors.JaxRuntimeError:
+    sys.exit(7)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr.count("\n") == several
+    assert ("another process of this sweep has ended" in ended.stderr) == several

@@ -141,6 +141,7 @@ def write_failure(path: Path, error: Exception) -> str:
         errno.EROFS: "choose a folder that can be written",
         errno.EACCES: "choose a folder that you may write",
         errno.EPERM: "choose a folder that you may write",
+        errno.ELOOP: "remove that link",
         errno.ENOTDIR: "choose a path whose parts are folders",
         errno.EEXIST: "choose a path whose parts are folders",
     }.get(getattr(error, "errno", None) or 0, "repair that")

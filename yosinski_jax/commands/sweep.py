@@ -224,7 +224,7 @@ def main() -> None:
     from yosinski_jax.training import multihost
 
     began = time.monotonic()
-    with Display(every_few_minutes=_page_on_the_way) as display:
+    with multihost.watching(), Display(every_few_minutes=_page_on_the_way) as display:
         if not multihost.leader():  # process 0 alone writes and speaks
             _follow(requested(None))
             return

@@ -49,7 +49,9 @@ def lock(workdir: Path, shared: bool = False) -> Iterator[None]:
     path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")
+        # A link in its place would be written through. What a dead holder left may be anything.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        file = open(handle, "a+", encoding="utf-8", errors="replace")
     except FileExistsError as e:
         raise UserError(f"workdir={workdir}: is a file; choose a folder") from e
     except NotADirectoryError as e:
@@ -61,7 +63,7 @@ def lock(workdir: Path, shared: bool = False) -> Iterator[None]:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as e:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = " ".join(file.read(200).split()) or "another process"
             raise UserError(
                 f"workdir={workdir}: in use by {holder}; wait for it, stop it, or choose another workdir"
             ) from e

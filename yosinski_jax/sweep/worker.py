@@ -15,6 +15,7 @@ import math
 import signal
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -262,6 +263,10 @@ def _cache_folder() -> str | None:
 
 def cache_programs(folder: str | Path) -> None:
     """Keeps compiled programs in a folder between processes."""
+    # A full disk costs time later, no result; jax would say so for every program.
+    warnings.filterwarnings(
+        "ignore", message="Error (writing|reading) persistent compilation cache"
+    )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

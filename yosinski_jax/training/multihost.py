@@ -6,11 +6,14 @@ process 0 alone reads and writes files; the others are told what it found (`from
 No file system needs to be shared but the dataset's.
 """
 
+import contextlib
+import inspect
 import json
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,6 +24,9 @@ from jax.sharding import PartitionSpec as P
 
 from yosinski_jax.base.errors import UserError
 
+_PATIENCE_SECONDS = 20
+#: What collectives say when a process is gone.
+_LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "heartbeat")
 MODES = ("auto", "on", "off")
 
 
@@ -78,13 +84,38 @@ def initialize(
             f"--coordinator_address={coordinator_address}: must be HOST:PORT, the port from 1 to 65535"
         )
     try:
-        jax.distributed.initialize(**{k: v for k, v in given.items() if v is not None})
+        known = inspect.signature(jax.distributed.initialize).parameters
+        # Unless told otherwise the others wait 100 s for one that was killed.
+        patience = {k: _PATIENCE_SECONDS for k in ("heartbeat_timeout_seconds",) if k in known}
+        given = {k: v for k, v in given.items() if v is not None}
+        jax.distributed.initialize(**given, **patience)
     except (ValueError, RuntimeError) as e:
         line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
             f"--distributed={mode}: the processes could not be joined ({line}); give "
             "--coordinator_address=HOST:PORT, --num_processes and --process_id, or --distributed=off"
         ) from e
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Ends this process with one line and exit code 1 if another process of the group is found dead in the body.
+
+    At once: on the usual way out jax waits for the dead one.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        line = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        if not several() or not any(sign in line for sign in _LOST):
+            raise
+        print(
+            f"error: another process of this sweep has ended ({line[:120]}); start all of them again, "
+            "finished networks and saves are kept",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
 
 
 def _announced() -> bool:
