@@ -48,7 +48,9 @@ _SEEDS = flags.DEFINE_string(
     "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1; auto: add one after "
     "another until every n is told to be specific, or general within --margin",
 )
-_MAX_SEEDS = flags.DEFINE_integer("max_seeds", 16, "split seeds at most with --seeds=auto")
+_MAX_SEEDS = flags.DEFINE_integer(
+    "max_seeds", 16, "split seeds at most with --seeds=auto", 2, 10**4
+)
 _MARGIN = flags.DEFINE_float(
     "margin", 2.0, "points of accuracy that a general layer may lose, with --seeds=auto"
 )
@@ -387,6 +389,8 @@ def _command() -> str:
 def _seeds() -> int | None:
     from yosinski_jax.base.errors import UserError
 
+    if _SEEDS.value != "auto":
+        cli.only_with("--seeds=auto", "max_seeds")
     if _SEEDS.value in (None, "auto"):
         return None
     try:
