@@ -157,9 +157,10 @@ def test_a_signal_to_one_stops_both_and_one_goes_on_alone(alone, tmp_path):
     check_close(finish(start(tmp_path, 2))[0], alone[1])
 
 
-def test_networks_in_memory_are_spread_over_processes(alone, tmp_path):
-    """Two networks on the devices of two processes, one on each, see what streamed ones see."""
-    ours, theirs = finish(start(tmp_path, 1, count=2, REPLICAS="2"))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_networks_in_memory_are_spread_over_processes(alone, tmp_path, replicas):
+    """One or two networks on the devices of two processes see what streamed ones see."""
+    ours, theirs = finish(start(tmp_path, 1, count=2, REPLICAS=str(replicas)))
     assert ours == theirs
     check_close(ours, alone[1])
     check_same_params(tmp_path, alone[0])

@@ -129,7 +129,8 @@ class Trainer:
 
     def mesh(self, replicas: int) -> Mesh:
         """The devices that a population of that size uses, along the axes `replica` and `data`."""
-        count = min(replicas, len(self.devices))
+        # Of several processes each takes part, if only with repetitions of the last network.
+        count = len(self.devices) if multihost.several() else min(replicas, len(self.devices))
         shape = (1, len(self.devices)) if self.streaming else (count, 1)
         return jax.make_mesh(
             shape, ("replica", "data"), axis_types=(AxisType.Auto,) * 2,
