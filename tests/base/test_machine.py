@@ -38,4 +38,4 @@ def test_memory_is_no_more_than_the_limit(monkeypatch):
 
 def test_peak_counts_the_operations(monkeypatch):
     monkeypatch.setattr(machine, "_seconds", lambda work: 0.5)
-    assert machine.matmul_peak("float32")() == 2 * 2048**3 / 0.5
+    assert machine.matmul_peak("float32")() == 2 * 1024**3 / 0.5
