@@ -1,5 +1,6 @@
 """One room for all tests: two CPU devices, no display, compiled programs shared within the run."""
 
+import contextlib
 import os
 import tempfile
 
@@ -25,3 +26,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_compilation_cache_dir", os.environ["TEST_COMPILE_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+# Its flags must be there before the first `flagsaver`, which at its end drops those defined meanwhile.
+with contextlib.suppress(ImportError):
+    from array_record.python import array_record_data_source  # noqa: F401
