@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # Made anew by the first process of a run and inherited by its workers, so nothing stays from an
@@ -10,6 +12,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TEST_COMPILE_CACHE", tempfile.mkdtemp(prefix="jax-cache-"))
 
 os.environ.setdefault("YOSINSKI_JAX_CACHE", tempfile.mkdtemp(prefix="decoded-"))
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 
