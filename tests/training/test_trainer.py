@@ -306,7 +306,7 @@ def test_recipe_optimizer_against_caffe_by_hand():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"epochs": 0}, "epochs=0: must be a whole number of at least 1"),
+        ({"epochs": 0}, "epochs=0: must be a whole number from 1"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"learning_rate": 0.0}, "learning_rate=0: must be a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
