@@ -176,7 +176,7 @@ class Ray:
 
     def _probe(self) -> None:
         """Finds out whether every machine sees the workdir, before anything is trained."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On  # pyright: ignore[reportMissingImports]
 
         probe = self.workdir / f".probe-{uuid.uuid4().hex}"
         probe.parent.mkdir(parents=True, exist_ok=True)
