@@ -228,6 +228,14 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
         streaming(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
 
 
+def test_the_streamed_mean_of_resized_floats():
+    pixels = np.full((12, 4, 4, 1), 0.25, np.float32)
+    dataset = data.from_arrays("own", pixels, np.zeros(12, int), pixels, np.zeros(12, int))
+    trainer = streaming(model, dataclasses.replace(RECIPE, batch_size=4), dataset, size=8)
+    mean = trainer.mean_image(data.make_task(dataset, dataset.label_names))
+    np.testing.assert_allclose(mean, np.full((8, 8, 1), 0.25))
+
+
 def test_images_that_cannot_be_read_do_not_count():
     """Neither as wrong nor in the mean; they are told."""
     digits = data.load("digits")

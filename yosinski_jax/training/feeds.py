@@ -444,16 +444,17 @@ def mean_image(
                 raise
     # Every training image once, as if it were to be tested on.
     whole = dataclasses.replace(task, test_index=task.train_index, test_labels=task.train_labels)
-    # 2³² / 255 images of a process fit.
-    total, count = np.zeros(tuple(shape), np.uint32), np.zeros((), np.int32)
+    total, count = np.zeros(tuple(shape), np.float64), np.zeros((), np.int32)
     options = dataclasses.asdict(streaming)
     with stream.evaluate(
         dataset.train, whole, batch_size=batch_size, hosts=hosts(), **options
     ) as batches:
         for images, _, mask in batches:
-            total += images[mask].sum(0, dtype=np.uint32)
+            total += images[mask].sum(0, dtype=np.float64)
             count += mask.sum(dtype=np.int32)
     if multihost.several():
-        total, count = multihost_utils.process_allgather((total, count))
-        total, count = total.astype(np.uint64).sum(0), count.sum()
+        # As bits, because jax would round what is float64.
+        bits, counts = multihost_utils.process_allgather((total.view(np.uint32), count))
+        total = np.ascontiguousarray(bits).view(np.float64).sum(0)
+        count = np.asarray(counts).sum()
     return (total / count).astype(np.float32)
