@@ -101,7 +101,7 @@ def fits_in_memory(dataset: Dataset) -> bool:
 
 def subset(images: int) -> np.ndarray:
     """Positions in a task of the training images that the training accuracy is measured on, evenly spaced, int32."""
-    count = min(images, max(100, min(TRAIN_ACCURACY_IMAGES, images // 8)))
+    count = min(images, max(100, min(TRAIN_ACCURACY_IMAGES, images // 25)))
     return (np.arange(count) * images // count).astype(np.int32)
 
 
