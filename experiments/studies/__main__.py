@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--network", help="id of a network, such as random-0/A4B")
     check.add_argument("--data_dir", help="folder of prepared datasets")
     check.add_argument(
-        "--tolerance", type=float, help="allowed difference in points of accuracy, for other versions or devices"
+        "--tolerance", type=float, help="allowed difference, points of accuracy; default none with the same versions and devices"
     )  # fmt: skip
     make = verbs.add_parser("store", help="make a study of a finished sweep, or make it again")
     make.add_argument("name", help="of the study, or its folder")

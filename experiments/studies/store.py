@@ -10,6 +10,7 @@ from pathlib import Path
 from yosinski_jax.analysis import published, results
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import read_sealed, sealed, write_atomically, write_json
+from yosinski_jax.commands.planning import duration
 from yosinski_jax.report import build
 from yosinski_jax.study import records
 from yosinski_jax.study.records import Record
@@ -138,10 +139,10 @@ def _facts(found: Sequence[Record]) -> list[str]:
             used.setdefault(key, set()).add(str(value))
     environment = {key: " and ".join(sorted(values)) for key, values in used.items()}
     revision = environment.pop("git", "unknown")
-    hours = sum(record.seconds or 0 for record in found) / 3600
+    seconds = sum(record.seconds or 0 for record in found)
     return [
         f"Machine and versions: {', '.join(f'{k} {v}' for k, v in environment.items())}.",
-        f"Revision {revision}; {len(found)} networks, {hours:.2f} hours of training.",
+        f"Revision {revision}; {len(found)} networks, {duration(seconds)} of training.",
     ]
 
 

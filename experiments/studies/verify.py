@@ -52,13 +52,13 @@ class Comparison:
       kept: the study's record.
       again: the new one.
       alike: whether versions and devices are the same, so that all bits must be.
-      tolerance: allowed difference of accuracy (0..1) where they are not.
+      tolerance: allowed difference of accuracy (0..1); None where all bits must be equal.
     """
 
     kept: Record
     again: Record
     alike: bool
-    tolerance: float
+    tolerance: float | None
 
     @property
     def equal(self) -> bool:
@@ -77,17 +77,22 @@ class Comparison:
     @property
     def holds(self) -> bool:
         """Whether the study's network is confirmed."""
-        return self.equal if self.alike else abs(self.difference) <= self.tolerance
+        if self.tolerance is None:
+            return self.equal
+        return self.equal or abs(self.difference) <= self.tolerance
 
     def __str__(self) -> str:
         found = (
             "equal to the bit" if self.equal else f"differs by {100 * self.difference:+.2f} points"
         )
-        if self.alike:
-            wanted = "same versions and devices: expected equal to the bit"
-        else:
-            wanted = f"other versions or devices: expected within {100 * self.tolerance:.2f} points"
-        return f"{self.kept.id}: {found} ({wanted}); {'holds' if self.holds else 'DOES NOT HOLD'}"
+        made = "same versions and devices" if self.alike else "other versions or devices"
+        wanted = (
+            "equal to the bit"
+            if self.tolerance is None
+            else f"within {100 * self.tolerance:.2f} points"
+        )
+        holds = "holds" if self.holds else "DOES NOT HOLD"
+        return f"{self.kept.id}: {found} ({made}: expected {wanted}); {holds}"
 
 
 def network(
@@ -99,8 +104,9 @@ def network(
       study: its folder.
       name: of the network, such as "random-0/A4B".
       data_dir: folder of prepared datasets.
-      tolerance: allowed difference of accuracy on other versions or devices; by default three
-        standard errors of the difference of two networks on independent test images.
+      tolerance: allowed difference of accuracy (0..1); by default none on the same versions and
+        devices, elsewhere three standard errors of the difference of two networks on independent
+        test images.
 
     Raises:
       UserError: there is no such network, or data and settings here are not the study's.
@@ -121,10 +127,11 @@ def network(
         sweep = _sweep(settings["command"], data_dir, Path(folder) / study.name)
         _check_same(settings, sweep.work.described)
         again = _train(sweep, name)
-    if tolerance is None:
+    alike = _made_with(record) == _made_with(again)
+    if tolerance is None and not alike:
         p, images = record.accuracy or 0.5, record.test_images or 1
         tolerance = 3 * math.sqrt(2 * max(p * (1 - p), 1 / images) / images)
-    return Comparison(record, again, _made_with(record) == _made_with(again), tolerance)
+    return Comparison(record, again, alike, tolerance)
 
 
 def _made_with(record: Record) -> dict[str, Any]:

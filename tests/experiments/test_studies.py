@@ -120,11 +120,13 @@ def test_an_unfinished_sweep_is_no_study(workdir, tmp_path):
 def test_what_holds(study):
     kept = store.read_records(study)[0]
     worse = dataclasses.replace(kept, accuracy=kept.accuracy - 0.03, params_sha256="0" * 64)
-    compare = lambda again, alike: verify.Comparison(kept, again, alike, tolerance=0.02)
+    compare = lambda again, alike: verify.Comparison(kept, again, alike, None if alike else 0.02)
     assert compare(kept, True).holds and compare(kept, False).holds
     assert not compare(worse, True).holds and not compare(worse, False).holds
     slightly = dataclasses.replace(worse, accuracy=kept.accuracy - 0.01)
     assert not compare(slightly, True).holds and compare(slightly, False).holds
+    asked = verify.Comparison(kept, slightly, True, 0.02)
+    assert asked.holds and "(same versions and devices: expected within 2.00 points)" in str(asked)
     assert "differs by -1.00 points (other versions or devices: expected within 2.00 points); holds" in str(
         compare(slightly, False)
     )  # fmt: skip
