@@ -129,7 +129,7 @@ def test_pretrained_weights(net, tmp_path):
 def test_four_seeds_of_all_classes(tmp_path):
     sweep = planned(tmp_path, "--split=all", "--seeds=4", "--treatments=base")
     assert names(sweep) == [f"all-{seed}/baseAll" for seed in range(4)]
-    keys = {sweep.settings.key(p) for p in sweep.planned}
+    keys = {p.key(sweep.settings) for p in sweep.planned}
     assert len(keys) == 4, "each from initial values of its own"
 
 

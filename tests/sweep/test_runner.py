@@ -13,7 +13,7 @@ from small_sweep import RECIPE, SETTINGS, Log, make, table
 from yosinski_jax.analysis import tables
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
-from yosinski_jax.study.settings import Group
+from yosinski_jax.study.plan import Group
 from yosinski_jax.sweep import workdir
 from yosinski_jax.training import checkpoints
 from yosinski_jax.training.saves import Saves

@@ -11,7 +11,7 @@ import rich.progress
 
 from yosinski_jax.base.files import first_line
 from yosinski_jax.commands import planning
-from yosinski_jax.study.settings import Group
+from yosinski_jax.study.plan import Group
 from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training.trainer import Population
 

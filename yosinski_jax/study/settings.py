@@ -1,14 +1,13 @@
-"""What a sweep consists of: its settings, its networks, and the groups they are trained in."""
+"""What a sweep is asked for: every default and every check of the grid in one place."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.study import pairs, treatments
+from yosinski_jax.study import treatments
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.study.splits import OWN, AllClasses, Split, make_split, own_split
+from yosinski_jax.study.splits import OWN, own_split
 from yosinski_jax.study.treatments import (
     PAPER_REDUCED,
     PRETRAINED,
@@ -185,70 +184,23 @@ class Settings:
             own = own_split(split, list(class_sizes), dataset)
             split, halves = OWN, (own.A, own.B)
         split = (PAPER if papers else "random") if split is None else str(split)
-        if seeds is None:
-            seeds = 4 if (small and split != ALL) or split == PAPER else 1
-        if isinstance(seeds, int):
-            if not 1 <= seeds <= MOST_SEEDS:
-                raise UserError(f"seeds={seeds}: must be at least 1 and at most {MOST_SEEDS}")
-            seeds = range(seeds)
-        if treatments is None:
-            everything = TREATMENTS if small and split != PAPER else TREATMENTS[:-1]
-            treatments = TREATMENTS[:1] if split == ALL else everything
-            treatments += PRETRAINED if pretrained and split not in (ALL, PAPER) else ()
-        elif isinstance(treatments, str):
-            treatments = [treatments]
-        given = images_per_class
-        numbers = () if given is None else (given,) if isinstance(given, int) else tuple(given)
-        several = split in (ALL, PAPER)
-        if len(numbers) > 1 and not several:
-            raise UserError(
-                f"images_per_class={_listed(numbers)}: several numbers go with split=all and split=paper; "
-                f"give one with split={split}"
-            )
-        _check_counts("images_per_class", numbers, max(class_sizes.values(), default=0), "largest")
-        least = min(class_sizes.values(), default=0)
-        if difficulty:
-            images_by_default = min(least, images_by_default or least)
-            _check_difficulty(split, class_sizes, images_by_default, numbers)
-        if split == PAPER:
-            one, reduced = None, numbers or PAPER_REDUCED
-        elif split == ALL:
-            one, reduced = images_by_default, numbers
-        else:
-            one, reduced = (numbers[0] if numbers else images_by_default), ()
-        few = [count for count in target_images if count is not None]
-        _check_counts("target_images_per_class", few, least, "smallest")
-        if one is not None and any(count >= one for count in few):
-            raise UserError(
-                f"target_images_per_class={_listed(few)}: must be less than the {one} images of each class that bases are "
-                "trained on; all stands for as many as those"
-            )
-        wanted = parse_treatments(treatments)
-        copied = [t for t in wanted if t in PRETRAINED]
-        if copied and not pretrained:
-            raise UserError(
-                f"treatments={','.join(copied)}: copies pretrained layers; give their weights as base=PATH"
-            )
-        if pretrained and not copied:
-            raise UserError(
-                "base=…: no network copies these weights; leave it out, or add PnB or PnB+ to treatments"
-            )
         if base_dataset is not None and (split != "random" or halves):
             raise UserError(
                 f"split={split}: with base_dataset={base_dataset} halves are random; leave it out"
             )
+        one, reduced = _images(split, class_sizes, images_per_class, difficulty, images_by_default)
         return cls(
             dataset=dataset,
             split=split,
             network=network,
             recipe=recipe,
             depth=depth,
-            seeds=tuple(seeds),
-            treatments=wanted,
+            seeds=_seeds(seeds, 4 if (small and split != ALL) or split == PAPER else 1),
+            treatments=_treatments(treatments, split, small, pretrained),
             layers=tuple(sorted(set(layers))),
             preserve=tuple(sorted(set(preserve))),
             images_per_class=one,
-            target_images=_sizes(target_images),
+            target_images=_target_images(target_images, class_sizes, one),
             reduced=reduced,
             reduced_recipe=reduced_recipe if reduced and reduced_recipe != recipe else None,
             head=head or ("dataset" if papers else "task"),
@@ -274,145 +226,78 @@ class Settings:
         """The largest number of layers that a network copies."""
         return min(self.depth, max(self.layers) + max(self.preserve, default=0))
 
-    def key(self, planned: "Planned") -> str:
-        """What a network's seeds derive from.
 
-        Without epochs, rates or sizes: two sweeps that differ in those start from the same values.
-        """
-        return f"{self.dataset}/{self.network}/{self.recipe_of(planned.run).name}/{planned.id}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """One network of a sweep: a run on one pair of tasks.
-
-    Attributes:
-      run: what it copies and freezes.
-      split: the pair of tasks.
-      images_per_class: training images of each class; None for all.
-    """
-
-    run: Run
-    split: Split | AllClasses
-    images_per_class: int | None = None
-
-    @property
-    def id(self) -> str:
-        """Where its record stands: "random-0/A3B+"."""
-        return f"{self.split.name}-{self.split.seed}/{self.run.name}"
-
-    @property
-    def waits_for(self) -> str | None:
-        """The id of the base it copies from, or None."""
-        base = self.run.waits_for
-        return None if base is None else f"{self.split.name}-{self.split.seed}/{base}"
-
-    @property
-    def on_small_target(self) -> bool:
-        """Whether it is trained on fewer images of its half than the bases."""
-        return self.run.images is not None and self.run.target != ALL
-
-    def whole(self, settings: Settings) -> "Planned":
-        """The base on all images of the same half."""
-        return Planned(Run("base", self.run.target), self.split, settings.images_per_class)
-
-    def as_json(self) -> dict[str, Any]:
-        """What plan.json says of it."""
-        return {
-            "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
-            "source": self.run.source, "target": self.run.target,
-            "split": self.split.name, "split_seed": self.split.seed,
-            "images_per_class": self.images_per_class,
-        }  # fmt: skip
+def _seeds(given: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
+    """The split seeds."""
+    if given is None:
+        given = default
+    if isinstance(given, int):
+        if not 1 <= given <= MOST_SEEDS:
+            raise UserError(f"seeds={given}: must be at least 1 and at most {MOST_SEEDS}")
+        given = range(given)
+    return tuple(given)
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Networks trained together by one program; `replicas` is the size of the population, at least their number."""
-
-    members: tuple[Planned, ...]
-    replicas: int
-
-    @property
-    def frozen(self) -> int:
-        """Number k of frozen layers."""
-        return self.members[0].run.frozen
-
-    @property
-    def title(self) -> str:
-        """Its networks in few words: "random-0/baseA +1"."""
-        others = len(self.members) - 1
-        return self.members[0].id + (f" +{others}" if others else "")
-
-    @property
-    def id(self) -> str:
-        """A short name for files, the same whenever the same group is planned."""
-        text = "\n".join([*(m.id for m in self.members), str(self.replicas)])
-        return f"k{self.frozen}-x{self.replicas}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-
-def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") -> list[Planned]:
-    """Every network that the settings ask for, pair of tasks by pair of tasks, bases first.
-
-    Args:
-      settings: what is asked for.
-      label_names: of all classes of the dataset.
-      dataset: its name, for errors.
-
-    Raises:
-      UserError: a split does not go with the classes.
-    """
-
-    def split(kind: str, seed: int) -> Split:
-        if settings.halves:
-            pair = Split(kind, seed, *settings.halves)
-        elif settings.base_dataset is not None:
-            base = settings.base_dataset
-            pair = pairs.two_datasets(
-                label_names, base, settings.dataset.removeprefix(f"{base}+"), seed
-            )
-        else:
-            pair = make_split(kind, label_names, seed, dataset)
-        return pairs.equal_halves(pair, seed) if settings.equal_halves else pair
-
-    def planned(run: Run, pair: Split | AllClasses) -> Planned:
-        return Planned(run, pair, run.images or settings.images_per_class)
-
-    def on_all(images: Sequence[int | None], seed: int = 0) -> list[Planned]:
-        whole = AllClasses(tuple(sorted(label_names)), seed=seed)
-        runs = treatments.all_classes(settings.treatments, settings.layers, images)
-        return [planned(run, whole) for run in runs]
-
-    if settings.split == ALL:
-        return [p for seed in settings.seeds for p in on_all(settings.reduced or (None,), seed)]
-    if settings.split == PAPER:
-        splits = [split("random", seed) for seed in settings.seeds]
-        try:
-            splits.append(split("manmade_natural", 0))
-        except UserError as e:
-            raise UserError(str(e).replace("split=manmade_natural", "split=paper", 1)) from e
-        halves = [
-            planned(run, pair)
-            for pair in splits
-            for run in treatments.paper_half(pair.name, pair.seed, settings.layers)
-            if run.treatment in settings.treatments
-        ]
-        reduced = [p for p in on_all(settings.reduced) if not p.run.n]
-        return halves + on_all((None,)) + reduced
-    grid = treatments.grid(
-        settings.treatments, settings.layers, settings.preserve, settings.depth, settings.target_images
-    )  # fmt: skip
-    without = set(settings.preserve) - {run.preserve for run in grid}
-    if without:
+def _treatments(
+    given: Sequence[str] | str | None, split: str, small: bool, pretrained: bool
+) -> tuple[str, ...]:
+    """The treatments; weights that nothing copies, and copies of no weights, are refused."""
+    if given is None:
+        everything = TREATMENTS if small and split != PAPER else TREATMENTS[:-1]
+        given = TREATMENTS[:1] if split == ALL else everything
+        given += PRETRAINED if pretrained and split not in (ALL, PAPER) else ()
+    wanted = parse_treatments([given] if isinstance(given, str) else given)
+    copied = [t for t in wanted if t in PRETRAINED]
+    if copied and not pretrained:
         raise UserError(
-            f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
-            f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
+            f"treatments={','.join(copied)}: copies pretrained layers; give their weights as base=PATH"
         )
-    return [
-        planned(run, pair)
-        for pair in (split(settings.split, seed) for seed in settings.seeds)
-        for run in grid
-    ]
+    if pretrained and not copied:
+        raise UserError(
+            "base=…: no network copies these weights; leave it out, or add PnB or PnB+ to treatments"
+        )
+    return wanted
+
+
+def _images(
+    split: str,
+    class_sizes: Mapping[str, int],
+    given: int | Sequence[int] | None,
+    difficulty: bool,
+    default: int | None,
+) -> tuple[int | None, tuple[int, ...]]:
+    """Training images of each class of the halves, and of the networks on reduced data."""
+    numbers = () if given is None else (given,) if isinstance(given, int) else tuple(given)
+    if len(numbers) > 1 and split not in (ALL, PAPER):
+        raise UserError(
+            f"images_per_class={_listed(numbers)}: several numbers go with split=all and split=paper; "
+            f"give one with split={split}"
+        )
+    _check_counts("images_per_class", numbers, max(class_sizes.values(), default=0), "largest")
+    if difficulty:
+        least = min(class_sizes.values(), default=0)
+        default = min(least, default or least)
+        _check_difficulty(split, class_sizes, default, numbers)
+    if split == PAPER:
+        return None, numbers or PAPER_REDUCED
+    if split == ALL:
+        return default, numbers
+    return (numbers[0] if numbers else default), ()
+
+
+def _target_images(
+    given: Sequence[int | None], class_sizes: Mapping[str, int], of_bases: int | None
+) -> tuple[int | None, ...]:
+    """Training images of each class of targets: each number once, in order, all images last."""
+    few = sorted({count for count in given if count is not None})
+    least = min(class_sizes.values(), default=0)
+    _check_counts("target_images_per_class", few, least, "smallest")
+    if of_bases is not None and any(count >= of_bases for count in few):
+        raise UserError(
+            f"target_images_per_class={_listed(few)}: must be less than the {of_bases} images of each class that bases are "
+            "trained on; all stands for as many as those"
+        )
+    return (*few, None) if None in given or not given else tuple(few)
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -439,9 +324,3 @@ def _check_difficulty(
         raise UserError(
             "difficulty=True: has no effect, both halves have as many classes and images already; leave it out"
         )
-
-
-def _sizes(counts: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Each size once, in order, all images last."""
-    few = sorted({count for count in counts if count is not None})
-    return (*few, None) if None in counts or not counts else tuple(few)

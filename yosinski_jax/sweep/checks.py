@@ -11,7 +11,7 @@ import numpy as np
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks.network import Like, Network, as_input
-from yosinski_jax.study.settings import Planned
+from yosinski_jax.study.plan import Planned
 from yosinski_jax.sweep.worker import Work
 
 

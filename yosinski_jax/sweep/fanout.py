@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line
 from yosinski_jax.study import records
+from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import Record
-from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.executors import drive, shard
 from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
 from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group

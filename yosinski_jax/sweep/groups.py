@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from yosinski_jax.study.settings import Group, Planned
+from yosinski_jax.study.plan import Group, Planned
 from yosinski_jax.sweep.worker import Work
 
 

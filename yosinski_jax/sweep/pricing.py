@@ -8,7 +8,7 @@ import math
 
 from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import FLOAT32_BYTES, StepCost, layer_costs, step_cost
-from yosinski_jax.study.settings import Planned
+from yosinski_jax.study.plan import Planned
 from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training import saves
 

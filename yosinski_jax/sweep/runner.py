@@ -17,8 +17,9 @@ from yosinski_jax.base.files import as_path, read_sealed, sealed, write_json
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
+from yosinski_jax.study.plan import Group, networks
 from yosinski_jax.study.records import Record
-from yosinski_jax.study.settings import Group, Settings, networks
+from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import checks, fanout, groups, identity, workdir, worker
 from yosinski_jax.sweep.executors.interface import Executor
 from yosinski_jax.sweep.worker import DamagedBase, Work, train_group

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from yosinski_jax.base import extras
 from yosinski_jax.base.files import first_line
+from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import CURVE, Record
-from yosinski_jax.study.settings import Group
 from yosinski_jax.sweep.runner import Display, Sweep
 from yosinski_jax.training.trainer import Population
 

@@ -31,9 +31,10 @@ from yosinski_jax.networks.network import Network, shapes
 from yosinski_jax.networks.pretrained import convert
 from yosinski_jax.splicing import TreeMismatch
 from yosinski_jax.study import records
+from yosinski_jax.study.plan import Group, Planned
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
-from yosinski_jax.study.settings import Group, Planned, Settings
+from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import identity
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Job, Result
@@ -395,7 +396,7 @@ class _Training:
         run = planned.run
         # Processes that do not read the base are told its values by process 0.
         base = work.base(planned, self.workdir) if self.leader else None
-        key = work.settings.key(planned)
+        key = planned.key(work.settings)
         return Job(key, work.task(planned), names[: run.frozen], names[: run.copied], base)
 
     def _train(self, pending: Sequence[Planned]) -> None:
