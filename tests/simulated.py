@@ -133,3 +133,25 @@ def plan(found) -> dict:
     """The plan.json of these records."""
     keys = ("name", "treatment", "n", "source", "target", "split", "split_seed")
     return {"networks": [{k: r[k] for k in keys} for r in found]}
+
+
+#: Gains of copies over training from scratch in `several_bases`, by base dataset.
+LEADS = {"near": 0.10, "far": 0.02, "noise": -0.05}
+
+
+def several_bases(
+    seeds: int = 4,
+    *,
+    leads: Mapping[str, float] = LEADS,
+    noise: float = 0.001,
+    bits: bool = False,
+) -> list[dict]:
+    """Records of bases of several datasets, copied to one target; gains are equal at every n."""
+    out = []
+    for i, (base, lead) in enumerate(leads.items()):
+        effects = {t: (lead, lead) for t in ("AnB", "AnB+")}
+        out += study(
+            seeds, treatments=("base", "AnB", "AnB+"), layers=(1, 2), split=f"from_{base}", effects=effects, base=0.6,
+            rng_seed=i, noise=noise, bits=bits, test_images=400,
+        )  # fmt: skip
+    return out

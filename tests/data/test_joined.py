@@ -14,7 +14,7 @@ def arrays(name, side, channels, classes, seed=0):
 
 def test_classes_keep_apart_and_images_are_brought_to_the_target_size():
     base, target = arrays("grey", 4, 1, 2), arrays("rgb", 8, 3, 4, seed=1)
-    both = join(base, target)
+    both = join([base], target)
     assert both.image_shape == (8, 8, 3) and both.label_names[:3] == (
         "grey/c0",
         "grey/c1",
@@ -34,6 +34,27 @@ def test_classes_keep_apart_and_images_are_brought_to_the_target_size():
 def test_fingerprint_is_of_both():
     base, target = arrays("a", 8, 3, 2), arrays("b", 8, 3, 2, seed=1)
     prints = {
-        join(x, y).fingerprint for x, y in ((base, target), (base, arrays("b", 8, 3, 2, seed=2)))
+        join([x], y).fingerprint for x, y in ((base, target), (base, arrays("b", 8, 3, 2, seed=2)))
     }
     assert len(prints) == 2
+
+
+def test_several_bases_and_the_target_among_them():
+    one, two = arrays("one", 4, 1, 2), arrays("two", 6, 3, 3, seed=1)
+    target = arrays("target", 8, 3, 4, seed=2)
+    joined = join([one, target, two], target)
+    assert joined.name == "one+two+target"
+    assert joined.label_names == (
+        *(f"one/c{i}" for i in range(2)),
+        *(f"two/c{i}" for i in range(3)),
+        *(f"target/c{i}" for i in range(4)),
+    )
+    assert len(joined.train) == 24 and joined.image_shape == (8, 8, 3)
+    task = make_task(joined, ["two/c1", "two/c2"])
+    want = [8 + i for i, label in enumerate(two.train.labels) if label in (1, 2)]
+    assert list(task.train_index) == want
+    images = joined.train.images()
+    np.testing.assert_array_equal(images[16:], target.train.images())
+    np.testing.assert_array_equal(images[9], joined.train.image(9))
+    mean = joined.train.mean_image(np.arange(4, 20))
+    np.testing.assert_allclose(mean, images[4:20].mean(0), atol=1e-3)

@@ -15,6 +15,7 @@ from yosinski_jax.analysis.tables import (
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
 from yosinski_jax.study.records import read_all
+from yosinski_jax.study.splits import FROM
 from yosinski_jax.study.treatments import HALVES
 
 SPLITS = {
@@ -91,6 +92,8 @@ def most_images(records: Sequence[dict]) -> list[dict]:
 
 def split_title(split: str) -> str:
     """Returns the name of a split in words."""
+    if split.startswith(FROM):
+        return f"base on {split.removeprefix(FROM)}"
     return SPLITS.get(split, split)
 
 
@@ -98,6 +101,9 @@ def direction_title(split: str, target: str) -> str:
     """Returns the networks with one target in words."""
     if split == "manmade_natural":
         return "man-made → natural" if target == "A" else "natural → man-made"
+    if split.startswith(FROM):
+        base = split.removeprefix(FROM)
+        return f"{base} → target" if target == "B" else f"target → {base}"
     if target in HALVES:
         return f"target {target} (from {'B' if target == 'A' else 'A'})"
     return "all classes"

@@ -1,11 +1,12 @@
-"""Two datasets as one, so that a base can be trained on one and its copies on the other.
+"""Several datasets as one, so that bases can be trained on some and their copies on another.
 
-The classes keep apart by name ("digits/3", "cifar10/cat"): task A is made of the first dataset's
-classes, task B of the second's. Nothing else in the study knows that there are two.
+The classes keep apart by name ("digits/3", "cifar10/cat"): task A is made of one base dataset's
+classes, task B of the target's. Nothing else in the study knows that there are several.
 """
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -72,28 +73,31 @@ class JoinedSource:
         return np.asarray(total / len(index), np.float32)
 
 
-def join(base: Dataset, target: Dataset) -> Dataset:
-    """One dataset of two, at the size and with the channels of the target's images.
+def join(bases: Sequence[Dataset], target: Dataset) -> Dataset:
+    """One dataset of several, at the size and with the channels of the target's images.
 
     Args:
-        base: its images are resized, and grey ones made RGB or the reverse, where shapes differ.
+        bases: their images are resized, and grey ones made RGB or the reverse, where shapes differ. The
+            target itself may be among them; its images are not held twice.
         target: taken as it is; its images must have one size.
 
     Returns:
-        A dataset named "BASE+TARGET" whose label names are "BASE/…" and "TARGET/…".
+        A dataset named "BASE+TARGET" ("ONE+OTHER+TARGET") whose label names are "BASE/…" and "TARGET/…".
 
     Raises:
         UserError: a dataset's images have no size to be matched.
     """
-    shape = target.image_shape
-    if shape is not None and base.image_shape != shape:
-        base = resized(base, shape)  # pyright: ignore[reportArgumentType] (it checks)
-    names = [f"{d.name}/{name}" for d in (base, target) for name in d.label_names]
-    offset = len(base.label_names)
-    return Dataset(
-        f"{base.name}+{target.name}",
-        tuple(names),
-        JoinedSource(base.train, target.train, offset),
-        JoinedSource(base.test, target.test, offset),
-        shape,
-    )
+    joined = target
+    names = [f"{target.name}/{name}" for name in target.label_names]
+    for base in reversed([b for b in bases if b.name != target.name]):
+        shape = target.image_shape
+        if shape is not None and base.image_shape != shape:
+            base = resized(base, shape)  # pyright: ignore[reportArgumentType] (it checks)
+        names = [f"{base.name}/{name}" for name in base.label_names] + names
+        train, test = (
+            JoinedSource(getattr(base, part), getattr(joined, part), len(base.label_names))
+            for part in ("train", "test")
+        )
+        title = f"{base.name}+{joined.name}"
+        joined = Dataset(title, tuple(names), train, test, target.image_shape)
+    return joined

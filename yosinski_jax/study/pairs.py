@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.study.splits import Split, make_split
+from yosinski_jax.study.splits import FROM, Split, make_split
 
 #: Suffix of the name of a split whose halves have equally many classes.
 EQUAL = "_equal"
-#: Prefix of the name of a split whose base A comes from another dataset.
-FROM = "from_"
 
 
 def equal_halves(split: Split, seed: int) -> Split:

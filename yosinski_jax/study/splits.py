@@ -19,6 +19,8 @@ from yosinski_jax.base.errors import UserError
 KINDS = ("random", "manmade_natural")
 #: Name of a split that was given as its halves, not in a file.
 OWN = "own"
+#: Prefix of the name of a split whose half A is of another dataset; see `pairs.two_datasets`.
+FROM = "from_"
 
 _CIFAR10_NATURAL = frozenset({"bird", "cat", "deer", "dog", "frog", "horse"})
 _CIFAR10_MANMADE = frozenset({"airplane", "automobile", "ship", "truck"})
@@ -190,7 +192,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Split:
     """Reads a split from the user's JSON file and checks it against the label names."""
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
-    if path.stem in (*KINDS, OWN, AllClasses.name, "paper"):
+    if path.stem in (*KINDS, OWN, AllClasses.name, "paper") or path.stem.startswith(FROM):
         raise UserError(
             f"split={path}: {path.stem} is the name of a built-in split; rename the file"
         )

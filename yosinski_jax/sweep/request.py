@@ -142,7 +142,7 @@ def sweep(
             raise UserError(
                 f"base_dataset={dataset.name}: is the target itself; leave it out or name another"
             )
-        name, dataset = base_dataset.name, joined.join(base_dataset, dataset)
+        name, dataset = base_dataset.name, joined.join([base_dataset], dataset)
         grid = {**grid, "base_dataset": name}
     shape = fed_shape or dataset.image_shape
     if shape is None:

@@ -5,6 +5,7 @@ one is a file here, templates/<anchor>.html, and its place in the list. Only `bu
 """
 
 from yosinski_jax.report.sections.answers import answers
+from yosinski_jax.report.sections.base_datasets import base_datasets
 from yosinski_jax.report.sections.comparison import comparison
 from yosinski_jax.report.sections.figures import figures
 from yosinski_jax.report.sections.measures import measures
@@ -15,5 +16,5 @@ from yosinski_jax.report.sections.tables import tables
 from yosinski_jax.report.sections.target_size import target_size
 
 SECTIONS = (
-    answers, figures, target_size, overfitting, measures, comparison, tables, networks, reproduce, method,
+    answers, figures, target_size, base_datasets, overfitting, measures, comparison, tables, networks, reproduce, method,
 )  # fmt: skip

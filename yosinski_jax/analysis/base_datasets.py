@@ -1,0 +1,274 @@
+"""Which dataset to learn the first layers on: bases of several datasets, ordered by what they bring to one target.
+
+With `base_dataset=a,b` every split seed has one half B of the target's classes, and a base on half A of each
+dataset ("from_a", "from_b"). Copies of all of them are tested on the same images, so two bases are compared
+by the differences within a split seed; split seeds are independent and give the intervals.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.analysis.statistics import LEVEL
+from yosinski_jax.analysis.tables import accuracy
+from yosinski_jax.analysis.wording import at, interval, listing, number, p_text, plural, symbol
+from yosinski_jax.study.splits import FROM
+
+#: Treatments whose copies bring layers of the other dataset.
+COPIES = ("AnB", "AnB+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """What one base brings to the target, against training from scratch.
+
+    Attributes:
+      base: name of the dataset that it was trained on.
+      accuracy: mean accuracy of its copies on the target, 0..1.
+      value: that minus the mean of networks from scratch of the same split seed.
+      low, high: 95 % interval over split seeds; None with one.
+    """
+
+    base: str
+    accuracy: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lead:
+    """By how much one base is ahead of another, on the same test images.
+
+    Attributes:
+      ahead: the base with the higher mean.
+      behind: the other.
+      value: mean difference of accuracies, 0..1.
+      low, high: interval at the level at which Holm's procedure tests it; None without a test.
+      p_holm: two-sided p value, corrected over all pairs of bases and all n of the treatment; None
+        without a test.
+      scope: "seeds", or "images" where one split seed leaves only the test images; None without a test.
+      n: layers copied.
+    """
+
+    ahead: str
+    behind: str
+    value: float
+    low: float | None
+    high: float | None
+    p_holm: float | None
+    scope: str | None
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the two differ."""
+        return self.p_holm is not None and self.p_holm < LEVEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The bases at one n, best mean first.
+
+    Attributes:
+      treatment: "AnB" or "AnB+".
+      n: layers copied.
+      gains: one a base, in order.
+      leads: one for each two bases.
+      seeds: number of split seeds in which all bases have copies.
+    """
+
+    treatment: str
+    n: int
+    gains: tuple[Gain, ...]
+    leads: tuple[Lead, ...]
+    seeds: int
+
+    @property
+    def best(self) -> str:
+        """The base with the highest mean."""
+        return self.gains[0].base
+
+    def behind(self, base: str) -> list[str]:
+        """The bases that a base is significantly ahead of."""
+        return [lead.behind for lead in self.leads if lead.ahead == base and lead.significant]
+
+    @property
+    def told(self) -> bool:
+        """Whether the best base is significantly ahead of all others."""
+        return len(self.behind(self.best)) == len(self.gains) - 1
+
+
+def orders(records: Iterable[Mapping], statistic: str = "last") -> list[Order]:
+    """Orders the bases at each n, for frozen and for fine-tuned copies.
+
+    Only networks on all images of the target count, and only split seeds in which every base has its copy.
+
+    Args:
+      records: of a sweep with several base datasets; those of other splits are passed over.
+      statistic: one of `tables.STATISTICS`.
+
+    Returns:
+      Orders by treatment, then n; none for an n that fewer than two bases have.
+    """
+    mine = [
+        r
+        for r in records
+        if r["split"].startswith(FROM) and r["target"] == "B" and not r.get("preserve")
+    ]
+    whole = max((r.get("train_images") or 0 for r in mine), default=0)
+    mine = [r for r in mine if (r.get("train_images") or 0) == whole]
+    scratch: dict[int, list[float]] = {}
+    copies: dict[tuple[str, int], dict[int, dict[str, Mapping]]] = {}
+    for r in mine:
+        value = accuracy(r, statistic)
+        if value is not None and r["treatment"] == "base":
+            scratch.setdefault(r["split_seed"], []).append(value)
+        elif value is not None and r["treatment"] in COPIES:
+            by_seed = copies.setdefault((r["treatment"], r["n"]), {})
+            by_seed.setdefault(r["split_seed"], {})[r["split"].removeprefix(FROM)] = r
+    step = effects.resolution(mine)
+    found = []
+    for treatment in COPIES:
+        drafts = []
+        for n in sorted(n for t, n in copies if t == treatment):
+            by_seed = copies[treatment, n]
+            bases = sorted({base for found_ in by_seed.values() for base in found_})
+            full = {s: c for s, c in by_seed.items() if len(c) == len(bases) and s in scratch}
+            if len(bases) > 1 and full:
+                drafts.append(_order(treatment, n, bases, full, scratch, statistic, step))
+        found += _corrected(drafts)
+    return found
+
+
+_Draft = tuple[Order, list[tuple[str, str, statistics.Estimate]]]
+
+
+def _order(
+    treatment: str,
+    n: int,
+    bases: Sequence[str],
+    by_seed: Mapping[int, Mapping[str, Mapping]],
+    scratch: Mapping[int, Sequence[float]],
+    statistic: str,
+    step: float,
+) -> _Draft:
+    """An order still without leads, and the estimates of these, the better base first."""
+    seeds = sorted(by_seed)
+    values = {
+        base: np.array([accuracy(by_seed[s][base], statistic) for s in seeds], float)
+        for base in bases
+    }
+    own = np.array([np.mean(scratch[s]) for s in seeds])
+    gains = []
+    for base in sorted(bases, key=lambda b: -values[b].mean()):
+        e = statistics.mean(list(values[base] - own), seeds, resolution=step)
+        gains.append(Gain(base, float(values[base].mean()), e.value, e.low, e.high))
+    estimates = []
+    for ahead, behind in itertools.combinations([g.base for g in gains], 2):
+        e = statistics.mean(list(values[ahead] - values[behind]), seeds, resolution=step)
+        if len(seeds) == 1 and statistic == "last":
+            pair = by_seed[seeds[0]]
+            e = _on_images(pair[ahead], pair[behind]) or e
+        estimates.append((ahead, behind, e))
+    return Order(treatment, n, tuple(gains), (), len(seeds)), estimates
+
+
+def _on_images(ahead: Mapping, behind: Mapping) -> statistics.Estimate | None:
+    """The difference of two networks over test images; None without per-image results."""
+    a, b = effects.correct_bits(ahead), effects.correct_bits(behind)
+    if a is None or b is None or a.size != b.size:
+        return None
+    gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
+    images = (gained, lost, a.size)
+    return statistics.Estimate((gained - lost) / a.size, 1, 1, images=images)
+
+
+def _corrected(drafts: Sequence[_Draft]) -> list[Order]:
+    """The orders of one treatment with their leads, tested together."""
+    p = [e.p for _, estimates in drafts for *_, e in estimates]
+    tests = iter(zip(statistics.holm(p), statistics.holm_levels(p), strict=True))
+    found = []
+    for order, estimates in drafts:
+        leads = []
+        for ahead, behind, e in estimates:
+            p_holm, level = next(tests)
+            leads.append(Lead(ahead, behind, e.value, *e.interval(level), p_holm, e.scope, order.n))
+        found.append(dataclasses.replace(order, leads=tuple(leads)))
+    return found
+
+
+def answer(found: Sequence[Order]) -> list[str]:
+    """States which base transfers best in sentences, none beyond what the tests support."""
+    lines = []
+    for treatment in COPIES:
+        mine = [o for o in found if o.treatment == treatment]
+        if not mine:
+            continue
+        how = "frozen" if treatment == "AnB" else "fine-tuned"
+        told: dict[str, list[dict]] = {}
+        for o in mine:
+            if o.told:
+                told.setdefault(o.best, []).append({"n": o.n})
+        parts = [f"{base} at {at(rows)}" for base, rows in told.items()]
+        open_ = [{"n": o.n} for o in mine if not o.told]
+        if open_:
+            parts.append(f"cannot be told from all others at {at(open_)}")
+        lines.append(f"Best base for {how} copies ({symbol(treatment)}): {'; '.join(parts)}.")
+        lines += [_in_order(o) for o in mine]
+    if found:
+        lines.append(_scope(found))
+    return lines
+
+
+def _in_order(order: Order) -> str:
+    gains = ", ".join(
+        f"{g.base} {number(100 * g.value, 1)}{interval({'low': g.low, 'high': g.high})}"
+        for g in order.gains
+    )
+    leads = [
+        f"{lead.ahead} leads {lead.behind} by {number(100 * lead.value, 1)}"
+        f"{interval({'low': lead.low, 'high': lead.high})}, {p_text(lead.p_holm)}"
+        for lead in order.leads
+        if lead.significant
+    ]
+    sure = "; ".join(leads) if leads else "no two of them are told apart"
+    return (
+        f"{symbol(order.treatment)}, n = {order.n}, by the means, in points against training from scratch: {gains} "
+        f"({sure})."
+    )
+
+
+def _scope(found: Sequence[Order]) -> str:
+    scopes = {lead.scope for o in found for lead in o.leads}
+    seeds = min(o.seeds for o in found)
+    if "seeds" in scopes:
+        return (
+            f"{plural(seeds, 'split seed')}: intervals hold for other halves and initial values; leads are Holm-corrected "
+            "over all pairs of bases and all n."
+        )
+    if "images" in scopes:
+        return (
+            "One split seed: leads are tested over test images (McNemar) and hold for these networks only; they say "
+            "nothing about other halves or other initial values."
+        )
+    return "One split seed, and no results for each test image: the order is that of the numbers, without a test."
+
+
+def table(found: Sequence[Order]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table behind the figure, accuracies and gains in percent, best base first."""
+    gain, ahead = "against scratch (points)", "significantly ahead of"
+    headings = ["treatment", "n", "place", "base", "accuracy (%)", gain, ahead]
+    rows = [
+        [
+            o.treatment, str(o.n), str(place), g.base, number(100 * g.accuracy, 1),
+            number(100 * g.value, 1) + interval({"low": g.low, "high": g.high}),
+            listing(o.behind(g.base)) or "–",
+        ]
+        for o in found
+        for place, g in enumerate(o.gains, 1)
+    ]  # fmt: skip
+    return headings, rows
