@@ -125,7 +125,7 @@ def portable(command: str) -> str:
     words = []
     for word in shlex.split(command):
         flag = word.partition("=")[0]
-        if flag in ("--workdir", "--compile_cache", "--extend"):
+        if flag in ("--workdir", "--compile_cache", "--extend", "--tensorboard", "--wandb"):
             continue
         words.append("--data_dir=DIR" if flag == "--data_dir" else word)
     return shlex.join(words)

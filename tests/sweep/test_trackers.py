@@ -32,8 +32,8 @@ class Told:
         self.calls.append("recorded")
 
 
-def sweep(*records):
-    return types.SimpleNamespace(records={r.id: r for r in records})
+def sweep(*records, folder=None):
+    return types.SimpleNamespace(records={r.id: r for r in records}, folder=folder)
 
 
 def events(folder):
@@ -114,8 +114,8 @@ def wandb(monkeypatch):
 
 def test_wandb_gets_every_network_once(wandb, tmp_path):
     for _ in range(2):
-        display = trackers.Tracked(Told(), [trackers.WandB("team/project", tmp_path)])
-        display.plan(sweep(*STUDY), len(STUDY))
+        display = trackers.Tracked(Told(), [trackers.WandB("team/project")])
+        display.plan(sweep(*STUDY, folder=tmp_path), len(STUDY))
         display.close()
     assert [run.keywords["name"] for run in wandb.runs] == [r.id for r in STUDY]
     for run, record in zip(wandb.runs, STUDY, strict=True):
@@ -128,14 +128,15 @@ def test_wandb_gets_every_network_once(wandb, tmp_path):
 
 def test_a_tracker_that_fails_is_left_out_and_told(wandb, tmp_path):
     wandb.down, told = True, Told()
-    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
+    display = trackers.Tracked(told, [trackers.WandB("project")])
+    display.plan(sweep(folder=tmp_path), 0)
     for record in STUDY:
         display.recorded(sweep(record), record)
-    assert told.calls == ["recorded"] * len(STUDY) and len(told.notes) == 1
+    assert told.calls == ["plan"] + ["recorded"] * len(STUDY) and len(told.notes) == 1
     assert "--wandb failed and is left out: no network;" in told.notes[0]
     wandb.down = False  # the next start sends everything
-    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
-    display.plan(sweep(*STUDY), len(STUDY))
+    display = trackers.Tracked(told, [trackers.WandB("project")])
+    display.plan(sweep(*STUDY, folder=tmp_path), len(STUDY))
     assert len(wandb.runs) == len(STUDY)
 
 
@@ -145,7 +146,7 @@ def test_without_the_package(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"--tensorboard=.*yosinski-jax\[tensorboard\]"):
         trackers.TensorBoard(tmp_path)
     with pytest.raises(UserError, match=r"--wandb=p: .*yosinski-jax\[wandb\]"):
-        trackers.WandB("p", tmp_path)
+        trackers.WandB("p")
 
 
 def test_wandb_itself_offline(tmp_path, monkeypatch):
@@ -153,7 +154,8 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     told = Told()
-    display = trackers.Tracked(told, [trackers.WandB("project", tmp_path)])
+    display = trackers.Tracked(told, [trackers.WandB("project")])
+    display.plan(sweep(folder=tmp_path), 0)
     display.recorded(sweep(STUDY[0]), STUDY[0])
     display.close()
     assert not told.notes

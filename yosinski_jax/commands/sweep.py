@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from yosinski_jax.base import machine
-from yosinski_jax.commands import cli, executing
+from yosinski_jax.commands import cli, executing, tracking
 
 _SPLIT = flags.DEFINE_string(
     "split",
@@ -226,7 +226,11 @@ def main() -> None:
     from yosinski_jax.training import multihost
 
     began = time.monotonic()
-    with multihost.watching(), Display(every_few_minutes=_page_on_the_way) as display:
+    with (
+        multihost.watching(),
+        Display(every_few_minutes=_page_on_the_way) as shown,
+        tracking.fed(shown) as display,
+    ):
         if not multihost.leader():  # process 0 alone writes and speaks
             _follow(requested(None))
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from yosinski_jax.base import extras
-from yosinski_jax.base.files import first_line
+from yosinski_jax.base.files import first_line, is_remote, write_atomically
 from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import CURVE, Record
 from yosinski_jax.sweep.runner import Display, Sweep
@@ -38,6 +38,10 @@ class Tracker(Protocol):
     """Somewhere to send numbers to."""
 
     name: str
+
+    def begin(self, folder: Path) -> None:
+        """Is told the workdir, before anything else."""
+        ...
 
     def has(self, run: str) -> bool:
         """Whether a network was sent before."""
@@ -70,6 +74,9 @@ class TensorBoard:
         self._folder = Path(folder).expanduser()
         self._writer = extras.load("tensorboardX", f"--tensorboard={folder}").SummaryWriter
         self._sweep = None
+
+    def begin(self, folder: Path) -> None:
+        """Nothing: the events have a folder of their own."""
 
     def has(self, run: str) -> bool:
         """Whether the network's folder is there."""
@@ -105,26 +112,26 @@ class WandB:
 
     name = "--wandb"
 
-    def __init__(self, project: str, folder: Path):
-        """Prepares a project.
-
-        Args:
-          project: PROJECT or ENTITY/PROJECT.
-          folder: the workdir; remembers there what was sent.
+    def __init__(self, project: str):
+        """Prepares a project: PROJECT or ENTITY/PROJECT.
 
         Raises:
           UserError: wandb is not installed.
         """
         entity, _, self._project = project.rpartition("/")
-        self._entity, self._folder = entity or None, folder
+        self._entity = entity or None
         self._wandb = extras.load("wandb", f"--wandb={project}")
-        self._file = folder / f"wandb-{project.replace('/', '-')}.txt"
+
+    def begin(self, folder: Path) -> None:
+        """Reads what was sent before, which the workdir remembers."""
+        self._folder = folder
+        self._file = folder / f"wandb-{self._entity or ''}-{self._project}.txt"
         self._sent = set(self._file.read_text().split()) if self._file.exists() else set()
 
     def _run(self, name: str, kind: str, settings: Mapping[str, Any]) -> Any:
         return self._wandb.init(
             entity=self._entity, project=self._project, name=name, group=self._folder.name, job_type=kind,
-            config=dict(settings), dir=str(self._folder), reinit="create_new",
+            config=dict(settings), dir=None if is_remote(self._folder) else str(self._folder), reinit="create_new",
             settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
 
@@ -140,8 +147,7 @@ class WandB:
         sent.summary.update(summary(record))
         sent.finish()
         self._sent.add(run)
-        with self._file.open("a") as file:
-            file.write(f"{run}\n")
+        write_atomically(self._file, "".join(f"{one}\n" for one in sorted(self._sent)))
 
     def progress(self, values: Mapping[str, float], step: int) -> None:
         """Nothing: a run for each start of a sweep would bury the networks."""
@@ -178,12 +184,17 @@ class Tracked(Display):
 
     def __init__(self, display: Display, trackers: Sequence[Tracker]):
         """Wraps a display."""
-        self._display, self._trackers = display, list(trackers)
+        self._display, self._trackers, self._told = display, list(trackers), False
         self._began = self._last = time.monotonic()
 
     def plan(self, sweep: Sweep, done: int) -> None:
         """Sends what an earlier start left."""
         self._display.plan(sweep, done)
+        if not self._told:  # --seeds=auto plans again and again
+            self._told = True
+            for tracker in list(self._trackers):
+                with self._guarded(tracker):
+                    tracker.begin(sweep.folder)
         for run, record in sweep.records.items():
             self._send(run, record)
 
@@ -205,6 +216,10 @@ class Tracked(Display):
         for tracker in list(self._trackers):
             with self._guarded(tracker):
                 tracker.progress(values, int(now - self._began))
+
+    def waiting(self, sweep: Sweep, running: int, left: int) -> None:
+        """Passes it on."""
+        self._display.waiting(sweep, running, left)
 
     def recorded(self, sweep: Sweep, record: Record) -> None:
         """Passes it on and sends the network."""

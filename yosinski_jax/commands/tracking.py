@@ -1,0 +1,35 @@
+"""The flags that send a sweep's curves to TensorBoard or Weights & Biases as well."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+_TENSORBOARD = flags.DEFINE_string(
+    "tensorboard", None, "folder for TensorBoard, which gets every evaluation of every network"
+)
+_WANDB = flags.DEFINE_string(
+    "wandb", None, "PROJECT or ENTITY/PROJECT of Weights & Biases, the same way"
+)
+
+
+@contextlib.contextmanager
+def fed(display: Any) -> Iterator[Any]:
+    """The display, which also feeds the trackers that the flags name.
+
+    Raises:
+      UserError: a tracker's package is not installed.
+    """
+    from yosinski_jax.sweep import trackers
+
+    named = [
+        kind(flag.value)
+        for kind, flag in ((trackers.TensorBoard, _TENSORBOARD), (trackers.WandB, _WANDB))
+        if flag.value
+    ]
+    if not named:
+        yield display
+        return
+    with contextlib.closing(trackers.Tracked(display, named)) as tracked:
+        yield tracked
