@@ -18,6 +18,7 @@ from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.treatments import PRETRAINED, TREATMENTS
 from yosinski_jax.sweep import request
+from yosinski_jax.sweep.feeding import Feeding
 from yosinski_jax.sweep.runner import Display, Silent, Sweep
 from yosinski_jax.sweep.worker import Interrupted
 
@@ -201,7 +202,7 @@ def transfer_sweep(
             "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
             "target_images": few, "difficulty": difficulty, "seed": seed,
         },
-        feature_bytes=2**30,
+        feeding=Feeding("resident", feature_cache=2**30),
         display=display or bar,
         extend=extend,
         keep=keep,

@@ -42,6 +42,7 @@ def run(word: str) -> None:
     room = importlib.import_module(f"{__name__}.{word}")
     # --help shows the flags and the text of the main module.
     sys.modules["__main__"].__doc__ = room.__doc__
-    for flag in flags.FLAGS.flags_by_module_dict()[room.__name__]:
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith(f"{__name__}.") else ():
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     cli.run(room.main)

@@ -20,6 +20,7 @@ from yosinski_jax.study import recipes
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import checks, worker
+from yosinski_jax.sweep.feeding import Feeding
 from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training.step import network_input
 
@@ -105,7 +106,7 @@ def sweep(
     recipe_name: Recipe | str | None = None,
     changes: Mapping[str, Any] | None = None,
     base_dataset: Dataset | None = None,
-    fed_shape: tuple[int, ...] | None = None,
+    feeding: Feeding,
     images_per_class: int | Sequence[int] | None = None,
     compile_cache: Path | str | None = None,
     choose_seeds: Callable[[Path, Settings], int] | None = None,
@@ -126,7 +127,7 @@ def sweep(
       recipe_name: a recipe or a preset's name; by network if None.
       changes: see `recipe`.
       base_dataset: the data that task A is made of, if it is not the target's.
-      fed_shape: of images as they are fed, where they are resized.
+      feeding: how the images reach the devices.
       images_per_class: see `Settings.resolve`.
       compile_cache: folder of compiled programs; "off" for none, beside the workdir if None.
       choose_seeds: gives the number of split seeds for the workdir and the settings, where the workdir's
@@ -138,56 +139,36 @@ def sweep(
       UserError: something does not fit, or would have no effect.
     """
     if base_dataset is not None:
-        if base_dataset.name == dataset.name:
-            raise UserError(
-                f"base_dataset={dataset.name}: is the target itself; leave it out or name another"
-            )
-        name, dataset = base_dataset.name, joined.join([base_dataset], dataset)
-        grid = {**grid, "base_dataset": name}
-    shape = fed_shape or dataset.image_shape
-    if shape is None:
-        raise UserError(
-            f"dataset {dataset.name}: its images vary in size; prepare them at one size, or stream them resized"
-        )
-    name = network
+        dataset, grid = _joined(base_dataset, dataset, grid)
+    trainer, shape = feeding.choose(dataset)
     if network is None:
-        if len(shape) != 3:
-            raise UserError(
-                f"network=None: inputs are {list(shape)}, not images; give a network of your own"
-            )
-        name = network = convnets.default_network(dataset.name, shape)
+        network = _network_by_shape(dataset, shape)
     own = not isinstance(network, str) or load.is_own(network)
     if recipe_name is None:
         recipe_name = recipes.default_recipe("" if own else network, shape)
-    changes = dict(changes or {})
-    chosen = recipe(recipe_name, changes)
-    reduced = recipes.reduced(chosen.name)
-    if chosen.crop > min(shape[:2]) and len(shape) == 3:
-        raise UserError(
-            f"recipe={chosen.name} (for network={name}): its crop of {chosen.crop}×{chosen.crop} does not fit images of "
-            f"{'×'.join(map(str, shape))}; use larger images or choose another network and recipe"
-        )
+    chosen = recipe(recipe_name, changes or {})
+    _check_crop(chosen, network, shape)
     like = network_input(chosen, shape, dataset.dtype)
-    options_ = {**(network_args or {})} | ({} if norm is None else {"norm": norm})
+    of_network = {**(network_args or {})} | ({} if norm is None else {"norm": norm})
     if own:
-        make: Callable[[int], Network] = load.Own(network, layers, options_)
+        make: Callable[[int], Network] = load.Own(network, layers, of_network)
     else:
         dtype = "bfloat16" if chosen.precision == "bfloat16" else "float32"
-        make = Builtin(network, like.shape, dtype, tuple(options_.items()), layers)
+        make = Builtin(network, like.shape, dtype, tuple(of_network.items()), layers)
     head = head or ("dataset" if chosen.name == "paper" else "task")
     if head == "dataset":
         make = Wide(make, len(dataset.label_names))
     first = make(2)
     if own or layers is not None:
         checks.check_network(first, like)
-    digits = dataset.name == data.DIGITS
+    digits, reduced = dataset.name == data.DIGITS, recipes.reduced(chosen.name)
     settings = Settings.resolve(
         dataset.name,
         named(network, first),
         len(first.layer_names),
         chosen,
         class_sizes=checks.class_sizes(dataset),
-        reduced_recipe=recipe(reduced, changes) if reduced != chosen.name else None,
+        reduced_recipe=recipe(reduced, changes or {}) if reduced != chosen.name else None,
         head=head,
         images_per_class=images_per_class,
         pretrained=base is not None,
@@ -196,15 +177,47 @@ def sweep(
         **grid,
     )
     if folder is None:
-        parts = [dataset.name.replace("/", "-"), Path(settings.split).stem, chosen.name]
-        if images_per_class and settings.images_per_class:
-            parts[0] += f"-{settings.images_per_class}"
-        folder = Path("results", "-".join(parts + ([settings.network] if own else [])))
+        folder = _default_folder(settings, bool(images_per_class), own)
     folder = as_path(folder)
     keep_programs(folder, compile_cache)
     if choose_seeds is not None:
         settings = dataclasses.replace(settings, seeds=tuple(range(choose_seeds(folder, settings))))
-    return Sweep(settings, dataset, make, folder, pretrained=base, **options)
+    return Sweep(settings, dataset, make, folder, trainer=trainer, pretrained=base, **options)
+
+
+def _joined(
+    base: Dataset, target: Dataset, grid: Mapping[str, Any]
+) -> tuple[Dataset, dict[str, Any]]:
+    """Both datasets as one, and the grid with the name of the first."""
+    if base.name == target.name:
+        raise UserError(
+            f"base_dataset={target.name}: is the target itself; leave it out or name another"
+        )
+    return joined.join([base], target), {**grid, "base_dataset": base.name}
+
+
+def _network_by_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
+    if len(shape) != 3:
+        raise UserError(
+            f"network=None: inputs are {list(shape)}, not images; give a network of your own"
+        )
+    return convnets.default_network(dataset.name, shape)
+
+
+def _check_crop(chosen: Recipe, network: Any, shape: tuple[int, ...]) -> None:
+    if chosen.crop > min(shape[:2]) and len(shape) == 3:
+        raise UserError(
+            f"recipe={chosen.name} (for network={network}): its crop of {chosen.crop}×{chosen.crop} does not fit images of "
+            f"{'×'.join(map(str, shape))}; use larger images or choose another network and recipe"
+        )
+
+
+def _default_folder(settings: Settings, of_few_images: bool, own: bool) -> Path:
+    """results/DATASET-SPLIT-RECIPE, with what else tells requests apart."""
+    parts = [settings.dataset.replace("/", "-"), Path(settings.split).stem, settings.recipe.name]
+    if of_few_images and settings.images_per_class:
+        parts[0] += f"-{settings.images_per_class}"
+    return Path("results", "-".join(parts + ([settings.network] if own else [])))
 
 
 def named(network: Any, made: Network) -> str:

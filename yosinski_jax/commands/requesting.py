@@ -1,0 +1,322 @@
+"""Flags that say what a sweep consists of and how it is trained, and the `Sweep` that they ask for."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from yosinski_jax.commands import cli
+
+_SPLIT = flags.DEFINE_string(
+    "split",
+    None,
+    "how classes are split into A and B: random, manmade_natural, or FILE.json with your own; all: no split, "
+    "networks on all classes; paper: all 163 networks of the paper. Default random; paper with --recipe=paper",
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
+)
+_BASE_DATASET = flags.DEFINE_string(
+    "base_dataset",
+    None,
+    "dataset that task A is made of, where it is not that of task B; images are brought to the size of --dataset's",
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
+)
+_SEEDS = flags.DEFINE_string(
+    "seeds",
+    None,
+    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1; auto: add one after "
+    "another until every n is told to be specific, or general within --margin",
+)
+_MAX_SEEDS = flags.DEFINE_integer(
+    "max_seeds", 16, "split seeds at most with --seeds=auto", 2, 10**4
+)
+_MARGIN = flags.DEFINE_float(
+    "margin", 2.0, "points of accuracy that a general layer may lose, with --seeds=auto"
+)
+_TREATMENTS = flags.DEFINE_list(
+    "treatments",
+    None,
+    "among base,BnB,BnB+,AnB,AnB+,RnB,PnB,PnB+; default all for digits, else all but RnB; base with --split=all",
+)
+_LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
+_PRESERVE = flags.DEFINE_list(
+    "preserve", [], "1, 2 or 1,2: also networks with that many preserved layers"
+)
+_NETWORK = flags.DEFINE_string(
+    "network",
+    None,
+    "a network of the package, or one's own as my_module:Net or path/to/file.py:Net; default by image size",
+)
+_NETWORK_LAYERS = flags.DEFINE_string(
+    "network_layers",
+    None,
+    "FILE.json with the layers in order: a list of subtrees of the parameters, or an object from a layer's name to its "
+    "subtrees; default the network's own",
+)
+_NETWORK_ARGS = flags.DEFINE_list(
+    "network_args", [], "KEY=VALUE with commas: other arguments of the network, such as width=64"
+)
+_NORM = flags.DEFINE_enum(
+    "norm", None, ["batch", "group"], "normalization of residual networks; default batch"
+)
+_PRETRAINED = flags.DEFINE_string(
+    "pretrained",
+    None,
+    "weights for the treatments PnB and PnB+: an orbax folder, or a .safetensors, .npz or .msgpack file",
+)
+_RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations", None, "steps, in place of --epochs; default the recipe's"
+)
+_EVALUATE_STEPS = flags.DEFINE_integer(
+    "evaluate_steps", None, "stream: steps between evaluations; default the recipe's"
+)
+_EVALUATE_EVERY = flags.DEFINE_integer(
+    "evaluate_every", None, "epochs between evaluations; default 1"
+)
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
+)
+_MIRROR = flags.DEFINE_bool(
+    "mirror", None, "mirror training images at random; default the recipe's"
+)
+_DROPOUT_IN_FROZEN = flags.DEFINE_bool(
+    "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
+)
+#: Fields of the recipe that flags change.
+_OF_RECIPE = {
+    "epochs": _EPOCHS,
+    "batch_size": _BATCH_SIZE,
+    "iterations": _ITERATIONS,
+    "evaluate_steps": _EVALUATE_STEPS,
+    "learning_rate": _LEARNING_RATE,
+    "evaluate_every": _EVALUATE_EVERY,
+    "precision": _PRECISION,
+    "mirror": _MIRROR,
+    "dropout_in_frozen": _DROPOUT_IN_FROZEN,
+}
+_IMAGES_PER_CLASS = flags.DEFINE_list(
+    "images_per_class",
+    None,
+    "train on the first so many images of each class; default 130 for digits, else all. With --split=all "
+    "several numbers, a network for each; with --split=paper those of the reduced data sets",
+)
+_TARGET_IMAGES = flags.DEFINE_list(
+    "target_images_per_class",
+    [],
+    "numbers with commas, such as 1,5,25,all: copies of the same bases, and networks from scratch, on targets with so "
+    "many images of each class; default all",
+)
+_DIFFICULTY = flags.DEFINE_bool(
+    "difficulty",
+    False,
+    "give both halves as many classes, drawn by split seed, and as many images of each: is one easier or only smaller?",
+)
+_HEAD = flags.DEFINE_enum(
+    "head",
+    None,
+    ["task", "dataset"],
+    "outputs: as many as the task has classes, or as the dataset has; default dataset with --recipe=paper, "
+    "as the published networks, else task",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "changes every random number but the splits'", lower_bound=0, upper_bound=2**32 - 1
+)
+PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "let --seeds, --treatments, --layers add to what the workdir has"
+)
+_REPLICAS = flags.DEFINE_string(
+    "replicas", "auto", "networks trained together by one program: auto or a number"
+)
+_FEATURE_CACHE = flags.DEFINE_string(
+    "feature_cache",
+    "auto",
+    "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device",
+)
+_INPUT = flags.DEFINE_enum(
+    "input",
+    "auto",
+    ["auto", "resident", "stream"],
+    "resident: all images on the devices; stream: read while training, one network at a time; "
+    "auto: resident if they fit a quarter of the memory",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "stream: resize images to so many pixels a side; default 256 if sizes vary",
+    lower_bound=1,
+    upper_bound=4096,
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "stream: processes that read and decode; default the cores, 0 for threads",
+    lower_bound=0,
+    upper_bound=1024,
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "stream: leave images out that cannot be read, instead of stopping"
+)
+_COMPILE_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    "auto",
+    "folder for compiled programs: auto (.compile_cache beside the workdir; in the user's caches if that is in "
+    "a bucket), off, or a folder",
+)
+_KEEP = flags.DEFINE_enum(
+    "keep",
+    "bases",
+    ["bases", "all"],
+    "whose parameters stay in the workdir: those of bases, or of all networks, which some measures need",
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes", 5.0, "between saves of networks in training"
+)
+
+
+def requested(display: Any = None, seeds: int | None = None) -> Any:
+    """The `Sweep` that the flags ask for, told of by `display`; with `seeds` split seeds where --seeds=auto needs so many."""
+    from yosinski_jax.data import dataset as data
+    from yosinski_jax.networks import load
+    from yosinski_jax.sweep import request
+
+    open_ = lambda name: data.load(name, _DATA_DIR.value, seed=_SEED.value)
+    choose, auto = None, rule()
+    if auto:
+        from yosinski_jax.commands import sequential
+
+        choose = lambda folder, settings: seeds or sequential.first(folder, settings, *auto)
+    return request.sweep(
+        open_(_DATASET.value),
+        _WORKDIR.value,
+        network=_NETWORK.value,
+        layers=load.read_layers(_NETWORK_LAYERS.value) if _NETWORK_LAYERS.value else None,
+        network_args=_network_args(),
+        norm=_NORM.value,
+        head=_HEAD.value,
+        base=_PRETRAINED.value,
+        recipe_name=_RECIPE.value,
+        changes={name: flag.value for name, flag in _OF_RECIPE.items()},
+        base_dataset=open_(_BASE_DATASET.value) if _BASE_DATASET.value else None,
+        feeding=_feeding(),
+        images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
+        compile_cache=_compile_cache(),
+        grid={
+            "split": _SPLIT.value, "seeds": _seeds(), "treatments": _TREATMENTS.value,
+            "layers": cli.whole_numbers("layers", _LAYERS.value or ()),
+            "preserve": cli.whole_numbers("preserve", _PRESERVE.value),
+            "target_images": _target_images(), "difficulty": _DIFFICULTY.value, "seed": _SEED.value,
+        },
+        choose_seeds=choose,
+        replicas=_replicas(),
+        checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
+        display=display,
+        command=_command(),
+        extend=_EXTEND.value or seeds is not None,
+        keep=_KEEP.value,
+    )  # fmt: skip
+
+
+def rule() -> tuple[int, float] | None:
+    """With --seeds=auto: split seeds at most, and the drop that counts as general, 0 … 1."""
+    if _SEEDS.value == "auto":
+        return _MAX_SEEDS.value, _MARGIN.value / 100
+    cli.only_with("--seeds=auto", "max_seeds")
+    return None
+
+
+def _command() -> str:
+    """What was typed."""
+    console = sys.argv[0].startswith("yosinski-jax ")
+    program = sys.argv[0].split() if console else ["python", "-m", "experiments.sweep"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def _seeds() -> int | None:
+    from yosinski_jax.base.errors import UserError
+
+    if _SEEDS.value in (None, "auto"):
+        return None
+    try:
+        return int(_SEEDS.value)
+    except ValueError:
+        raise UserError(f"--seeds={_SEEDS.value}: must be a whole number or auto") from None
+
+
+def _target_images() -> tuple[int | None, ...]:
+    given = _TARGET_IMAGES.value
+    few = cli.whole_numbers("target_images_per_class", [count for count in given if count != "all"])
+    return few + ((None,) if "all" in given else ())
+
+
+def _network_args() -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON if it can be read so, else text."""
+    import json
+
+    from yosinski_jax.base.errors import UserError
+
+    found = {}
+    for pair in _NETWORK_ARGS.value:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or key in found:
+            raise UserError(
+                f"--network_args={','.join(_NETWORK_ARGS.value)}: must be KEY=VALUE with commas between, each key once"
+            )
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _replicas() -> int | None:
+    value = _REPLICAS.value
+    if value == "auto":
+        return None
+    return cli.whole_number("replicas", value, 1, 1 << 20, "auto")
+
+
+def _feeding() -> Any:
+    from yosinski_jax.sweep.feeding import Feeding
+
+    cache = _FEATURE_CACHE.value
+    if cache in ("auto", "off"):
+        feature_cache = None if cache == "auto" else 0
+    else:
+        feature_cache = cli.whole_number("feature_cache", cache, 0, 1 << 50, "auto", "off")
+    size, skip = _IMAGE_SIZE.value, _SKIP_CORRUPT.value
+    return Feeding(_INPUT.value, size, _WORKERS.value, skip, feature_cache)
+
+
+def _compile_cache() -> Path | str | None:
+    from yosinski_jax.base.errors import UserError
+    from yosinski_jax.base.files import local_path
+
+    value = _COMPILE_CACHE.value
+    if value in ("off", "auto"):
+        return "off" if value == "off" or PLAN.value else None
+    path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
+    if not _can_be_folder(path):
+        raise UserError(
+            f"--compile_cache={value}: must be a folder; choose another or leave it out"
+        )
+    return "off" if PLAN.value else path
+
+
+def _can_be_folder(path: Path) -> bool:
+    try:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        path.absolute().is_dir()
+    except OSError:  # a name that is too long
+        return False
+    return there.is_dir()
