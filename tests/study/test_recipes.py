@@ -56,3 +56,26 @@ def test_few_images_get_as_many_steps_in_smaller_batches():
     few = recipe.on_few(10, 650)
     assert (few.batch_size, few.steps_for(10), few.steps_to_evaluation(10)) == (10, 30, 10)
     assert recipe.on_few(100, 650).batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"validation": 1.0}, "validation=1: must be a share of the training images"),
+        ({"validation": -0.1}, "validation=-0.1: must be a share"),
+        ({"validation": 0.1, "patience": -1}, "patience=-1: must be a whole number of evaluations"),
+        (
+            {"patience": 3},
+            "patience=3: stops by the accuracy on a validation part, and there is none",
+        ),
+    ],
+)
+def test_validation_and_patience_are_checked(fields, message):
+    with pytest.raises(UserError, match=message):
+        recipe(**fields)
+
+
+def test_a_recipe_without_validation_is_described_as_before_there_was_any():
+    assert not {"validation", "patience"} & recipe().as_json().keys()
+    stops = recipe(validation=0.1, patience=3).as_json()
+    assert (stops["validation"], stops["patience"]) == (0.1, 3)

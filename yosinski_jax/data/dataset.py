@@ -135,6 +135,9 @@ class Task:
         train_labels: labels 0 ... classes - 1 of those images, int32 [n].
         test_index: positions in `Dataset.test`, ascending, int32 [m].
         test_labels: labels of those images, int32 [m].
+        validation_index: positions in `Dataset.train` of images that are held out of training,
+            ascending, int32 [v]; none unless `validation.carve` made it.
+        validation_labels: labels of those images, int32 [v].
     """
 
     classes: tuple[str, ...]
@@ -142,6 +145,8 @@ class Task:
     train_labels: np.ndarray
     test_index: np.ndarray
     test_labels: np.ndarray
+    validation_index: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    validation_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 def make_task(
@@ -206,15 +211,24 @@ def few_images(task: Task, images_per_class: int, seed: int) -> Task:
             f"target_images={images_per_class}: class {task.classes[counts.argmin()]} has only {counts.min()} training "
             "images; use at most so many"
         )
-    # A second number in the list, so that the draw is not the one of a random split.
-    order = np.random.RandomState([seed, 2]).permutation(len(task.train_index))
-    chosen = np.concatenate(
-        [order[task.train_labels[order] == c][:images_per_class] for c in range(len(task.classes))]
-    )
-    chosen.sort()
+    chosen = drawn(task.train_labels, [images_per_class] * len(task.classes), [seed, 2])
     return dataclasses.replace(
         task, train_index=task.train_index[chosen], train_labels=task.train_labels[chosen]
     )
+
+
+def drawn(labels: np.ndarray, counts: Sequence[int], seed: Sequence[int]) -> np.ndarray:
+    """Positions of some images of each class, drawn at random, ascending; larger counts add to what smaller ones draw.
+
+    Args:
+        labels: of all images, int32 [n].
+        counts: how many to draw of class 0, 1, ...
+        seed: of the draw. A second number keeps it apart from other draws of one split seed: without
+            one is the random split, 2 a small target, 3 a validation part, 4 that of a small target.
+    """
+    order = np.random.RandomState(list(seed)).permutation(len(labels))
+    parts = [order[labels[order] == c][:count] for c, count in enumerate(counts)]
+    return np.sort(np.concatenate(parts))
 
 
 def from_arrays(

@@ -32,5 +32,5 @@ def of_layer(subject: Subject) -> float:
         both = (subject, subject.peer)
         for one, result in zip(both, train(subject.bench, [job(one) for one in both]), strict=True):
             diverged = result.diverged_at_step is not None
-            one.base.memory[name] = float("nan") if diverged else result.accuracy[-1]
+            one.base.memory[name] = float("nan") if diverged else result.test_accuracy
     return subject.base.memory[name]

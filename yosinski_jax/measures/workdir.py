@@ -28,6 +28,7 @@ from yosinski_jax.base.files import (
     write_json,
 )
 from yosinski_jax.data.dataset import load, make_task
+from yosinski_jax.data.validation import carve
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.subject import Base, Bench, Subject
 from yosinski_jax.networks import registry
@@ -403,6 +404,8 @@ def load_bases(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
             ) from e
         key = f"{record['dataset']}/{record['network']}/{record['recipe']}/{name}"
         task = make_task(bench.dataset, record["classes"], record.get("images_per_class"))
+        if bench.recipe.validation:
+            task = carve(task, bench.recipe.validation, record["split_seed"])
         bases[record["name"]] = Base(name, key, task, variables, record)
     return bases
 

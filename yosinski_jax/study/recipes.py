@@ -63,6 +63,11 @@ class Recipe:
       evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
       evaluate_steps: steps from one evaluation to the next, in place of `evaluate_every`, where
         training counts steps (streamed datasets); the last step is always evaluated.
+      validation: share of the training images of each class, 0 … 1, that nothing is trained on
+        (`data.validation`); epochs and steps count the images that are left.
+      patience: evaluations in turn without a better validation accuracy after which a network stops;
+        it goes back to its best evaluation, also if it trains to the end. 0 to train to the end and
+        stay there.
       crop: side of the square crop in pixels (random in training, central in evaluation); 0 for
         none.
       crop_padding: zeros put around a training image, in pixels, before a random crop of its own size
@@ -105,6 +110,8 @@ class Recipe:
     metric_id: str | None = None
     evaluate_every: int = 1
     evaluate_steps: int | None = None
+    validation: float = 0.0
+    patience: int = 0
     crop: int = 0
     crop_padding: int = 0
     mirror: bool = False
@@ -142,7 +149,23 @@ class Recipe:
                 )
         if self.clip < 0 or self.crop_padding < 0:
             raise UserError(f"recipe {self.name}: clip and crop_padding cannot be below 0")
+        self._check_validation()
         self._check_own()
+
+    def _check_validation(self) -> None:
+        if not 0 <= self.validation < 1:
+            raise UserError(
+                f"validation={self.validation:g}: must be a share of the training images, above 0 and below 1, such as 0.1"
+            )
+        if self.patience < 0 or self.patience > _MOST:
+            raise UserError(
+                f"patience={self.patience}: must be a whole number of evaluations, 0 or more"
+            )
+        if self.patience and not self.validation:
+            raise UserError(
+                f"patience={self.patience}: stops by the accuracy on a validation part, and there is none; give "
+                "validation=0.1 as well, or leave patience out"
+            )
 
     def _check_own(self) -> None:
         """Callables need names, because two of them cannot be compared, and leave no other settings."""
@@ -181,6 +204,9 @@ class Recipe:
             field: fields[f"{field}_id"] or fields[field]
             for field in ("optimizer", "loss", "metric")
         }
+        # Left out where they do nothing: a workdir begun before there were such fields stays the same.
+        silent = [name for name in ("validation", "patience") if not fields[name]]
+        fields = {name: value for name, value in fields.items() if name not in silent}
         return fields | own | {"drop_at": list(self.drop_at)}
 
     def resolved(self) -> "Recipe":

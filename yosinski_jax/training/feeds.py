@@ -168,21 +168,24 @@ class Resident:
     def _make_inputs(self) -> tuple[Any, Any]:
         p = self._population
         tasks = [job.task for job in p.slots]
-        index = np.concatenate([np.arange(p.test_images), ~subset(p.train_images)])
+        few = subset(p.train_images)
+        # Rows of "train" are the training images, then those held out of training.
+        held_out = p.train_images + np.arange(p.validation_images)
+        index = np.concatenate([np.arange(p.test_images), ~few, ~held_out])
         pieces = -(-len(index) // EVALUATION_BATCH)
         labels = [
-            np.concatenate([t.test_labels, t.train_labels[subset(p.train_images)]]) for t in tasks
+            np.concatenate([t.test_labels, t.train_labels[few], t.validation_labels]) for t in tasks
         ]
-        own: dict[str, Any] = {
-            "key": p.keys,
-            "num_steps": p.num_steps,
+        own: dict[str, Any] = p.each | {
             "train_labels": np.stack([t.train_labels for t in tasks]),
             "evaluate": np.stack([_pieces(index, pieces, 0)] * len(tasks)).astype(np.int32),
             "evaluate_labels": np.stack([_pieces(one, pieces, -1) for one in labels]),
         }
         images = {
-            which: np.stack([getattr(t, f"{which}_index") for t in tasks]).astype(np.int32)
-            for which in ("train", "test")
+            "train": np.stack([[*t.train_index, *t.validation_index] for t in tasks]).astype(
+                np.int32
+            ),
+            "test": np.stack([t.test_index for t in tasks]).astype(np.int32),
         }
         if p.trainer.recipe.subtract_mean:
             own["mean"] = np.stack([p.trainer.mean_image(t) for t in tasks])
@@ -231,7 +234,8 @@ class Resident:
         network, task = p.program.network, p.slots[i].task
         names = network.layer_names[: p.program.prefix]
         frozen = [network.subtree(p.initial[i], name) for name in names]
-        digest = hashlib.sha256(task.train_index.tobytes() + b"/" + task.test_index.tobytes())
+        parts = (task.train_index, task.validation_index, task.test_index)
+        digest = hashlib.sha256(b"/".join(index.tobytes() for index in parts))
         for leaf in jax.tree.leaves(frozen):
             digest.update(np.asarray(leaf).tobytes())
         return digest.digest()
@@ -263,7 +267,7 @@ class Streamed:
         # A signal is looked for between two calls. Votes of several processes cost a collective
         # each, and all must make the same number of steps.
         self._steps = 1 if jax.default_backend() == "cpu" else 4
-        self._own = population.put({"key": population.keys, "num_steps": population.num_steps})
+        self._own = population.put(population.each)
 
     @property
     def skipped(self) -> frozenset[str]:
@@ -292,8 +296,14 @@ class Streamed:
         few = dataclasses.replace(
             p.task, test_index=p.task.train_index[index], test_labels=p.task.train_labels[index]
         )
+        held_out = dataclasses.replace(
+            p.task, test_index=p.task.validation_index, test_labels=p.task.validation_labels
+        )
+        asked = {"test": ("test", p.task), "train": ("train", few)}
+        if p.validation_images:
+            asked["validation"] = ("train", held_out)
         found = {}
-        for part, task in (("test", p.task), ("train", few)):
+        for name, (part, task) in asked.items():
             batches = _Ahead(lambda part=part, task=task: self._read(task, None, part))
             rows: list[Any] = []
             try:
@@ -312,18 +322,16 @@ class Streamed:
                 batches.close()
             columns = zip(*rows, strict=True)
             right, losses, mask = (np.concatenate([np.asarray(x)[0] for x in c]) for c in columns)
-            found[part] = right[: len(task.test_index)], losses, mask
-        metrics = []
-        for right, losses, mask in found.values():
-            count = max(int(mask.sum()), 1)
-            metrics += [right.sum(), mask.sum(), losses.sum(dtype=np.float64) / count]
-        right, evaluated, loss, train_right, train_evaluated, _ = (np.asarray([x]) for x in metrics)
+            found[name] = right[: len(task.test_index)], losses, mask
+        counts = {name: (right.sum(), mask.sum()) for name, (right, _, mask) in found.items()}
+        _, losses, mask = found["test"]
+        loss = losses.sum(dtype=np.float64) / max(int(mask.sum()), 1)
+        numbers = (
+            *counts["test"], loss, *counts["train"], *counts.get("validation", (0, 0)),
+        )  # fmt: skip
         yield (
             carry,
-            Evaluation(
-                Metrics(right, evaluated, loss, train_right, train_evaluated),
-                found["test"][0][None],
-            ),
+            Evaluation(Metrics(*(np.asarray([x]) for x in numbers)), found["test"][0][None]),
         )
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ class Job:
       frozen: names of the layers that training leaves alone.
       copied: names of the layers taken from `base`.
       base: variables ({"params": …}) that hold at least the copied layers; None if nothing is copied.
+      learning_rate: at step 0, in place of the recipe's; all jobs of a population have one, or none.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Job:
     frozen: tuple[str, ...] = ()
     copied: tuple[str, ...] = ()
     base: Mapping[str, Any] | None = None
+    learning_rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +51,16 @@ class Result:
         dropout).
       train_accuracy_images: training images, spread evenly over the task's, that the training
         accuracy is measured on.
-      correct: which test images of the task, in its order, were right in the last evaluation, bool.
+      correct: which test images of the task, in its order, were right in the last evaluation, or in the
+        one at `chosen_step`, bool.
       diverged_at_step: first step whose loss was not finite (0-based), or None.
       trained, frozen: numbers of parameters.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
+      validation_accuracy: share of the `validation_images` classified right, one entry an evaluation;
+        empty if there is no validation part.
+      chosen_step: with patience, step of the evaluation whose weights these are: the first with the
+        best validation accuracy.
+      stopped_at_step: step at which early stopping ended the training; None if it went to the end.
     """
 
     variables: Mapping[str, Any]
@@ -68,11 +76,21 @@ class Result:
     trained: int
     frozen: int
     layer_change: dict[str, float]
+    validation_accuracy: list[float] = dataclasses.field(default_factory=list)
+    validation_images: int = 0
+    chosen_step: int | None = None
+    stopped_at_step: int | None = None
 
     @property
     def params(self) -> Any:
         """The parameters alone."""
         return self.variables["params"]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Share of the test images that these weights classify right: the last evaluation's or the chosen one's."""
+        at = -1 if self.chosen_step is None else self.step.index(self.chosen_step)
+        return self.accuracy[at]
 
 
 def seed_of(key: str, seed: int) -> np.ndarray:

@@ -10,18 +10,25 @@ from yosinski_jax.splicing import path_names
 from yosinski_jax.study.recipes import Recipe
 
 
-def optimizer(recipe: Recipe) -> optax.GradientTransformation:
+def optimizer(recipe: Recipe, rate_given: bool = False) -> optax.GradientTransformation:
     """The whole chain for trainable leaves: clipping, decay, momentum, rate, biases at their own rate.
 
     Wrap it with `splicing.freeze`, chain nothing around it. Where the schedule depends on how long the
     training is, `update` needs `num_steps`.
+
+    Args:
+      recipe: says how.
+      rate_given: whether `update` gets the rate at step 0 as `rate`, in place of the recipe's, so that
+        networks with different rates share a program.
     """
     if not isinstance(recipe.optimizer, str):
         own = recipe.optimizer
         return own if isinstance(own, optax.GradientTransformation) else own()
 
     def chain(multiple: float, decay: float) -> optax.GradientTransformation:
-        scale = _scale_by_rate(recipe, recipe.learning_rate * multiple)
+        scale = _scale_by_rate(
+            recipe, multiple if rate_given else recipe.learning_rate * multiple, rate_given
+        )
         decayed = optax.add_decayed_weights(decay) if decay else optax.identity()
         if recipe.optimizer == "adamw":
             adam = optax.scale_by_adam(recipe.momentum, recipe.adam_b2)
@@ -49,9 +56,10 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 _KINDS = {"bias": "bias", "scale": "scale"}
 
 
-def _scale_by_rate(recipe: Recipe, rate: float) -> optax.GradientTransformation:
-    """Multiplies by minus the rate, as the recipe's schedule has it."""
-    if recipe.schedule == "constant" and not recipe.drop_at and not recipe.warmup:
+def _scale_by_rate(recipe: Recipe, rate: float, given: bool) -> optax.GradientTransformation:
+    """Multiplies by minus the rate, as the recipe's schedule has it; `rate` is a multiple of the `given` one."""
+    constant = recipe.schedule == "constant" and not recipe.drop_at and not recipe.warmup
+    if constant and not given:
         if not recipe.drop_every:
             return optax.scale_by_learning_rate(rate)
         # Not exponential_decay(staircase=True): that rounds step / drop_every in float32.
@@ -61,6 +69,7 @@ def _scale_by_rate(recipe: Recipe, rate: float) -> optax.GradientTransformation:
     def update(updates, state, params=None, **extra):
         del params
         factor = -rate * rate_factor(recipe, state.count, extra["num_steps"])
+        factor = factor * extra["rate"] if given else factor
         scaled = jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates)
         return scaled, _Count(state.count + 1)
 

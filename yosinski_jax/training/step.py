@@ -20,6 +20,7 @@ from yosinski_jax.splicing import freeze
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.training.objective import crop, is_right, losses
 from yosinski_jax.training.optimizer import optimizer
+from yosinski_jax.training.stopping import Kept, judge
 
 #: Images evaluated at a time, at most.
 EVALUATION_BATCH = 500
@@ -42,6 +43,7 @@ class Metrics(NamedTuple):
       evaluated: test images evaluated, int32: all but those that could not be read.
       test_loss: their mean cross-entropy, float32.
       train_right, train_evaluated: the same of the fixed part of the training images.
+      validation_right, validation_evaluated: the same of the validation part; 0 if there is none.
     """
 
     right: Any
@@ -49,6 +51,8 @@ class Metrics(NamedTuple):
     test_loss: Any
     train_right: Any
     train_evaluated: Any
+    validation_right: Any
+    validation_evaluated: Any
 
 
 def preprocess(
@@ -127,12 +131,14 @@ class Program:
       recipe: how it is trained.
       frozen: names of the frozen layers, in the network's order.
       cached: whether replicas bring the frozen prefix's output instead of images.
+      rate_given: whether replicas bring their learning rate.
     """
 
     network: Network
     recipe: Recipe
     frozen: tuple[str, ...] = ()
     cached: bool = False
+    rate_given: bool = False
 
     @property
     def prefix(self) -> int:
@@ -142,7 +148,7 @@ class Program:
     @property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The recipe's, of all parameters but those of frozen layers."""
-        return freeze(optimizer(self.recipe), self.network.paths(*self.frozen))
+        return freeze(optimizer(self.recipe, self.rate_given), self.network.paths(*self.frozen))
 
     # What is compiled.
 
@@ -198,7 +204,9 @@ class Program:
             return own[which][index] if self.cached else shared[which][own[which][index]]
 
         def batch(given):
-            index, labels = given  # a training image's position i is written as −1 − i
+            # A training image's position i is written as −1 − i; those for validation come behind
+            # the ones that are trained on.
+            index, labels = given
             of_train = (index < 0).reshape(-1, *[1] * (look_up("test", index[:1]).ndim - 1))
             x = jnp.where(
                 of_train,
@@ -210,7 +218,8 @@ class Program:
         index = own["evaluate"]
         right, losses = jax.lax.map(batch, (index, own["evaluate_labels"]))
         tests = (index >= 0) & (own["evaluate_labels"] >= 0)  # the label of padding is −1
-        trains = index < 0
+        trains = (index < 0) & (~index < len(own["train_labels"]))
+        held_out = (index < 0) & ~trains
         count = lambda mask: mask.sum(dtype=jnp.int32)
         metrics = Metrics(
             count(right & tests),
@@ -218,6 +227,8 @@ class Program:
             jnp.where(tests, losses, 0).sum() / tests.sum(),
             count(right & trains),
             count(trains),
+            count(right & held_out),
+            count(held_out),
         )
         return *self.check(shared, own, carry), metrics, right.reshape(-1)
 
@@ -226,6 +237,12 @@ class Program:
         mask = shared["mask"]
         right, losses = self.judge(shared["images"], shared["labels"], own, variables)
         return right & mask, jnp.where(mask, losses, 0), mask
+
+    def keep(self, shared, own, carry) -> Kept:
+        """The best evaluation so far, of what was kept before, the state and, in `own`, its evaluation."""
+        del shared
+        kept, state = carry
+        return judge(self.recipe.patience, kept, state, own)
 
     # What these consist of.
 
@@ -236,16 +253,17 @@ class Program:
         x = images
         if not self.cached:
             x = preprocess(self.recipe, images, own.get("mean"), jax.random.fold_in(key, 0))
-        state, loss = self.step(state, x, labels, jax.random.fold_in(key, 1), own["num_steps"])
+        given = {name: own[name] for name in ("num_steps", "rate") if name in own}
+        state, loss = self.step(state, x, labels, jax.random.fold_in(key, 1), **given)
         return state, total + loss
 
-    def step(self, state: State, x, labels, key, num_steps) -> tuple[State, jax.Array]:
-        """One training step of `num_steps` on a batch; returns the next state and the loss."""
+    def step(self, state: State, x, labels, key, num_steps, **rate) -> tuple[State, jax.Array]:
+        """One training step of `num_steps` on a batch, at `rate=` if it is given; returns the next state and the loss."""
         params = state.variables["params"]
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
         (loss, updated), gradients = differentiate(params, state.variables, x, labels, key)
         updates, optimizer = self.optimizer.update(
-            gradients, state.optimizer, params, num_steps=num_steps
+            gradients, state.optimizer, params, num_steps=num_steps, **rate
         )
         bad = (state.diverged_at < 0) & ~jnp.isfinite(loss)
         return State(

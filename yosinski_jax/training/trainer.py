@@ -37,7 +37,7 @@ from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import StepCost, step_cost
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.training import feeds, multihost
+from yosinski_jax.training import feeds, multihost, stopping
 from yosinski_jax.training.feeds import Carry, Evaluation, Streaming
 from yosinski_jax.training.jobs import (
     Job,
@@ -188,7 +188,7 @@ class Trainer:
     def feature_size(self, task: Task, frozen: int) -> int:
         """Bytes that the outputs of `frozen` layers over a whole task take, for one job."""
         shape = self.network(len(task.classes)).output(self.input, frozen)
-        images = len(task.train_index) + len(task.test_index)
+        images = len(task.train_index) + len(task.validation_index) + len(task.test_index)
         return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
 
     def caches(self, task: Task, frozen: int) -> bool:
@@ -265,7 +265,8 @@ class Trainer:
             which costs time but keeps results equal to the bit.
 
         Raises:
-          UserError: the batch is larger than the task, or several networks are to be streamed to.
+          UserError: the batch is larger than the task, several networks are to be streamed to, or the
+            recipe has patience and the tasks no validation part.
           ValueError: the jobs do not go together.
         """
         return Population(self, jobs, replicas or len(jobs))
@@ -280,25 +281,30 @@ class Population:
       dispatched: steps dispatched so far.
       done: steps waited for.
       total: steps to do.
+      stopped: whether early stopping has ended the training of all jobs.
       program: what is compiled for it.
       initial: the initial variables of each slot, on the host.
     """
 
     def __init__(self, trainer: Trainer, jobs: Sequence[Job], replicas: int):
         sizes = {
-            (j.frozen, len(j.task.classes), len(j.task.train_index), len(j.task.test_index))
-            for j in jobs
+            (j.frozen, len(j.task.classes), *_images(j.task), j.learning_rate is None) for j in jobs
         }
         if len(sizes) != 1:
             raise ValueError(
-                "a population needs jobs with equally many frozen layers, classes and images"
+                "a population needs jobs with equally many frozen layers, classes and images, and a rate each or none"
             )
-        ((frozen, classes, self.train_images, self.test_images),) = sizes
+        ((frozen, classes, *images, by_recipe),) = sizes
+        self.train_images, self.test_images, self.validation_images = images
         recipe, streams = trainer.recipe, trainer.streaming is not None
         if recipe.batch_size > self.train_images:
             raise UserError(
                 f"--batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
                 f"use at most {self.train_images}"
+            )
+        if recipe.patience and not self.validation_images:
+            raise UserError(
+                f"patience={recipe.patience}: stops by a validation part, which these tasks have not; see data.validation.carve"
             )
         if streams and max(len(jobs), replicas) > 1:
             raise UserError(
@@ -308,20 +314,28 @@ class Population:
         self.trainer, self.jobs = trainer, tuple(jobs)
         network, task = trainer.network(classes), jobs[0].task
         cached = trainer.caches(task, prefix_length(network, frozen))
-        self.program = Program(network, recipe, frozen, cached)
+        self.program = Program(network, recipe, frozen, cached, not by_recipe)
         self.mesh = trainer.mesh(replicas)
         spread = self.mesh.shape["replica"]
         padded = -(-replicas // spread) * spread
         self.slots = (*self.jobs, *[self.jobs[-1]] * (padded - len(jobs)))
         self.task = task  # of all slots, where there is one
         self.keys = np.stack([seed_of(job.key, trainer.seed) for job in self.slots])
+        self.stopped = False
         self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(self.train_images)
-        self.num_steps = np.full(padded, self.total, np.int32)
+        #: What the program is given for each slot, besides images.
+        self.each = {"key": self.keys, "num_steps": np.full(padded, self.total, np.int32)}
+        if not by_recipe:
+            rates = [job.learning_rate for job in self.slots]
+            self.each["rate"] = np.asarray(rates, np.float32)
         self._every = recipe.steps_to_evaluation(self.train_images)
         self.initial = self._initial()
         states = [initial_state(self.program, variables) for variables in self.initial]
         state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         self._carry: Carry = self.put((state, np.zeros(padded, np.float32)))
+        self._kept: stopping.Kept | None = None
+        if recipe.patience:
+            self._kept = self.put(stopping.begin(self.stacked_initial(), padded, self.test_images))
         self._feed = (feeds.Streamed if streams else feeds.Resident)(self)
         self._evaluating: Iterator[Any] | None = None
         # Of every evaluation: step, sum of the losses since the one before, metrics.
@@ -398,12 +412,23 @@ class Population:
     def _note(self, total: Any, evaluation: Evaluation) -> None:
         self._curve.append((self.dispatched, total, evaluation.metrics))
         self._correct = evaluation.correct
+        if self._kept is not None:
+            of, place = evaluation.metrics, lambda x: x if isinstance(x, jax.Array) else self.put(x)
+            own = {"right": of.validation_right, "evaluated": of.validation_evaluated}
+            own = jax.tree.map(place, own | {"correct": evaluation.correct})
+            self._kept = self.run("keep")(None, own, (self._kept, self._carry[0]))
+            self._look()
         self._marks.append((self.dispatched, evaluation.metrics.right))
+
+    def _look(self) -> None:
+        """Waits for the devices and finds out who has stopped."""
+        if self._kept is not None:
+            self.stopped = bool((np.asarray(_whole(self._kept.stopped_at)) >= 0).all())
 
     @property
     def finished(self) -> bool:
-        """Whether everything is dispatched."""
-        return self.dispatched >= self.total and not self._due
+        """Whether everything is dispatched, or every job has stopped."""
+        return self.stopped or (self.dispatched >= self.total and not self._due)
 
     @property
     def images(self) -> int:
@@ -435,7 +460,8 @@ class Population:
 
         `numpy.asarray` of each waits for the devices; in one process taking the snapshot does not.
         """
-        leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(self._carry))}
+        state = (self._carry, self._kept)
+        leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(state))}
         snapshot = leaves | {"step": np.asarray(self.dispatched), "correct": _copy(self._correct)}
         if self._curve:  # a checkpoint cannot hold empty arrays
             steps, totals, metrics = zip(*self._curve, strict=True)
@@ -456,7 +482,7 @@ class Population:
           ValueError: it is of another population.
         """
         self.close()
-        leaves, structure = jax.tree.flatten(self._carry)
+        leaves, structure = jax.tree.flatten((self._carry, self._kept))
         found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
         if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
             raise ValueError("the snapshot is of a population of another kind")
@@ -470,9 +496,11 @@ class Population:
         self._correct = np.asarray(snapshot["correct"])
         self.dispatched = self.done = int(snapshot["step"])
         self._marks.clear()
-        carry = jax.tree.unflatten(structure, found)
+        state = jax.tree.unflatten(structure, found)
         # Of several processes only the leader restores; `synchronize` puts the state for all.
-        self._carry = carry if multihost.several() else self.put(carry)
+        self._carry, self._kept = state if multihost.several() else self.put(state)
+        if not multihost.several():
+            self._look()
 
     def synchronize(self) -> None:
         """Takes over, in every process, what process 0 restored."""
@@ -483,10 +511,12 @@ class Population:
             return
         self.done = self.dispatched
         host = lambda x: x if isinstance(x, np.ndarray) else np.zeros(x.shape, x.dtype)
-        self._carry = self.put(multihost.broadcast(jax.tree.map(host, self._carry)))
+        state = jax.tree.map(host, (self._carry, self._kept))
+        self._carry, self._kept = self.put(multihost.broadcast(state))
+        self._look()
         count = int(multihost.broadcast(np.asarray(len(self._curve), np.int32)))
         padded = len(self.slots)
-        kinds = (np.int32, np.int32, np.float32, np.int32, np.int32)
+        kinds = [np.float32 if name == "test_loss" else np.int32 for name in Metrics._fields]
         blank = (0, np.zeros(padded, np.float32), Metrics(*(np.zeros(padded, k) for k in kinds)))
         curve = self._curve if multihost.leader() else [blank] * count
         as_kinds = lambda m: Metrics(*(np.asarray(x, k) for x, k in zip(m, kinds, strict=True)))
@@ -506,19 +536,27 @@ class Population:
         """One result a job, in order. Waits for the devices; every process must call it."""
         get = lambda tree: jax.tree.map(np.asarray, jax.tree.map(_whole, tree))
         state, correct = get(self._carry[0]), get(self._correct)
+        kept = get(self._kept)
+        if kept is not None:
+            state, correct = state._replace(variables=kept.variables), kept.correct
         curve = [(step, get(total), get(metrics)) for step, total, metrics in self._curve]
         self.done = self.dispatched
-        return [self._result(i, state, curve, correct) for i in range(len(self.jobs))]
+        return [self._result(i, state, curve, correct, kept) for i in range(len(self.jobs))]
 
-    def _result(self, i: int, state: State, curve: list[Any], correct: np.ndarray) -> Result:
-        each = self.trainer.recipe.steps_per_epoch(self.train_images)
+    def _result(
+        self, i: int, state: State, curve: list[Any], correct: np.ndarray, kept: Any
+    ) -> Result:
+        each, stopping_ = self.trainer.recipe.steps_per_epoch(self.train_images), {}
+        state = jax.tree.map(lambda x: x[i], state)
+        if kept is not None:
+            curve, state, stopping_ = stopping.ended(i, kept, curve, state, self.total)
         steps = [step for step, _, _ in curve]
         spans = np.diff([0, *steps])
         share = lambda right, of: int(right[i]) / max(int(of[i]), 1)
         return summarize(
             self.program,
             self.initial[i],
-            jax.tree.map(lambda x: x[i], state),
+            state,
             step=steps,
             epoch=[step / each if step % each else step // each for step in steps],
             loss=[float(total[i]) / int(n) for (_, total, _), n in zip(curve, spans, strict=True)],
@@ -527,7 +565,17 @@ class Population:
             train_accuracy=[share(m.train_right, m.train_evaluated) for _, _, m in curve],
             train_accuracy_images=len(feeds.subset(self.train_images)),
             correct=np.array(correct[i, : self.test_images], bool),
-        )
+            validation_accuracy=[
+                share(m.validation_right, m.validation_evaluated) for _, _, m in curve
+            ] if self.validation_images else [],
+            validation_images=self.validation_images,
+            **stopping_,
+        )  # fmt: skip
+
+
+def _images(task: Task) -> tuple[int, int, int]:
+    """Numbers of training, test and validation images."""
+    return len(task.train_index), len(task.test_index), len(task.validation_index)
 
 
 def _whole(x: Any) -> Any:

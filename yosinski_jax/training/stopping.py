@@ -1,0 +1,111 @@
+"""Early stopping: each network of a population keeps its best evaluation, and stops by itself.
+
+Judged on the validation part alone; test results are carried along, never looked at. What is kept
+depends on the evaluations only, not on when the host learns of them: networks that have stopped are
+trained on with the others until all have, without effect.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from yosinski_jax.training.step import State
+
+
+class Kept(NamedTuple):
+    """The best evaluation so far; with a leading replica axis in a population.
+
+    Attributes:
+      variables: parameters and running statistics at that evaluation; the initial ones before the first.
+      validation: share of the validation images classified right there, float32; −1 before the first.
+      step: its step, int32.
+      waited: evaluations since then, int32.
+      stopped_at: step of the evaluation at which the network stopped, int32; −1 while it goes on.
+      correct: which test images were right at the best evaluation, bool [test images].
+    """
+
+    variables: Any
+    validation: Any
+    step: Any
+    waited: Any
+    stopped_at: Any
+    correct: Any
+
+
+def begin(variables: Any, replicas: int, test_images: int) -> Kept:
+    """What is kept before the first evaluation, on the host.
+
+    Args:
+      variables: initial ones of all replicas, [replicas, ...].
+      replicas: their number.
+      test_images: of the task.
+    """
+    zeros = np.zeros(replicas, np.int32)
+    return Kept(
+        variables,
+        np.full(replicas, -1, np.float32),
+        zeros,
+        zeros,
+        np.full(replicas, -1, np.int32),
+        np.zeros((replicas, test_images), bool),
+    )
+
+
+def judge(patience: int, kept: Kept, state: "State", evaluation: Any) -> Kept:
+    """What one network keeps after an evaluation.
+
+    It stops after `patience` evaluations in turn that were no better than the best, or when it has
+    diverged.
+
+    Args:
+      patience: evaluations, at least 1.
+      kept: so far.
+      state: at this evaluation.
+      evaluation: "right" and "evaluated" of the validation part, int32, and "correct" of the test
+        images, bool [test images or more].
+    """
+    share = evaluation["right"] / jnp.maximum(evaluation["evaluated"], 1).astype(jnp.float32)
+    going, sound = kept.stopped_at < 0, state.diverged_at < 0
+    better = going & sound & (share > kept.validation)
+    waited = jnp.where(better, 0, kept.waited + going)
+    correct = evaluation["correct"][: kept.correct.shape[0]]
+    best = Kept(
+        state.variables, share.astype(jnp.float32), state.step, waited, kept.stopped_at, correct
+    )
+    chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), best, kept)
+    stops = going & ((waited >= patience) | ~sound)
+    return chosen._replace(
+        waited=waited.astype(jnp.int32), stopped_at=jnp.where(stops, state.step, kept.stopped_at)
+    )
+
+
+def ended(
+    i: int, kept: Kept, curve: Sequence[Any], state: "State", total: int
+) -> tuple[list[Any], "State", dict[str, int | None]]:
+    """What network i of a population came to, without what was computed after it had stopped.
+
+    Args:
+      i: its place.
+      kept: of all, on the host.
+      curve: of every evaluation its step and more.
+      state: its own, on the host.
+      total: steps of the whole training.
+
+    Returns:
+      The curve up to where it stopped, its state, and the fields of `Result` about stopping.
+    """
+    stopped = int(kept.stopped_at[i])
+    if stopped >= 0:
+        curve = [entry for entry in curve if entry[0] <= stopped]
+        if state.diverged_at >= stopped:
+            state = state._replace(diverged_at=np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
+    early = 0 <= stopped < total
+    return (
+        list(curve),
+        state,
+        {"chosen_step": int(kept.step[i]), "stopped_at_step": stopped if early else None},
+    )
