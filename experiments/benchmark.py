@@ -10,6 +10,8 @@ r"""Measures how fast the study runs.
       images/s by number of networks trained together
   python -m experiments.benchmark scaling
       time and memory by number of networks, images and devices
+  python -m experiments.benchmark faults --minutes=10 --executor=ray
+      a sweep on an executor while its processes are killed and stopped: equal to an undisturbed one?
   python -m experiments.benchmark input --data_dir=DIR --peer=torch_input.py --torch_python=PYTHON
       images/s of the whole input path on ImageNet's JPEGs against PyTorch's, in turns
   python -m experiments.benchmark precision
@@ -37,7 +39,7 @@ from yosinski_jax.commands import cli
 _WHAT = flags.DEFINE_string(
     "what",
     None,
-    "digits, sweep, step, population, scaling, input or precision; also as first word",
+    "digits, sweep, step, population, scaling, faults, input or precision; also as first word",
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default results/benchmark-WHAT.json")
 _ROUNDS = flags.DEFINE_integer(
@@ -102,7 +104,7 @@ _TEST = flags.DEFINE_integer(
 )
 _BASES = flags.DEFINE_bool("bases", False, "sweep: the two bases alone, to compare accuracies")
 _SWEEP_OPTIONS = flags.DEFINE_string(
-    "sweep_options", "", "digits, sweep, scaling: more flags of our sweep"
+    "sweep_options", "", "digits, sweep, scaling, faults: more flags of our sweep"
 )
 _PEER_OPTIONS = flags.DEFINE_string(
     "peer_options", "", 'sweep, input: more flags of the peer: "--compile --bf16"'
@@ -111,6 +113,15 @@ _ENV = flags.DEFINE_list("env", [], "sweep: NAME=VALUE with commas, environment 
 _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "scaling: numbers of split seeds")
 _IMAGES = flags.DEFINE_list("images", ["32", "64", "130"], "scaling: training images of a class")
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "scaling: numbers of devices")
+_EXECUTOR = flags.DEFINE_enum(
+    "executor", "local", ["local", "ray", "shard"], "faults: what trains the groups"
+)
+_MINUTES = flags.DEFINE_float("minutes", 10.0, "faults: time in which faults are made", 0.0)
+_KILLS = flags.DEFINE_integer(
+    "kills", 0, "faults: go on until so many processes were killed for good", 0
+)
+_EVERY = flags.DEFINE_float("every", 6.0, "faults: mean seconds between two", 0.1)
+_SEED = flags.DEFINE_integer("seed", 0, "faults: of instants and victims")
 
 
 def main() -> None:
@@ -284,6 +295,20 @@ def _scaling() -> tuple[Any, str]:
     return result, scaling.show(result)
 
 
+def _faults() -> tuple[Any, str]:
+    from experiments.benchmarks import faults
+
+    result = faults.run(
+        _EXECUTOR.value,
+        minutes=_MINUTES.value,
+        kills=_KILLS.value,
+        every=_EVERY.value,
+        seed=_SEED.value,
+        options=(*faults.OPTIONS, *cli.words("sweep_options", _SWEEP_OPTIONS.value)),
+    )
+    return result, faults.show(result)
+
+
 def _input() -> tuple[Any, str]:
     from experiments.benchmarks import inputs
     from yosinski_jax.base import machine as environment
@@ -347,6 +372,7 @@ BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
     "step": _step,
     "population": _population,
     "scaling": _scaling,
+    "faults": _faults,
     "input": _input,
     "precision": _precision,
 }

@@ -1,12 +1,13 @@
 import functools
 import json
 import threading
+from pathlib import Path
 
 import pytest
 import units
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.sweep.executors import claims, shard
+from yosinski_jax.sweep.executors import claims, interface, shard
 from yosinski_jax.sweep.executors.interface import Unit
 
 
@@ -90,6 +91,38 @@ def test_a_unit_that_fails_is_noted_and_other_shards_leave_it(tmp_path):
     assert not done and set(failures) == {"a", "x"} and units.starts(tmp_path, "a") == 3
     done, _, failures = run(tmp_path, some, 0, 2)  # whose share it is tries again
     assert done == ["a", "x"] and not failures
+
+
+def _needs(name, source, workdir):
+    """Finds what it copies damaged the first time, and has it removed, as a sweep does."""
+    if units.starts(workdir, source) == 1:
+        (workdir / source).unlink()
+    else:
+        (workdir / name).write_text((workdir / source).read_text())
+
+
+def test_what_turns_out_to_be_of_no_use_is_done_again_first(tmp_path):
+    need = Unit("x", "x", functools.partial(_needs, "x", "a"), ("x",), depends_on=("a",))
+    done, _, failures = run(tmp_path, [units.write("a", "1"), need, units.copy("a", "y")])
+    assert done == ["a", "x", "a", "x", "y"] and not failures
+    assert (tmp_path / "y").read_text() == "1!"
+
+
+def test_files_are_listed_and_not_looked_at_one_by_one(tmp_path, monkeypatch):
+    """A look at a thousand units costs as many questions as one at ten: a bucket is slow to answer."""
+    some = [Unit(f"u{i}", "", int, (f"records/{i % 5}/{i}.json",)) for i in range(100)]
+    for unit in some[:60]:
+        path = tmp_path / unit.writes[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    asked, exists = [], Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: asked.append(path) or exists(path))
+    assert interface.done(some, tmp_path) == {unit.id for unit in some[:60]}
+    assert len(asked) < 10
+    assert interface.done([Unit("w", "", int, ("a", "b/c"))], tmp_path) == set()
+    assert interface.done([Unit("none", "", int)], tmp_path) == set(), (
+        "what writes nothing is never done"
+    )
 
 
 class Stop(Exception):

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,18 @@ class Unit:
     def done(self, workdir: Path) -> bool:
         """Whether everything that it writes is there."""
         return bool(self.writes) and all((workdir / name).exists() for name in self.writes)
+
+
+def done(units: Iterable[Unit], workdir: Path) -> set[str]:
+    """Ids of the units that are done: as `Unit.done`, by one listing instead of a look at every file."""
+    units = list(units)
+    # Names of equal depth below the same folder are listed together: a bucket answers by the thousand.
+    places = {(name.split("/")[0], name.count("/")) for unit in units for name in unit.writes}
+    skip = len(os.fspath(workdir).rstrip("/")) + 1
+    found: set[str] = set()
+    for top, depth in places:
+        found |= {os.fspath(path)[skip:] for path in workdir.glob(top + "/*" * depth)}
+    return {unit.id for unit in units if unit.writes and found.issuperset(unit.writes)}
 
 
 @dataclasses.dataclass(frozen=True)

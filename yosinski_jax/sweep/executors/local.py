@@ -16,7 +16,7 @@ from typing import Any
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.sweep.executors import claims, entry
-from yosinski_jax.sweep.executors.interface import DONE, LOST, Outcome, Unit
+from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Outcome, Unit
 
 #: Folder that holds the package, for processes that must find the same one.
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,7 +94,7 @@ def environment(more: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
 
 
 class Worker:
-    """A fresh process, started when it is first needed and again after it died.
+    """A fresh process, started when it is first needed and again after it died or a unit raised in it.
 
     Args:
       workdir: where units work.
@@ -141,6 +141,10 @@ class Worker:
                 return LOST, None, _ended(process)
             self._heard = True
             if message[0] == "ended":
+                if (
+                    message[1] == ERROR
+                ):  # no process for others: its devices may be beyond use, its disk full
+                    self.kill()
                 return message[1:]
 
     def _started(self) -> subprocess.Popen[bytes]:

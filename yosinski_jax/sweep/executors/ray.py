@@ -192,6 +192,8 @@ class Ray:
                 try:
                     blind = self._ray.get(answer, timeout=120)
                 except Exception as e:  # its own kinds: the package is not installed there, say
+                    if not self._alive(node["NodeID"]):
+                        continue  # lost since it was listed; others do its work
                     raise UserError(
                         f"--executor=ray: nothing runs on {name} ({_cause(e)}); install this package there"
                     ) from e
@@ -203,6 +205,9 @@ class Ray:
         finally:
             for path in self.workdir.glob(f"{probe.name}*"):
                 path.unlink()
+
+    def _alive(self, node: str) -> bool:
+        return any(n["NodeID"] == node and n["Alive"] for n in self._ray.nodes())
 
     def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> str:
         """See `Executor`."""

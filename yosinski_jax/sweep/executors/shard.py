@@ -19,6 +19,7 @@ from yosinski_jax.sweep.executors.interface import (
     DONE,
     Outcome,
     Unit,
+    done,
     last_lines,
     log_line,
     log_of,
@@ -83,7 +84,8 @@ def run(
 
 class _Shard:
     def __init__(self, units, mine, workdir: Path, finished, tell, poll: float):
-        self.left = {unit.id: unit for unit in units}
+        self.all = {unit.id: unit for unit in units}
+        self.left = dict(self.all)
         # Own work first; then the largest of others', which is what the end waits for.
         own = {unit.id for unit in mine}
         rest = [unit for unit in units if unit.id not in own]
@@ -94,36 +96,43 @@ class _Shard:
         self.failures: dict[str, drive.Failure] = {}
 
     def run(self, waiting, stop) -> list[drive.Failure]:
-        while not stop() and self._look():
+        self._look()
+        while not stop() and self.left:
             for unit in self._ready():
                 if self._try(unit):
                     break  # from the top: something of our own may be ready now
             else:
-                waiting(0, len(self.left))
-                time.sleep(min(self.poll, claiming.lease() / 5))
+                before = len(self.left)
+                self._look()
+                if 0 < len(self.left) == before:
+                    waiting(0, len(self.left))
+                    time.sleep(min(self.poll, claiming.lease() / 5))
         return list(self.failures.values())
 
-    def _look(self) -> bool:
-        """Strikes out what is done or failed; returns whether anything is left."""
+    def _look(self) -> None:
+        """Strikes out what is done or failed, here or elsewhere."""
         given_up = {path.stem for path in (self.workdir / "failed").glob("*.json")}
-        for unit in list(self.left.values()):
-            broken = [name for name in unit.depends_on if name in self.failures]
-            if unit.done(self.workdir):
-                del self.left[unit.id]
-            elif broken or unit.id in given_up:
-                failed = drive.failed_path(self.workdir, unit)
-                message = f"its base failed ({broken[0]})" if broken else f"see {failed}"
-                self.failures[unit.id] = drive.Failure(unit, message)
-                del self.left[unit.id]
-        return bool(self.left)
+        for name in done(self.left.values(), self.workdir):
+            del self.left[name]
+        for name in given_up & self.left.keys():
+            self._give_up(self.all[name], f"see {drive.failed_path(self.workdir, self.all[name])}")
 
     def _ready(self) -> Iterator[Unit]:
+        if len(self.order) > 2 * len(self.left):  # or every pass would go over all that is done
+            self.order = [unit for unit in self.order if unit.id in self.left]
         for unit in self.order:
             if unit.id in self.left and not any(name in self.left for name in unit.depends_on):
                 yield unit
 
     def _try(self, unit: Unit) -> bool:
-        """Does a unit, if nobody else does; returns whether it did."""
+        """Does a unit, unless another shard does or did; returns whether it did."""
+        if unit.done(self.workdir):
+            del self.left[unit.id]
+            return False
+        failed = drive.failed_path(self.workdir, unit)
+        if failed.exists():
+            self._give_up(unit, f"see {failed}")
+            return False
         try:
             claim = self.claims.take(unit.id)
         except UserError as e:
@@ -144,7 +153,25 @@ class _Shard:
                 self._error(unit, e)
                 return True
         self.finished(Outcome(f"{unit.id}/{claim.number}", unit, DONE, value))
+        self._strike(unit)
         return True
+
+    def _strike(self, unit: Unit) -> None:
+        """Strikes out a unit that returned. Where what it depends on has turned out to be of no use, that comes first."""
+        undone = [self.all[name] for name in unit.depends_on if name in self.all]
+        undone = [] if unit.done(self.workdir) else [u for u in undone if not u.done(self.workdir)]
+        if undone:
+            self.left |= {u.id: u for u in undone}
+            self.order = [*undone, *(u for u in self.order if u not in undone)]
+        else:
+            del self.left[unit.id]
+
+    def _give_up(self, unit: Unit, message: str) -> None:
+        self.failures[unit.id] = drive.Failure(unit, message)
+        self.left.pop(unit.id, None)
+        for other in list(self.left.values()):
+            if unit.id in other.depends_on:
+                self._give_up(other, f"its base failed ({unit.id})")
 
     def _error(self, unit: Unit, error: Exception) -> None:
         message = f"{type(error).__name__}: {first_line(error)}"
@@ -155,5 +182,4 @@ class _Shard:
         tail = last_lines(log_of(self.workdir, unit))
         self.tell(f"{unit.title}: failed {drive.TRIES} times: {message}\n{tail}".rstrip())
         drive.note_failure(self.workdir, unit, message, drive.TRIES)
-        self.failures[unit.id] = drive.Failure(unit, message)
-        self.left.pop(unit.id, None)
+        self._give_up(unit, message)
