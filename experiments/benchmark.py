@@ -25,7 +25,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ _SECONDS = flags.DEFINE_float(
 _NETWORKS = flags.DEFINE_list(
     "networks",
     None,
-    "step, population: networks; default all, digits4,cifar5; precision: one; default by image size",
+    "step, population: networks; default digits4,cifar5,caffenet64,caffenet and digits4,cifar5; precision: one; "
+    "default by image size",
 )
 _PRECISION = flags.DEFINE_string(
     "precision", "auto", "step, population: float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
@@ -63,8 +64,11 @@ _REPLICAS = flags.DEFINE_integer(
     "replicas", None, "step: networks trained together; default one a device", 1
 )
 _MOST_REPLICAS = flags.DEFINE_integer("most_replicas", 64, "population: largest population", 1)
-_FROZEN = flags.DEFINE_integer(
-    "frozen", 0, "population: number of frozen layers, their outputs cached", 0
+_FROZEN = flags.DEFINE_list(
+    "frozen",
+    None,
+    "step: numbers of frozen layers, with commas, -1 for all but the last; default each; population: "
+    "number of frozen layers, their outputs cached; default 0",
 )
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -213,14 +217,18 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _step() -> tuple[Any, str]:
-    from experiments.benchmarks import steps
+    from experiments.benchmarks import steps, synthetic
 
-    rows = []
-    for work, precision, devices in _works(None):
+    frozen, rows = cli.whole_numbers("frozen", _FROZEN.value or [], -1), []
+    works = _works(list(synthetic.USUAL))
+    for work, *_ in works:
+        _check_depth(work, frozen)
+    for work, precision, devices in works:
         rows += steps.run(
             work,
             precision,
-            replicas=_REPLICAS.value or (1 if work.network == "caffenet" else devices),
+            frozen=frozen,
+            replicas=_REPLICAS.value or (1 if work.image_shape[0] > 200 else devices),
             rounds=_ROUNDS.value,
             seconds=_seconds(2.0),
         )
@@ -229,30 +237,37 @@ def _step() -> tuple[Any, str]:
 
 def _population() -> tuple[Any, str]:
     from experiments.benchmarks import populations
-    from yosinski_jax.networks import convnets
 
     sizes = [2**i for i in range(_MOST_REPLICAS.value.bit_length())]
-    rows = []
+    frozen, rows = cli.whole_numbers("frozen", _FROZEN.value or ["0"], 0), []
+    if len(frozen) != 1:
+        raise UserError(f"--frozen={','.join(_FROZEN.value or [])}: population takes one number")
     works = _works(["digits4", "cifar5"])
     for work, *_ in works:
-        depth = len(convnets.make(work.network, work.classes, work.input_shape).layer_names)
-        if _FROZEN.value >= depth:
-            raise UserError(
-                f"--frozen={_FROZEN.value}: {work.network} has {depth} layers; must be less than that"
-            )
+        _check_depth(work, frozen)
     for work, precision, _ in works:
         rows += populations.run(
             work,
             precision,
             sizes=sizes,
-            frozen=_FROZEN.value,
+            frozen=frozen[0],
             rounds=_ROUNDS.value,
             seconds=_seconds(2.0),
         )
     return rows, populations.show(rows)
 
 
-def _works(default: list[str] | None) -> list[tuple[Any, str, int]]:
+def _check_depth(work: Any, frozen: Sequence[int]) -> None:
+    from experiments.benchmarks import synthetic
+
+    depth = len(synthetic.network(work, "float32").layers)
+    if frozen and frozen[-1] >= depth:
+        raise UserError(
+            f"--frozen={frozen[-1]}: {work.network} has {depth} layers; must be less than that"
+        )
+
+
+def _works(default: list[str]) -> list[tuple[Any, str, int]]:
     """Work, precision and number of devices for each network asked for."""
     measure.use_all_cores()
     import jax
@@ -260,7 +275,7 @@ def _works(default: list[str] | None) -> list[tuple[Any, str, int]]:
     from experiments.benchmarks import synthetic
 
     known = synthetic.defaults()
-    names = _NETWORKS.value or default or list(known)
+    names = _NETWORKS.value or default
     wrong = [name for name in names if name not in known]
     if wrong:
         raise UserError(

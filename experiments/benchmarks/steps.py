@@ -1,5 +1,6 @@
 """Training speed by number of frozen layers, with and without their outputs cached."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.benchmarks import measure, synthetic
@@ -10,7 +11,10 @@ from yosinski_jax.training.trainer import Trainer
 WAYS = ("each step", "cached")
 
 
-def run(work: Work, precision: str, *, replicas: int, rounds: int, seconds: float) -> list[dict]:
+def run(
+    work: Work, precision: str, *, replicas: int, rounds: int, seconds: float,
+    frozen: Sequence[int] = (),
+) -> list[dict]:  # fmt: skip
     """Measures one network; one row for each k and way.
 
     Args:
@@ -19,6 +23,8 @@ def run(work: Work, precision: str, *, replicas: int, rounds: int, seconds: floa
         replicas: networks trained together.
         rounds: values of each measure.
         seconds: time for one value.
+        frozen: the values of k, those below 0 counted from the number of layers; by default all
+            from 0 to one less than that.
 
     Returns:
         Rows with images/s, the share of the matrix product's peak (counted in the operations that
@@ -27,9 +33,10 @@ def run(work: Work, precision: str, *, replicas: int, rounds: int, seconds: floa
     """
     trainers = {way: synthetic.trainer(work, precision, cache=way == "cached") for way in WAYS}
     rows = []
-    for frozen in range(len(synthetic.network(work, precision).layers)):
+    depth = len(synthetic.network(work, precision).layers)
+    for k in sorted({k % depth for k in frozen or range(depth)}):
         # Not all k at once: CaffeNet's populations would not fit into memory together.
-        rows += _one(work, precision, trainers, frozen, replicas, rounds, seconds)
+        rows += _one(work, precision, trainers, k, replicas, rounds, seconds)
     return rows
 
 
@@ -72,6 +79,7 @@ def _one(
                 "way": way,
                 "not_cached_because": why_not,
                 "images_per_second": values[way],
+                "steps_per_second": values[way] * (1 / work.batch_size),
                 "flops_per_image": flops,
                 "peak_flops": values["peak"],
                 "share_of_peak": values[way] / values["peak"] * flops,
@@ -93,13 +101,23 @@ def _why_not_cached(trainer: Trainer, frozen: int) -> str | None:
 
 def show(rows: list[dict]) -> str:
     """The rows as a table."""
-    header = ("network", "k", "frozen layers", "images/s", "MFLOP/image", "% of peak", "gain")
+    header = (
+        "network",
+        "k",
+        "frozen layers",
+        "images/s",
+        "steps/s",
+        "MFLOP/image",
+        "% of peak",
+        "gain",
+    )
     cells = [
         (
             row["network"],
             str(row["frozen"]),
             row["way"] if row["frozen"] else "none",
             row["images_per_second"].text(),
+            row["steps_per_second"].text(".3g"),
             f"{row['flops_per_image'] / 1e6:,.2f}",
             (row["share_of_peak"] * 100).text(".1f"),
             row["gain"].text(".2f"),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from yosinski_jax.data import dataset as data
-from yosinski_jax.networks import convnets
+from yosinski_jax.networks import registry
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.training.trainer import Job, Population, Trainer
@@ -47,13 +47,25 @@ CPU = {
     "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 8),
     "caffenet64": Work("caffenet64", (64, 64, 3), 40, 64, 2),
     "caffenet": Work("caffenet", (256, 256, 3), 500, 16, 2),
+    "resnet20": Work("resnet20", (32, 32, 3), 5, 64, 2),
+    "resnet18": Work("resnet18", (256, 256, 3), 500, 8, 1),
+    "resnet50": Work("resnet50", (256, 256, 3), 500, 8, 1),
+    "vit_tiny": Work("vit_tiny", (224, 224, 3), 500, 8, 1),
+    "vit_s16": Work("vit_s16", (224, 224, 3), 500, 8, 1),
 }
 ACCELERATOR = {
     "digits4": Work("digits4", (8, 8, 1), 5, 64, 60),
     "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 195),
     "caffenet64": Work("caffenet64", (64, 64, 3), 40, 128, 32),
     "caffenet": Work("caffenet", (256, 256, 3), 500, 256, 8),
+    "resnet20": Work("resnet20", (32, 32, 3), 5, 128, 64),
+    "resnet18": Work("resnet18", (256, 256, 3), 500, 256, 8),
+    "resnet50": Work("resnet50", (256, 256, 3), 500, 256, 4),
+    "vit_tiny": Work("vit_tiny", (224, 224, 3), 500, 256, 8),
+    "vit_s16": Work("vit_s16", (224, 224, 3), 500, 256, 4),
 }
+#: What is measured if no networks are named: those of the studies in the order of their size.
+USUAL = ("digits4", "cifar5", "caffenet64", "caffenet")
 
 
 def defaults() -> dict[str, Work]:
@@ -61,9 +73,9 @@ def defaults() -> dict[str, Work]:
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
-def network(work: Work, precision: str) -> convnets.ConvNet:
+def network(work: Work, precision: str) -> Network:
     """The network, computing in `precision`."""
-    return convnets.make(work.network, work.classes, work.input_shape, precision)
+    return Network.of(registry.make(work.network, work.classes, work.input_shape, precision))
 
 
 def trainer(
@@ -86,7 +98,7 @@ def trainer(
         precision=precision,
     )
     return Trainer(
-        lambda _: Network.of(network(work, precision)),
+        lambda _: network(work, precision),
         recipe,
         dataset,
         devices=devices,

@@ -30,6 +30,17 @@ class Net(nn.Module):
         return nn.Dense(self.classes, name="fc3")(x)
 """
 
+NNX = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, classes, *, rngs):
+        self.fc1, self.fc2 = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.fc2(nnx.relu(self.fc1(x.reshape(len(x), -1))))
+"""
+
 
 def run(*args):
     argv = ["sweep", *SMALL, *args, f"--compile_cache={os.environ['TEST_COMPILE_CACHE']}"]
@@ -53,6 +64,18 @@ def net(tmp_path):
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "layers.json").write_text(json.dumps({"below": ["fc1", "fc2"], "head": ["fc3"]}))
     return f"--network={tmp_path}/net.py:Net", f"--network_layers={tmp_path}/layers.json"
+
+
+@pytest.mark.parametrize("network", ["cifar5", "resnet20", "vit_tiny", "own", "nnx"])
+def test_the_plan_prices_any_network(network, net, tmp_path, capfd):
+    (tmp_path / "mine.py").write_text(NNX)
+    given = {"own": net, "nnx": [f"--network={tmp_path}/mine.py:Net"]}
+    given = given.get(network, [f"--network={network}", "--recipe=digits"])
+    assert run(*given, "--plan", f"--workdir={tmp_path}/w") == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()]
+    base, copy = (next(r for r in rows if r[:1] == [f"random-0/{n}"]) for n in ("baseB", "A1B"))
+    trained, frozen = (int(text.replace(",", "")) for text in copy[2:4])
+    assert int(base[1].replace(",", "")) == trained + frozen > frozen > 0
 
 
 def test_a_network_in_a_file(net, tmp_path):

@@ -33,6 +33,7 @@ from yosinski_jax.data import dataset as data
 from yosinski_jax.data import stream
 from yosinski_jax.data.prepare import imagenet_files
 from yosinski_jax.networks import convnets, costs
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes, splits
 
 TINY = Work("tiny", (2, 2, 1), 3, 4, 2)
@@ -87,7 +88,7 @@ def test_steps_have_every_k_and_way(monkeypatch):
     assert found == [(0, "each step")] + [(1, "each step"), (1, "cached")]
     for row in as_json(rows):
         assert row["images_per_second"]["low"] > 0 and len(row["gain"]["values"]) == 2
-        network = convnets.make("tiny", 3, TINY.image_shape)
+        network = Network.of(convnets.make("tiny", 3, TINY.image_shape))
         cost = costs.step_cost(
             network,
             TINY.image_shape,
@@ -117,8 +118,17 @@ def test_steps_train_by_the_networks_own_recipe(monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "cifar", recipe)
     cropped = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0)
     assert "tiny, k = 1: not cached, because its recipe crops" in steps.show(cropped)
-    cost = costs.step_cost(convnets.make("tiny", 3, (1, 1, 1)), (1, 1, 1), batch_size=4)
+    cost = costs.step_cost(Network.of(convnets.make("tiny", 3, (1, 1, 1))), (1, 1, 1), batch_size=4)
     assert cropped[0]["flops_per_image"] == cost.flops / 4
+
+
+def test_steps_of_chosen_numbers_of_layers(monkeypatch):
+    monkeypatch.setattr(measure, "matmul_peak", lambda precision: lambda: 1e9)
+    work = Work("resnet20", (4, 4, 3), 3, 4, 1)
+    rows = steps.run(work, "float32", replicas=1, rounds=1, seconds=0.0, frozen=(0, -1))
+    assert [row["frozen"] for row in rows] == [0, 10]
+    assert rows[0]["steps_per_second"].median == rows[0]["images_per_second"].median / 4
+    assert rows[1]["flops_per_image"] < 0.4 * rows[0]["flops_per_image"]
 
 
 def test_populations_stacked_and_spread():
@@ -477,13 +487,21 @@ def test_the_command_writes_machine_versions_and_itself(tmp_path):
             "--what=nonsense: choose from digits, sweep, step, population, scaling, input, precision",
         ),
         (["step", "--networks=resnet", "--out={tmp}/x"], "resnet is not one of digits4, cifar5"),
+        (
+            ["step", "--networks=vit_tiny", "--frozen=14", "--out={tmp}/x"],
+            "--frozen=14: vit_tiny has 14 layers",
+        ),
+        (
+            ["population", "--frozen=0,1", "--out={tmp}/x"],
+            "--frozen=0,1: population takes one number",
+        ),
         (["scaling", "--devices=0", "--out={tmp}/x"], "--devices=0: there are"),
         (["step", "--out={tmp}/file/x"], "--out={tmp}/file/x: cannot be written"),
         (["precision", "--networks=a,b", "--out={tmp}/x"], "--networks=a,b: precision takes one"),
         (["precision", "--epochs=1,2", "--out={tmp}/x"], "--epochs=1,2: precision takes one"),
         (["input", "--dataset=digits", "--out={tmp}/x"], "--dataset=digits: its images are of one"),
     ],
-    ids=["what", "network", "devices", "out", "networks", "epochs", "input"],
+    ids=["what", "network", "depth", "frozen", "devices", "out", "networks", "epochs", "input"],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, args, line):
     (tmp_path / "file").write_text("")

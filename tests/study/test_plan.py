@@ -110,7 +110,7 @@ def test_tasks_and_recipes_of_the_papers_networks(sweep):
 
 def test_prices_worked_out_by_hand(sweep):
     by_id = {p.id: pricing.price(sweep, p) for p in sweep.planned}
-    network = convnets.make("digits4", 1000, (8, 8, 3))
+    network = Network.of(convnets.make("digits4", 1000, (8, 8, 3)))
     forward = [layer.forward_flops for layer in costs.layer_costs(network, (8, 8, 3))]
     base = by_id["random-0/baseA"]
     step = costs.step_cost(network, (8, 8, 3), batch_size=50)
@@ -132,7 +132,7 @@ def test_totals_worked_out_by_hand(sweep):
     prices = [pricing.price(sweep, p) for p in sweep.planned]
     total = pricing.total(sweep, prices)
     assert total.flops == pytest.approx(sum(p.flops for p in prices))
-    size = sum(costs.layer_costs(convnets.make("digits4", 1000, (8, 8, 3)), (8, 8, 3))[i].parameters
+    size = sum(costs.layer_costs(Network.of(convnets.make("digits4", 1000, (8, 8, 3))), (8, 8, 3))[i].parameters
                for i in range(4))  # fmt: skip
     bases = 4 * size * (2 * 4 + 2 + 1 + 2)
     largest = max(g.replicas for g in sweep.groups)

@@ -79,3 +79,8 @@ def test_a_recipe_without_validation_is_described_as_before_there_was_any():
     assert not {"validation", "patience"} & recipe().as_json().keys()
     stops = recipe(validation=0.1, patience=3).as_json()
     assert (stops["validation"], stops["patience"]) == (0.1, 3)
+
+
+def test_values_of_the_optimizer():
+    assert [get(name).moments for name in ("cifar", "vit")] == [1, 2]
+    assert recipe(momentum=0.0).moments == 0 and recipe(optimizer="adamw").moments == 2

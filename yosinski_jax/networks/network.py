@@ -105,6 +105,22 @@ class Network:
                 raise UserError(f"layer {name}: unknown; the layers are {', '.join(known)}")
         return tuple(path for name in names for path in known[name])
 
+    def layer_of(self, path: Sequence[str]) -> int:
+        """The index of the layer that holds a leaf of a collection.
+
+        Raises:
+          KeyError: no layer does; `init` refuses such a network.
+        """
+        for i, (_, own) in enumerate(self.layers):
+            if _lies_in(tuple(path), [_parts(subtree) for subtree in own]):
+                return i
+        raise KeyError("/".join(path))
+
+    @property
+    def computes_in(self) -> Any:
+        """The type of the computation: that of `with_precision`, or the module's own `dtype`."""
+        return self.compute_dtype or getattr(self.module, "dtype", None) or jnp.float32
+
     @property
     def supports_partial_apply(self) -> bool:
         """Whether it can be applied from layer to layer."""

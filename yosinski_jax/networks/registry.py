@@ -34,10 +34,10 @@ def make(
     Raises:
       UserError: there is no such network or option, or the images do not fit it.
     """
-    if name not in NAMES:
+    builder = BUILDERS.get(name)
+    if builder is None and name not in convnets.NETWORKS:
         raise UserError(f"--network={name}: unknown; choose one of {', '.join(sorted(NAMES))}")
     options = {key: value for key, value in options.items() if value is not None}
-    builder = BUILDERS.get(name)
     known = [] if builder is None else list(inspect.signature(builder).parameters)[3:]
     unknown = [key for key in options if key not in known]
     if unknown:

@@ -258,6 +258,11 @@ class Recipe:
         )
 
     @property
+    def moments(self) -> int:
+        """Values that the optimizer keeps of each trained parameter; one of the user's own is taken for Adam."""
+        return int(self.momentum > 0) if self.optimizer == "sgd" else 2
+
+    @property
     def augments(self) -> bool:
         """Whether two passes over the same image differ."""
         return self.mirror or self.crop > 0 or self.crop_padding > 0

@@ -1,12 +1,11 @@
 """What a planned sweep costs: operations and bytes of every network, compute, memory and disk in all.
 
-Counted from shapes (`costs`), so that a plan of months is priced in a second and nothing is compiled.
+Counted in traces (`costs`), so that a plan of months is priced in a second and nothing is compiled.
 """
 
 import dataclasses
 import math
 
-from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import FLOAT32_BYTES, StepCost, layer_costs, step_cost
 from yosinski_jax.study.plan import Planned
 from yosinski_jax.sweep.runner import Sweep
@@ -54,23 +53,16 @@ class Total:
 
 
 def price(sweep: Sweep, planned: Planned) -> Price:
-    """Prices one network.
-
-    Raises:
-      ValueError: it is not one of `networks`, so that its layers' shapes are unknown.
-    """
+    """Prices one network."""
     trainer, task, k = sweep.trainer(planned), sweep.task(planned), planned.run.frozen
-    network = sweep.network(planned).module
-    if not isinstance(network, ConvNet):
-        raise ValueError(f"{type(network).__name__} is not a network of yosinski_jax.networks")
-    recipe, shape = sweep.recipe(planned), trainer.input.shape
+    network, recipe = sweep.network(planned), sweep.recipe(planned)
     cached = trainer.caches(task, k)
     step = step_cost(
-        network, shape, batch_size=recipe.batch_size, frozen=k, prefix_cached=cached,
-        momentum=recipe.momentum > 0,
+        network, trainer.input, batch_size=recipe.batch_size, frozen=k, prefix_cached=cached,
+        moments=recipe.moments,
     )  # fmt: skip
     steps, evaluations = trainer.schedule(len(task.train_index))
-    forward = [layer.forward_flops for layer in layer_costs(network, shape)]
+    forward = [layer.forward_flops for layer in layer_costs(network, trainer.input)]
     tested = sum(forward[k:] if cached else forward) * evaluations * len(task.test_index)
     images = len(task.train_index) + len(task.test_index)
     once = sum(forward[:k]) * images if cached else 0

@@ -33,7 +33,6 @@ from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset, Task
 from yosinski_jax.networks import ops as layer_ops
-from yosinski_jax.networks.convnets import ConvNet
 from yosinski_jax.networks.costs import StepCost, step_cost
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
@@ -221,12 +220,10 @@ class Trainer:
 
     def _fit(self, task: Task, frozen: int) -> int:
         """Networks whose states and activations fit a device beside the images, at least 1."""
-        network = self.network(len(task.classes)).module
-        if not isinstance(network, ConvNet):  # its activations are not known
-            return 32
+        network = self.network(len(task.classes))
         step = step_cost(
-            network, self.input.shape, batch_size=self.recipe.batch_size, frozen=frozen,
-            prefix_cached=self.caches(task, frozen),
+            network, self.input, batch_size=self.recipe.batch_size, frozen=frozen,
+            prefix_cached=self.caches(task, frozen), moments=self.recipe.moments,
         )  # fmt: skip
         # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
         free = 0.9 * machine.memory() - self._held()
