@@ -234,7 +234,7 @@ def settings(folder: Path, begun: Path) -> list[list[str]]:
         "images_per_class": ("0", "-1", "10000", "1.5", "5,6", "²", "a,b"),
         "target_images_per_class": ("0", "-1", "10000", "1.5", "a", "²"),
         "max_seeds": ("0", "-1", "99999999999", "a", "5"),
-        "base_dataset": ("nowhere", "", LONG, "/dev/null"),
+        "base_dataset": ("nowhere", "", LONG, "/dev/null", "digits", "digits,digits", "digits,nowhere"),
         "difficulty": ("x", "", "nan"),
         "keep": ("x", "", "²"),
         "network_args": ("x", "{", "[]", "", "1", LONG),

@@ -126,6 +126,45 @@ def test_a_study_is_held_grown_and_shown(arrays, tmp_path):
         grown.extend(recipe=dataclasses.replace(RECIPE, epochs=1))
 
 
+def test_bases_of_other_arrays(arrays, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    noise = (rng.integers(0, 256, (200, 6, 6, 1), np.uint8), labels)
+    study = transfer_sweep(
+        Plain, *arrays, treatments=("AnB",), name="digits", workdir=tmp_path / "w",
+        base_dataset={"noise": (*noise, *noise), "more": (*noise, *noise)}, **OPTIONS,
+    )  # fmt: skip
+    by_id = {record.id: record for record in study}
+    assert by_id["from_noise-0/baseA"].classes[0].startswith("noise/")
+    assert by_id["from_more-0/A2B"].classes == by_id["from_noise-0/A2B"].classes
+    assert "Best base for frozen copies" in study.report().read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"base_dataset=\{'noise': …\}: 2 arrays; expected"):
+        transfer_sweep(Plain, *arrays, base_dataset={"noise": noise}, **OPTIONS)
+
+
+def test_a_study_is_measured(arrays):
+    layers = {"layers": None, "ns": ()}
+    study = transfer_sweep("digits4", *arrays, treatments=("AnB", "AnB+"), **OPTIONS | layers)
+    columns = study.measure("rank", "probe", images=100)
+    assert set(columns) == {"network", "layer", "measure", "value", "seconds"}
+    assert set(columns["measure"]) == {"rank", "rank_other", "probe", "probe_other"}
+    assert set(columns["network"]) == {"random-0/baseA", "random-0/baseB"}
+    assert (study.workdir / "predictors.csv").exists()
+    assert "Measures of each layer" in study.report().read_text(encoding="utf-8")
+    again = study.measure("rank", images=100)
+    rows = zip(columns["value"], columns["measure"], strict=True)
+    kept = [value for value, measure in rows if measure.startswith("rank")]
+    assert list(again["value"]) == kept and set(again["measure"]) == {"rank", "rank_other"}
+    grown = study.extend(seeds=2).measure("rank", images=100)
+    assert len(grown["value"]) == 2 * len(kept)
+    with pytest.raises(UserError, match=r"images=50: .* was made with images=100"):
+        study.measure("rank", images=50)
+    with pytest.raises(UserError, match=r"needs the treatments AnB\+, BnB\+"):
+        study.measure("barrier")
+    with pytest.raises(UserError, match="rnak is not a measure"):
+        study.measure("rnak")
+
+
 def test_what_was_not_kept_is_told(arrays):
     study = transfer_sweep(Plain, *arrays, treatments=("BnB",), **OPTIONS)
     with pytest.raises(UserError, match="run the study with keep='all'"):

@@ -23,8 +23,10 @@ BELOW = {
     "sweep": {"base", "study", "splicing", "data", "networks", "training"},
     "measures": {"base", "study", "splicing", "data", "networks", "training"},
     # Each is looked up when it is used: reports need matplotlib.
-    "result": {"base", "study", "splicing", "data", "networks", "training", "analysis", "report"},
-    "api": {"base", "study", "splicing", "data", "networks", "training", "sweep", "analysis", "report", "result"},
+    "result": {"base", "study", "splicing", "data", "networks", "training", "sweep", "measures", "analysis", "report"},
+    "api": {
+        "base", "study", "splicing", "data", "networks", "training", "sweep", "measures", "analysis", "report", "result",
+    },
     "analysis": {"base", "study"},
     "report": {"base", "study", "analysis"},
     "splicing": set(),

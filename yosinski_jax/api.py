@@ -11,7 +11,7 @@ from typing import Any
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path
 from yosinski_jax.base.progress import Progress
-from yosinski_jax.data.dataset import from_arrays
+from yosinski_jax.data.dataset import Dataset, from_arrays, load
 from yosinski_jax.networks.load import Layers
 from yosinski_jax.result import StudyResult
 from yosinski_jax.study.recipes import Recipe
@@ -75,6 +75,7 @@ def transfer_sweep(
     images_per_class: int | Sequence[int] | None = None,
     target_images_per_class: Sequence[int | None] | int = (),
     difficulty: bool = False,
+    base_dataset: str | Sequence[str] | Mapping[str, Sequence[Any]] | None = None,
     base: Any = None,
     optimizer: Any = None,
     optimizer_id: str | None = None,
@@ -145,6 +146,9 @@ def transfer_sweep(
       target_images_per_class: train copies, and networks from scratch, on so many images of each class
         of the target; None among them stands for all.
       difficulty: give both halves as many classes and as many images of each.
+      base_dataset: train the bases of task A on other data, and copy them to task B of these arrays: names of
+        datasets as `data.dataset.load` takes them, or {name: (train_images, train_labels, test_images,
+        test_labels)}. Images are brought to the size of `train_images`; several are ordered on the page.
       base: pretrained weights of the network, which the treatments PnB and PnB+ copy: a tree, or the
         path of an orbax folder or a .safetensors, .npz or .msgpack file.
       optimizer: see `Recipe.optimizer`, in place of the recipe's.
@@ -196,6 +200,7 @@ def transfer_sweep(
             "optimizer": optimizer, "optimizer_id": optimizer_id, "loss": loss, "loss_id": loss_id,
             "metric": metric, "metric_id": metric_id,
         },
+        base_datasets=_base_datasets(base_dataset),
         images_per_class=images_per_class,
         compile_cache="off" if temporary else None,
         grid={
@@ -221,7 +226,20 @@ def transfer_sweep(
             bar.close()
     finished = [sweep.records[p.id] for p in sweep.planned if p.id in sweep.records]
     again = functools.partial(_again, arguments | {"workdir": folder}, temporary)
-    return StudyResult(finished, folder, again, temporary)
+    return StudyResult(finished, folder, again, functools.partial(_bench, sweep), temporary)
+
+
+def _base_datasets(given: Any) -> list[Dataset]:
+    """Datasets by name, or of arrays by name."""
+    if isinstance(given, Mapping):
+        wrong = [name for name, arrays in given.items() if len(arrays) not in (4, 5)]
+        if wrong:
+            raise UserError(
+                f"base_dataset={{{wrong[0]!r}: …}}: {len(given[wrong[0]])} arrays; expected train_images, train_labels, "
+                "test_images and test_labels, and perhaps label_names"
+            )
+        return [from_arrays(name, *arrays) for name, arrays in given.items()]
+    return [load(name) for name in ([given] if isinstance(given, str) else given or ())]
 
 
 def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> StudyResult:
@@ -233,4 +251,14 @@ def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> Stud
         )
     grown = transfer_sweep(**{**arguments, "extend": True, **changes})
     again = functools.partial(_again, {**arguments, **changes}, temporary)
-    return StudyResult(grown, grown.workdir, again, temporary)
+    return StudyResult(grown, grown.workdir, again, grown.bench, temporary)
+
+
+def _bench(sweep: Sweep, **options: Any) -> Any:
+    """What measures run a sweep's networks with; see `Bench`."""
+    from yosinski_jax.measures.subject import Bench
+
+    network, settings = sweep.trainer(sweep.planned[0]).network, sweep.settings
+    return Bench(
+        sweep.dataset, network, settings.recipe, seed=settings.seed, folder=sweep.folder, **options
+    )

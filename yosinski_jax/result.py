@@ -1,6 +1,7 @@
 """What `transfer_sweep` returns: the records of a study, and what is made of them."""
 
 import html
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -16,10 +17,12 @@ class StudyResult(Sequence[Record]):
       records: one a network.
       workdir: their folder, with the bases' checkpoints.
       again: runs the study with other keyword arguments of `transfer_sweep`, in the same workdir.
+      bench: gives the `Bench` that runs the study's networks on its data, from options of `Bench`.
       keep_alive: what must live as long as the result, such as a temporary folder.
 
     Attributes:
       workdir: the folder.
+      bench: as the argument.
     """
 
     def __init__(
@@ -27,10 +30,11 @@ class StudyResult(Sequence[Record]):
         records: Sequence[Record],
         workdir: Path,
         again: Callable[..., "StudyResult"],
+        bench: Callable[..., Any],
         keep_alive: Any = None,
     ):
         self._records, self.workdir = tuple(records), workdir
-        self._again, self._keep_alive = again, keep_alive
+        self._again, self.bench, self._keep_alive = again, bench, keep_alive
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -50,12 +54,7 @@ class StudyResult(Sequence[Record]):
         from yosinski_jax.analysis.tables import networks_table
 
         rows = networks_table(self._records)
-        columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            return columns
-        return pandas.DataFrame(columns)
+        return _columns({name: [r.get(name) for r in rows] for name in (rows[0] if rows else ())})
 
     def table(self) -> str:
         """Mean test accuracy in % ± standard error (number of networks), by n and treatment, as text."""
@@ -89,6 +88,39 @@ class StudyResult(Sequence[Record]):
             return page
         write_atomically(as_path(path), page.read_bytes())
         return as_path(path)
+
+    def measure(self, *names: str, images: int = 1000, width: int = 8192) -> Any:
+        """Asks each layer of the bases more, as `python -m experiments.measure` does; trains no network of the study again.
+
+        Writes measures.csv, predictors.csv and their figures into the workdir, where the next call finds what is
+        computed already and `report` shows it.
+
+        Args:
+          *names: of measures, such as "probe" and "cka"; all that can be had of this study if none.
+          images: training and test images of each task to look at, at most.
+          width: features of an image, at most; larger maps are averaged over blocks.
+
+        Returns:
+          One row a value, with columns network, layer, measure, value and seconds, of the measures that were asked for:
+          a pandas DataFrame if pandas is installed, else a dict of columns (lists).
+
+        Raises:
+          UserError: a name is unknown, a measure needs what was not kept, or earlier values were computed
+            with other options.
+        """
+        from yosinski_jax.measures import registry, workdir
+        from yosinski_jax.report import plots_measures
+        from yosinski_jax.sweep.workdir import lock
+
+        wanted = list(names) or workdir.available(self.workdir)
+        chosen = {name for m in registry.choose(wanted) for name in m.names}
+        bench = self.bench(images=images, width=width)
+        note = lambda line: print(line, file=sys.stderr)
+        with lock(self.workdir):
+            rows = workdir.measure(self.workdir, wanted, bench, note=note)
+        plots_measures.compare(self.workdir)
+        rows = [row for row in rows if row.measure in chosen]
+        return _columns({name: [getattr(r, name) for r in rows] for name in workdir.COLUMNS})
 
     def params(self, name: str) -> dict[str, Any]:
         """The trained parameters of a network, as numpy arrays.
@@ -132,3 +164,12 @@ class StudyResult(Sequence[Record]):
 
         drawing = theme.svg_text(self.figure()) if self._records else ""
         return f"<pre>{html.escape(repr(self))}</pre>{drawing}"
+
+
+def _columns(columns: dict[str, list[Any]]) -> Any:
+    """A pandas DataFrame if pandas is installed, else the columns as they are."""
+    try:
+        import pandas  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return columns
+    return pandas.DataFrame(columns)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
@@ -33,6 +34,15 @@ def table(folder):
         return [
             {k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in rows
         ]
+
+
+def test_several_base_datasets_are_refused(tmp_path, capfd):
+    images, labels = np.zeros((80, 8, 8, 1), np.uint8), np.arange(80) % 2
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "grey.npz", **arrays)
+    assert run(*SMALL, f"--base_dataset=digits,{tmp_path}/grey.npz", workdir=tmp_path / "w") == 2
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1 and "--base_dataset=digits,grey makes several; name one" in line
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from absl.testing import flagsaver
 from yosinski_jax.commands import cli
 from yosinski_jax.commands import sweep as command
 from yosinski_jax.data import dataset
+from yosinski_jax.report import build
 from yosinski_jax.study import records
 from yosinski_jax.training import checkpoints
 
@@ -120,19 +121,52 @@ def test_halves_of_equal_size(tmp_path):
     assert names(equal)[0] == "mine_equal-0/baseA"
 
 
-def test_a_base_of_another_dataset(tmp_path):
+@pytest.fixture
+def noise(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 4
     arrays = {"x_train": rng.integers(0, 256, (600, 6, 6, 3), np.uint8), "y_train": labels}
     arrays |= {"x_test": arrays["x_train"][:40], "y_test": labels[:40]}
     np.savez(tmp_path / "noise.npz", **arrays)
-    sweep = planned(tmp_path / "w", f"--base_dataset={tmp_path}/noise.npz")
+    return tmp_path / "noise.npz"
+
+
+def test_a_base_of_another_dataset(noise, tmp_path):
+    sweep = planned(tmp_path / "w", f"--base_dataset={noise}")
     assert sweep.dataset.name == "noise+digits"
     by_id = {p.id: p for p in sweep.planned}
     assert set(sweep.task(by_id["from_noise-0/baseA"]).classes) <= {f"noise/{i}" for i in range(4)}
     own = planned(tmp_path / "w")
     halves = [s.planned[0].split.B for s in (sweep, own)]
     assert [name.removeprefix("digits/") for name in halves[0]] == list(halves[1])
+
+
+def test_bases_of_several_datasets_share_the_target(noise, tmp_path):
+    sweep = planned(tmp_path / "w", f"--base_dataset={noise},digits", "--seeds=2")
+    assert sweep.dataset.name == "noise+digits"
+    by_id = {p.id: p for p in sweep.planned}
+    assert {p.split.name for p in sweep.planned} == {"from_noise", "from_digits"}
+    for seed in (0, 1):
+        near, far = (by_id[f"from_{b}-{seed}/baseA"].split for b in ("digits", "noise"))
+        own = planned(tmp_path / "own", "--seeds=2")
+        own = next(p.split for p in own.planned if p.split.seed == seed)
+        assert near.B == far.B == tuple(f"digits/{name}" for name in own.B)
+        assert near.A == tuple(f"digits/{name}" for name in own.A)
+        assert all(name.startswith("noise/") for name in far.A)
+
+
+def test_bases_of_several_datasets_are_trained_reported_and_measured(noise, tmp_path):
+    work = tmp_path / "w"
+    args = ("--images_per_class=40", "--seeds=2", "--treatments=AnB", f"--workdir={work}")
+    assert run(f"--base_dataset={noise},digits", *args) == 0
+    found = records.read_all(work)[0]
+    assert {r.id.partition("/")[0] for r in found} == {
+        f"from_{base}-{seed}" for base in ("noise", "digits") for seed in (0, 1)
+    }
+    build.write_report(work)
+    text = (work / "report.html").read_text(encoding="utf-8")
+    assert "Which base dataset?" in text and "Best base for frozen copies" in text
+    assert run(f"--base_dataset={noise}", *args) == 2, "other data than this workdir's"
 
 
 def test_pretrained_weights(net, tmp_path):
@@ -180,6 +214,9 @@ def test_four_seeds_of_all_classes(tmp_path):
         (["--difficulty", "--split=all", "--treatments=base"], "--difficulty: does not go with --split=all"),
         (["--difficulty", "--images_per_class=135"], "use at most 130, the training images of the smallest"),
         (["--base_dataset=digits"], "--base_dataset=digits: is the target itself"),
+        (["--base_dataset=digits,digits"], "--base_dataset=digits,digits: digits stands twice"),
+        (["--base_dataset=digits,"], "--base_dataset=digits,: is empty; give a value"),
+        (["--base_dataset="], "--base_dataset=: is empty; give a value"),
         (["--input=resident", "--workers=2"], "--workers=2: goes with --input=stream only"),
         (["--input=stream", "--feature_cache=off"], "--feature_cache=off: goes with --input=resident only"),
         (["--epochs=2", "--iterations=5"], "--epochs=2: give either"),

@@ -80,20 +80,14 @@ def main() -> None:
 
 
 def _compare(folder: Path) -> list[Path]:
-    """Holds the measures against the drops; writes the table and the figures."""
-    from yosinski_jax.analysis import predictors, predictors_words
-    from yosinski_jax.base.files import write_atomically
+    """Holds the measures against the drops, in a table and in words; returns the files written."""
+    from yosinski_jax.analysis import predictors_words
     from yosinski_jax.report import plots_measures
-    from yosinski_jax.study import records
 
-    values, found = predictors.read(folder), records.read_all(folder)[0]
-    predicting = predictors.predictors(values, found)
+    predicting, said, paths = plots_measures.compare(folder)
     print(f"\n{predictors_words.text_table(predicting)}\n")
-    for sentence in predictors_words.answer(predicting, found, values):
-        print(sentence)
-    table = folder / "predictors.csv"
-    write_atomically(table, predictors_words.csv_table(predicting))
-    return [table, *plots_measures.write(folder, values, predicting)]
+    print(*said, sep="\n")
+    return paths
 
 
 def _with_flag(line: str) -> str:

@@ -18,10 +18,11 @@ _SPLIT = flags.DEFINE_string(
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
 )
-_BASE_DATASET = flags.DEFINE_string(
+_BASE_DATASET = flags.DEFINE_list(
     "base_dataset",
     None,
-    "dataset that task A is made of, where it is not that of task B; images are brought to the size of --dataset's",
+    "dataset that task A is made of, where it is not that of task B; images are brought to the size of --dataset's. "
+    "Several with commas, also --dataset itself: the page orders them by transfer",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
 _WORKDIR = flags.DEFINE_string(
@@ -207,7 +208,7 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
         base=_PRETRAINED.value,
         recipe_name=_RECIPE.value,
         changes={name: flag.value for name, flag in _OF_RECIPE.items()},
-        base_dataset=open_(_BASE_DATASET.value) if _BASE_DATASET.value else None,
+        base_datasets=[open_(name) for name in _BASE_DATASET.value or ()],
         feeding=_feeding(),
         images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
         compile_cache=_compile_cache(),

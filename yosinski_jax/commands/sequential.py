@@ -24,6 +24,11 @@ def first(folder: Path, settings: Settings, most: int, margin: float) -> int:
             "seeds=auto: adds split seeds until the drop from BnB to AnB is told at every n; it needs both "
             "treatments and a split into halves A and B"
         )
+    if len(settings.base_datasets) > 1:
+        raise UserError(
+            f"seeds=auto: asks when every n of one pair of datasets is told, but "
+            f"base_dataset={','.join(settings.base_datasets)} makes several; name one"
+        )
     if most < sequential.FIRST_LOOK:
         raise UserError(
             f"max_seeds={most}: must be at least {sequential.FIRST_LOOK}, the first number that is looked at"

@@ -27,7 +27,8 @@ from yosinski_jax.base.files import (
     write_atomically,
     write_json,
 )
-from yosinski_jax.data.dataset import load, make_task
+from yosinski_jax.data.dataset import Dataset, load, make_task
+from yosinski_jax.data.joined import join
 from yosinski_jax.data.validation import carve
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.subject import Base, Bench, Subject
@@ -239,7 +240,8 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
             f"{path}: the network {network_name} is of a program of your own; measure it from there, with "
             "yosinski_jax.measures.workdir.measure"
         )
-    dataset = load(name, data_dir, seed=seed)
+    bases = settings.get("base_dataset") or []
+    dataset = _dataset(name, [bases] if isinstance(bases, str) else bases, data_dir, seed)
     if dataset.image_shape is None:
         raise UserError(
             f"dataset {name}: its images vary in size; measures need them prepared at one size"
@@ -254,6 +256,13 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
         )
 
     return Bench(dataset, network, recipe, seed=seed, folder=as_path(folder), **options)
+
+
+def _dataset(name: str, bases: Sequence[str], data_dir: str | None, seed: int) -> Dataset:
+    """The data of a sweep; with base datasets its name is that of all joined, the target's last."""
+    others = [base for base in bases if not name.endswith(f"+{base}")]
+    target = load(name.removeprefix("".join(f"{b}+" for b in others)), data_dir, seed=seed)
+    return join([load(base, data_dir, seed=seed) for base in others], target)
 
 
 def _recipe(fields: Mapping[str, Any]) -> Recipe:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from yosinski_jax.analysis import predictors, predictors_words
 from yosinski_jax.analysis.predictors import DROPS, Interval, Predictor, Value
+from yosinski_jax.base.files import write_atomically
 from yosinski_jax.report import theme
+from yosinski_jax.study import records
 
 _COLUMNS = 4
 _COLOURS = {"baseA": theme.DARK_BLUE, "baseB": theme.DARK_RED}
@@ -119,6 +122,20 @@ def _errors(ax, mine: Sequence[Predictor]) -> None:
         ax.axvline(mine[0].error_depth, color=theme.INK, linestyle=":", linewidth=1)
     ax.set_xlim(left=0)
     ax.set_xlabel("error on a pair left out,\npoints of accuracy", fontsize=8)
+
+
+def compare(folder: Path) -> tuple[list[Predictor], list[str], list[Path]]:
+    """Holds the measures of a workdir against its drops; writes predictors.csv and the figures there.
+
+    Returns:
+      What each measure predicts, the answer in sentences, and the paths written.
+    """
+    values, found = predictors.read(folder), records.read_all(folder)[0]
+    predicting = predictors.predictors(values, found)
+    table = folder / "predictors.csv"
+    write_atomically(table, predictors_words.csv_table(predicting))
+    said = predictors_words.answer(predicting, found, values)
+    return predicting, said, [table, *write(folder, values, predicting)]
 
 
 def write(folder: Path, values: Sequence[Value], found: Sequence[Predictor]) -> list[Path]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yosinski_jax.base.errors import UserError
 from yosinski_jax.study.splits import FROM, Split, make_split
 
 #: Suffix of the name of a split whose halves have equally many classes.
@@ -36,7 +35,7 @@ def two_datasets(names: Sequence[str], base: str, target: str, seed: int) -> Spl
     """Half A of one dataset's classes against half B of another's, both halves random.
 
     Half B is the one of the target's own split with this seed, so that bases of several datasets,
-    and of the target's own half A, are compared on one task.
+    and of the target's own half A, are compared on one task. `base` may be the target: then it is that split.
 
     Args:
       names: label names of both, "DATASET/name" as `data.joined` makes them.
@@ -45,10 +44,8 @@ def two_datasets(names: Sequence[str], base: str, target: str, seed: int) -> Spl
       seed: as of a random split.
 
     Raises:
-      UserError: a dataset has fewer than two classes, or both are one.
+      UserError: a dataset has fewer than two classes.
     """
-    if base == target:
-        raise UserError(f"base_dataset={base}: is the target itself; leave it out or name another")
 
     def half(dataset: str, task: str) -> tuple[str, ...]:
         prefix = f"{dataset}/"

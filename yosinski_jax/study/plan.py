@@ -114,7 +114,11 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
             f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
             f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
         )
-    tasks = [_pair(settings, settings.split, seed, label_names, dataset) for seed in settings.seeds]
+    tasks = [
+        _pair(settings, settings.split, seed, label_names, dataset, base)
+        for seed in settings.seeds
+        for base in settings.base_datasets or (None,)
+    ]
     return [_planned(settings, run, pair) for pair in tasks for run in grid]
 
 
@@ -145,15 +149,18 @@ def _on_all(
 
 
 def _pair(
-    settings: Settings, kind: str, seed: int, label_names: Sequence[str], dataset: str
+    settings: Settings,
+    kind: str,
+    seed: int,
+    label_names: Sequence[str],
+    dataset: str,
+    base: str | None = None,
 ) -> Split:
-    """One pair of tasks."""
+    """One pair of tasks; with `base`, whose half A is of that dataset."""
     if settings.halves:
         pair = Split(kind, seed, *settings.halves)
-    elif settings.base_dataset is not None:
-        base = settings.base_dataset
-        target = settings.dataset.removeprefix(f"{base}+")
-        pair = pairs.two_datasets(label_names, base, target, seed)
+    elif base is not None:
+        pair = pairs.two_datasets(label_names, base, settings.target_dataset, seed)
     else:
         pair = make_split(kind, label_names, seed, dataset)
     return pairs.equal_halves(pair, seed) if settings.equal_halves else pair

@@ -56,8 +56,8 @@ class Settings:
         that a changed file is noticed.
       equal_halves: whether the larger half gives classes away, drawn by split seed, until both have
         as many.
-      base_dataset: name of the dataset that task A is made of, if it is not the target's; `dataset`
-        is then "BASE+TARGET".
+      base_dataset: name of the dataset that task A is made of, if it is not the target's, or of several;
+        `dataset` is then "BASE+TARGET", "ONE+OTHER+TARGET".
     """
 
     dataset: str
@@ -77,7 +77,7 @@ class Settings:
     seed: int = 0
     halves: tuple[tuple[str, ...], ...] = ()
     equal_halves: bool = False
-    base_dataset: str | None = None
+    base_dataset: str | tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not self.seeds:
@@ -116,7 +116,7 @@ class Settings:
             ("preserve", _listed(self.preserve)),
             ("target_images_per_class", _listed(c for c in self.target_images if c)),
             ("difficulty", str(self.equal_halves or "")),
-            ("base_dataset", self.base_dataset or ""),
+            ("base_dataset", ",".join(self.base_datasets)),
         ):
             if value:
                 raise UserError(
@@ -141,7 +141,7 @@ class Settings:
         images_per_class: int | Sequence[int] | None = None,
         target_images: Sequence[int | None] = (),
         difficulty: bool = False,
-        base_dataset: str | None = None,
+        base_dataset: str | tuple[str, ...] | None = None,
         pretrained: bool = False,
         reduced_recipe: Recipe | None = None,
         head: str | None = None,
@@ -185,8 +185,9 @@ class Settings:
             split, halves = OWN, (own.A, own.B)
         split = (PAPER if papers else "random") if split is None else str(split)
         if base_dataset is not None and (split != "random" or halves):
+            named = base_dataset if isinstance(base_dataset, str) else ",".join(base_dataset)
             raise UserError(
-                f"split={split}: with base_dataset={base_dataset} halves are random; leave it out"
+                f"split={split}: with base_dataset={named} halves are random; leave it out"
             )
         one, reduced = _images(split, class_sizes, images_per_class, difficulty, images_by_default)
         return cls(
@@ -209,6 +210,18 @@ class Settings:
             equal_halves=difficulty,
             base_dataset=base_dataset,
         )
+
+    @property
+    def base_datasets(self) -> tuple[str, ...]:
+        """The datasets that bases are made of, where they are not the target's alone."""
+        given = self.base_dataset
+        return given if isinstance(given, tuple) else () if given is None else (given,)
+
+    @property
+    def target_dataset(self) -> str:
+        """The dataset that copies are trained on."""
+        others = [b for b in self.base_datasets if not self.dataset.endswith(f"+{b}")]
+        return self.dataset.removeprefix("".join(f"{b}+" for b in others))
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for JSON."""

@@ -105,7 +105,7 @@ def sweep(
     base: Any = None,
     recipe_name: Recipe | str | None = None,
     changes: Mapping[str, Any] | None = None,
-    base_dataset: Dataset | None = None,
+    base_datasets: Sequence[Dataset] = (),
     feeding: Feeding,
     images_per_class: int | Sequence[int] | None = None,
     compile_cache: Path | str | None = None,
@@ -126,7 +126,7 @@ def sweep(
       base: weights that PnB and PnB+ copy, as a path or a tree.
       recipe_name: a recipe or a preset's name; by network if None.
       changes: see `recipe`.
-      base_dataset: the data that task A is made of, if it is not the target's.
+      base_datasets: the data that task A is made of, if it is not the target's; one pair of tasks for each.
       feeding: how the images reach the devices.
       images_per_class: see `Settings.resolve`.
       compile_cache: folder of compiled programs; "off" for none, beside the workdir if None.
@@ -138,8 +138,8 @@ def sweep(
     Raises:
       UserError: something does not fit, or would have no effect.
     """
-    if base_dataset is not None:
-        dataset, grid = _joined(base_dataset, dataset, grid)
+    if base_datasets:
+        dataset, grid = _joined(base_datasets, dataset, grid)
     trainer, shape = feeding.choose(dataset)
     if network is None:
         network = _network_by_shape(dataset, shape)
@@ -186,14 +186,19 @@ def sweep(
 
 
 def _joined(
-    base: Dataset, target: Dataset, grid: Mapping[str, Any]
+    bases: Sequence[Dataset], target: Dataset, grid: Mapping[str, Any]
 ) -> tuple[Dataset, dict[str, Any]]:
-    """Both datasets as one, and the grid with the name of the first."""
-    if base.name == target.name:
-        raise UserError(
-            f"base_dataset={target.name}: is the target itself; leave it out or name another"
-        )
-    return joined.join([base], target), {**grid, "base_dataset": base.name}
+    """All datasets as one, and the grid with the names of the bases."""
+    names = [base.name for base in bases]
+    given = f"base_dataset={','.join(names)}"
+    if names == [target.name]:
+        raise UserError(f"{given}: is the target itself; leave it out or name another beside it")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{given}: {twice[0]} stands twice; name each dataset once")
+    # One alone stays a word in settings.json, as it was before there could be several.
+    named = names[0] if len(names) == 1 else tuple(names)
+    return joined.join(bases, target), {**grid, "base_dataset": named}
 
 
 def _network_by_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
