@@ -16,6 +16,7 @@ import types
 from pathlib import Path
 
 import fake_gcs
+import jax
 import numpy as np
 import pytest
 import tiny_datasets
@@ -29,7 +30,7 @@ from yosinski_jax.commands import sweep as command
 from yosinski_jax.data import dataset
 from yosinski_jax.data.prepare import entry
 from yosinski_jax.study import records
-from yosinski_jax.sweep import request, workdir
+from yosinski_jax.sweep import programs, workdir
 from yosinski_jax.training import checkpoints
 
 SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
@@ -387,12 +388,8 @@ def test_local_paths_import_nothing():
 
 
 def test_the_compile_cache_stays_here(bucket, monkeypatch, tmp_path):
-    import jax
-
     monkeypatch.setenv("YOSINSKI_JAX_CACHE", str(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        request.keep_programs(files.as_path("gs://bucket/x"), None)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    with programs.left_as_found():
+        jax.config.update("jax_compilation_cache_dir", None)
+        programs.keep(files.as_path("gs://bucket/x"))
+        assert programs.folder() == str(tmp_path / "compiled")

@@ -1,5 +1,6 @@
 """The study on a network and arrays of one's own, by one function call."""
 
+import contextlib
 import functools
 import signal
 import sys
@@ -17,7 +18,7 @@ from yosinski_jax.result import StudyResult
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.treatments import PRETRAINED, TREATMENTS
-from yosinski_jax.sweep import request
+from yosinski_jax.sweep import programs, request
 from yosinski_jax.sweep.feeding import Feeding
 from yosinski_jax.sweep.runner import Display, Silent, Sweep
 from yosinski_jax.sweep.worker import Interrupted
@@ -86,6 +87,7 @@ def transfer_sweep(
     head: str | None = None,
     seed: int = 0,
     workdir: Path | str | None = None,
+    compile_cache: Path | str | None = None,
     extend: bool = False,
     keep: str = "bases",
     name: str = "arrays",
@@ -162,6 +164,9 @@ def transfer_sweep(
       seed: changes every random number but the splits'.
       workdir: folder of records and checkpoints, which a second call goes on from; a temporary one
         that lives as long as the result by default.
+      compile_cache: folder of compiled programs, which another call or process with equal shapes need not compile
+        again; "off" to leave jax as it is. By default jax's own if it has one (`jax_compilation_cache_dir`), else
+        .compile_cache beside the workdir, or in the user's caches ($YOSINSKI_JAX_CACHE) without one.
       extend: whether seeds, treatments and ns may add to what the workdir has.
       keep: "bases", or "all" to keep the parameters of copies too.
       name: of the data, for the records.
@@ -186,44 +191,42 @@ def transfer_sweep(
     split = split if isinstance(split, Mapping) else str(split)
     if treatments is None and split != "all":
         treatments = TREATMENTS + (PRETRAINED if base is not None else ())
-    bar = Bar() if progress and display is None else None
-    sweep = request.sweep(
-        dataset,
-        folder,
-        network=network,
-        layers=layers,
-        network_args=network_args,
-        head=head,
-        base=base,
-        recipe_name=recipe,
-        changes={
-            "optimizer": optimizer, "optimizer_id": optimizer_id, "loss": loss, "loss_id": loss_id,
-            "metric": metric, "metric_id": metric_id,
-        },
-        base_datasets=_base_datasets(base_dataset),
-        images_per_class=images_per_class,
-        compile_cache="off" if temporary else None,
-        grid={
-            "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
-            "target_images": few, "difficulty": difficulty, "seed": seed,
-        },
-        feeding=Feeding("resident", feature_cache=2**30),
-        display=display or bar,
-        extend=extend,
-        keep=keep,
-    )  # fmt: skip
-    try:
-        sweep.run()
-    except Interrupted as e:
-        if e.signum != signal.SIGINT:
-            sys.exit(128 + e.signum)
-        print(
-            f"{e}; {len(sweep.records)} of {len(sweep.planned)} networks are finished",
-            file=sys.stderr,
-        )
-    finally:
-        if bar is not None:
-            bar.close()
+    with programs.left_as_found(), contextlib.closing(Bar()) as bar:
+        programs.keep(None if temporary else folder, compile_cache)
+        sweep = request.sweep(
+            dataset,
+            folder,
+            network=network,
+            layers=layers,
+            network_args=network_args,
+            head=head,
+            base=base,
+            recipe_name=recipe,
+            changes={
+                "optimizer": optimizer, "optimizer_id": optimizer_id, "loss": loss, "loss_id": loss_id,
+                "metric": metric, "metric_id": metric_id,
+            },
+            base_datasets=_base_datasets(base_dataset),
+            images_per_class=images_per_class,
+            compile_cache="off",
+            grid={
+                "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
+                "target_images": few, "difficulty": difficulty, "seed": seed,
+            },
+            feeding=Feeding("resident", feature_cache=2**30),
+            display=display or (bar if progress else None),
+            extend=extend,
+            keep=keep,
+        )  # fmt: skip
+        try:
+            sweep.run()
+        except Interrupted as e:
+            if e.signum != signal.SIGINT:
+                sys.exit(128 + e.signum)
+            print(
+                f"{e}; {len(sweep.records)} of {len(sweep.planned)} networks are finished",
+                file=sys.stderr,
+            )
     finished = [sweep.records[p.id] for p in sweep.planned if p.id in sweep.records]
     again = functools.partial(_again, arguments | {"workdir": folder}, temporary)
     return StudyResult(finished, folder, again, functools.partial(_bench, sweep), temporary)

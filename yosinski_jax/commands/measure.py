@@ -42,11 +42,11 @@ def main() -> None:
     # Imported here: --help and flag errors should not wait for jax.
     from yosinski_jax.base import machine
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.base.files import as_path, is_remote
+    from yosinski_jax.base.files import as_path
     from yosinski_jax.base.progress import Progress
     from yosinski_jax.measures import registry, workdir
+    from yosinski_jax.sweep import programs
     from yosinski_jax.sweep.workdir import lock
-    from yosinski_jax.sweep.worker import cache_programs
 
     if _LIST.value:
         for m in registry.measures().values():
@@ -58,8 +58,7 @@ def main() -> None:
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
     machine.use_all_cores()
-    if not is_remote(folder):  # the sweep keeps its own there, and trains bases by the same
-        cache_programs((folder.parent / ".compile_cache").absolute())
+    programs.keep(folder)  # where the sweep has kept them: bases are trained by the same
     try:
         names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
         registry.choose(names)

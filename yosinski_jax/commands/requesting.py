@@ -171,8 +171,8 @@ _SKIP_CORRUPT = flags.DEFINE_bool(
 _COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache",
     "auto",
-    "folder for compiled programs: auto (.compile_cache beside the workdir; in the user's caches if that is in "
-    "a bucket), off, or a folder",
+    "folder for compiled programs: auto ($JAX_COMPILATION_CACHE_DIR, else .compile_cache beside the workdir; in the user's "
+    "caches if that is in a bucket), off, or a folder",
 )
 _KEEP = flags.DEFINE_enum(
     "keep",

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.base.files import as_path
 from yosinski_jax.data import dataset as data
-from yosinski_jax.data import derived, joined
+from yosinski_jax.data import joined
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks import convnets, load, registry
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.settings import Settings
-from yosinski_jax.sweep import checks, worker
+from yosinski_jax.sweep import checks, programs
 from yosinski_jax.sweep.feeding import Feeding
 from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training.step import network_input
@@ -129,7 +129,7 @@ def sweep(
       base_datasets: the data that task A is made of, if it is not the target's; one pair of tasks for each.
       feeding: how the images reach the devices.
       images_per_class: see `Settings.resolve`.
-      compile_cache: folder of compiled programs; "off" for none, beside the workdir if None.
+      compile_cache: see `programs.keep`.
       choose_seeds: gives the number of split seeds for the workdir and the settings, where the workdir's
         records decide it.
       grid: further arguments of `Settings.resolve`.
@@ -179,7 +179,7 @@ def sweep(
     if folder is None:
         folder = _default_folder(settings, bool(images_per_class), own)
     folder = as_path(folder)
-    keep_programs(folder, compile_cache)
+    programs.keep(folder, compile_cache)
     if choose_seeds is not None:
         settings = dataclasses.replace(settings, seeds=tuple(range(choose_seeds(folder, settings))))
     return Sweep(settings, dataset, make, folder, trainer=trainer, pretrained=base, **options)
@@ -230,20 +230,3 @@ def named(network: Any, made: Network) -> str:
     if isinstance(network, str):
         return network.rpartition(":")[2]
     return getattr(network, "__name__", type(made.module).__name__)
-
-
-def keep_programs(folder: Path, where: Path | str | None) -> None:
-    """Keeps compiled programs between starts: a resumed sweep does not compile again.
-
-    Args:
-      folder: the workdir.
-      where: the folder; "off" for none; None for .compile_cache beside the workdir, or in the user's
-        caches if that is in a bucket.
-    """
-    if where == "off":
-        return
-    if where is None:
-        where = (
-            derived.folder() / "compiled" if is_remote(folder) else folder.parent / ".compile_cache"
-        )
-    worker.cache_programs(Path(where).absolute())

@@ -15,7 +15,6 @@ import math
 import signal
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +34,7 @@ from yosinski_jax.study.plan import Group, Planned
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
-from yosinski_jax.sweep import identity
+from yosinski_jax.sweep import identity, programs
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Job, Result
 from yosinski_jax.training.saves import Saves
@@ -121,7 +120,7 @@ class Work:
         #: Equal for copies of this work, so that a process knows what it has compiled already.
         self.token = uuid.uuid4().hex
         self._cpu_devices = jax.local_device_count() if jax.default_backend() == "cpu" else None
-        self._cache = _cache_folder()
+        self._cache = programs.folder()
         self._forget()
 
     def _forget(self) -> None:
@@ -144,8 +143,8 @@ class Work:
         with contextlib.suppress(RuntimeError):  # jax has started: this is the planner's process
             if self._cpu_devices is not None:
                 jax.config.update("jax_num_cpu_devices", self._cpu_devices)
-        if self._cache and not _cache_folder():
-            cache_programs(self._cache)
+        if self._cache and not programs.folder():
+            programs.cache(self._cache)
 
     def task(self, planned: Planned) -> Task:
         """The task that a network is trained on."""
@@ -256,21 +255,6 @@ class Work:
         size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
         while len(self.bases) > 2 and sum(size(t) for _, t in self.bases.values()) > _BASE_BYTES:
             del self.bases[next(iter(self.bases))]
-
-
-def _cache_folder() -> str | None:
-    return getattr(jax.config, "jax_compilation_cache_dir", None)
-
-
-def cache_programs(folder: str | Path) -> None:
-    """Keeps compiled programs in a folder between processes."""
-    # A full disk costs time later, no result; jax would say so for every program.
-    warnings.filterwarnings(
-        "ignore", message="Error (writing|reading) persistent compilation cache"
-    )
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def checked_base(workdir: Path, planned: Planned) -> str:
