@@ -23,7 +23,7 @@ import tiny_datasets
 from yosinski_jax.analysis import results, tables
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
-from yosinski_jax.data import derived, tfds
+from yosinski_jax.data import derived, tfds, tfds_find
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 
@@ -74,7 +74,7 @@ class Place:
         self.workdir = folder / "workdir"
         self.rows = small_sweep.table(self.sweep().run())
         # The means of the tasks, and the sums of the classes that preparing leaves.
-        opened = tfds.open_directory(self.big).train
+        opened = tfds_find.open_directory(self.big).train
         opened.keep_class_sums(
             np.stack([opened.images()[opened.labels == c].sum(0, np.uint32) for c in range(6)])
         )
@@ -128,20 +128,20 @@ class Place:
 
     def labels(self) -> tuple[Any, list[str]]:
         """The labels of the training images."""
-        return tfds.open_directory(self.directory).train.labels.tobytes(), self.heard.lines
+        return tfds_find.open_directory(self.directory).train.labels.tobytes(), self.heard.lines
 
     def pixels(self) -> tuple[Any, list[str]]:
         """The training images."""
-        return tfds.open_directory(self.big).train.images().tobytes(), self.heard.lines
+        return tfds_find.open_directory(self.big).train.images().tobytes(), self.heard.lines
 
     def class_sums(self) -> tuple[Any, list[str]]:
         """The mean of two classes, read from the sums of all."""
-        split = tfds.open_directory(self.big).train
+        split = tfds_find.open_directory(self.big).train
         return split.mean_image(np.flatnonzero(split.labels < 2)).tobytes(), self.heard.lines
 
     def mean(self) -> tuple[Any, list[str]]:
         """The mean of images that are no whole classes."""
-        return tfds.open_directory(self.big).train.mean_image(
+        return tfds_find.open_directory(self.big).train.mean_image(
             np.arange(5)
         ).tobytes(), self.heard.lines
 

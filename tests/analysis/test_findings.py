@@ -10,7 +10,8 @@ from scipy import stats
 
 from yosinski_jax.analysis import contrasts, effects, findings, published, scores, statistics
 from yosinski_jax.analysis.results import Study, read_published
-from yosinski_jax.report import figures
+from yosinski_jax.analysis.verdicts import ON_IMAGES
+from yosinski_jax.report import figures, filters
 from yosinski_jax.report.sections import answers as answer_section
 from yosinski_jax.report.sections import tables as table_section
 from yosinski_jax.report.sections.report import Report
@@ -165,7 +166,7 @@ def test_one_seed_is_tested_on_its_test_images():
     (general, *_), (scope, *_) = answered(records)
     assert "McNemar" in scope.text and "these networks only" in scope.text
     assert general.short.text.startswith("specific at n = 2 and 3")
-    assert general.short.text.endswith(findings.ON_IMAGES)
+    assert general.short.text.endswith(ON_IMAGES)
     row = effects.effect_rows(records, effects.BY_KEY["specificity_drop"])[2]
     own, other = (
         [
@@ -190,7 +191,7 @@ def test_sections_that_say_nothing_are_left_out(tmp_path):
             folder.mkdir(parents=True)
             np.savez(folder / "first_layer.npz", kernel=np.random.RandomState(0).randn(3, 3, 1, 8))
     study = dataclasses.replace(report_of(records).study, folder=tmp_path)
-    assert figures.first_layers(study) == []
+    assert filters.first_layers(study) == []
     # Letters of random halves are arbitrary: no table for each; those of named halves mean something.
     folded = lambda split: [
         title

@@ -20,6 +20,7 @@ from scipy import stats
 from yosinski_jax.analysis import contrasts, effects, findings
 from yosinski_jax.analysis.effects import BY_KEY
 from yosinski_jax.analysis.readings import readings
+from yosinski_jax.analysis.verdicts import ON_IMAGES
 
 MARGIN = 0.02
 LEVEL = 0.05
@@ -243,8 +244,8 @@ def check_verdicts(f, truth):
     everywhere = all(gaps[r["n"]].image_counts is not None for r in rows)
     told = {}
     for group in text.split("; "):
-        on_images = group.endswith(findings.ON_IMAGES) or everywhere
-        group = group.removesuffix(findings.ON_IMAGES)
+        on_images = group.endswith(ON_IMAGES) or everywhere
+        group = group.removesuffix(ON_IMAGES)
         m = re.fullmatch(
             r"(.*?)(?: with these seeds \((.*)\))? at (every n|any n|n = [\d, and]+)", group
         )
@@ -260,7 +261,7 @@ def check_verdicts(f, truth):
             assert on_images == (gaps[n].image_counts is not None)
             assert n not in told
             told[n] = m[1]
-    assert not everywhere or text.endswith(findings.ON_IMAGES)
+    assert not everywhere or text.endswith(ON_IMAGES)
     assert set(told) == {r["n"] for r in rows}
     for n, words in told.items():
         g = gaps[n]

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 import tiny_datasets
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import derived, images
+from yosinski_jax.data import derived, images, tfds_find
 from yosinski_jax.data import tfds as tfds_source
 from yosinski_jax.data.prepare import writer as tfds_write
 
@@ -41,24 +41,24 @@ def forbid(monkeypatch, owner, name):
 
 def test_labels_are_read_without_decoding(directory, monkeypatch):
     forbid(monkeypatch, images, "decode")
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
 
 
 def test_the_label_index_is_read_instead_of_the_records(directory, monkeypatch):
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
     assert len(list(directory.glob("tiny-train-labels-*.array"))) == 1
     forbid(monkeypatch, tfds_source.PreparedSplit, "_read_part")
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
 
 
 def test_plain_tfds_reads_a_directory_with_an_index(directory):
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
     source = tfds.builder_from_directory(directory).as_data_source("train")
     assert [int(source[i]["label"]) for i in range(len(source))] == LABELS
 
 
 def test_an_index_of_changed_files_is_not_used(directory):
-    opened = tfds_source.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     assert opened.train.labels.tolist() == LABELS
     path = directory / "tiny-train.array_record-00000-of-00002"
     records = [opened.train.record(i) for i in range(4)]
@@ -68,38 +68,38 @@ def test_an_index_of_changed_files_is_not_used(directory):
             image = tfds_source._example().FromString(record).features.feature["image"]
             writer.write(tfds_write.example(image.bytes_list.value[0], label=label))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert tfds_source.open_directory(directory).train.labels.tolist() == [1, 1, 1, 1, 2, 1, 0]
+    assert tfds_find.open_directory(directory).train.labels.tolist() == [1, 1, 1, 1, 2, 1, 0]
     assert len(list(directory.glob("tiny-train-labels-*.array"))) == 1  # the old one is gone
 
 
 def test_a_damaged_index_is_made_again(directory):
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
     [index] = directory.glob("tiny-train-labels-*.array")
     index.write_bytes(index.read_bytes()[:-5])
-    assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+    assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
 
 
 def test_a_read_only_folder_puts_the_index_into_the_cache(directory, monkeypatch):
     directory.chmod(0o555)
     try:
-        assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+        assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
         assert not list(directory.glob("*.array"))
         assert len(list(derived.folder().glob("tiny-train-labels-*.array"))) == 1
         forbid(monkeypatch, tfds_source.PreparedSplit, "_read_part")
-        assert tfds_source.open_directory(directory).train.labels.tolist() == LABELS
+        assert tfds_find.open_directory(directory).train.labels.tolist() == LABELS
     finally:
         directory.chmod(0o755)
 
 
 def test_decoded_images_are_kept(directory, pixels, monkeypatch):
     monkeypatch.setattr(tfds_source, "_UNCACHED_PIXEL_BYTES", 1)
-    np.testing.assert_array_equal(tfds_source.open_directory(directory).train.images(), pixels)
+    np.testing.assert_array_equal(tfds_find.open_directory(directory).train.images(), pixels)
     forbid(monkeypatch, images, "decode")
-    np.testing.assert_array_equal(tfds_source.open_directory(directory).train.images(), pixels)
+    np.testing.assert_array_equal(tfds_find.open_directory(directory).train.images(), pixels)
 
 
 def test_a_split_can_be_sent_to_another_process(directory, pixels):
-    split = tfds_source.open_directory(directory).train
+    split = tfds_find.open_directory(directory).train
     split.image(0)  # opens a reader, which must not travel
     split.images()
     sent = pickle.dumps(split)
@@ -110,7 +110,7 @@ def test_a_split_can_be_sent_to_another_process(directory, pixels):
 def test_test_split_without_labels_is_not_used(tmp_path, pixels):
     splits = {"train": (pixels, LABELS), "validation": (pixels[:3], LABELS[:3])}
     directory = tiny_datasets.write(tmp_path, splits | {"test": (pixels[:2], [-1, -1])})
-    assert tfds_source.open_directory(directory).test.split == "validation"
+    assert tfds_find.open_directory(directory).test.split == "validation"
 
 
 def test_raw_images(tmp_path, pixels):
@@ -127,7 +127,7 @@ def test_raw_images(tmp_path, pixels):
         "label": tfds.features.ClassLabel(num_classes=2),
     }
     tfds_write.write_metadata(directory, "raw", "1.0.0", "", features, files)
-    opened = tfds_source.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     assert opened.label_names == ("0", "1")
     np.testing.assert_array_equal(opened.train.images(), pixels)
     plain = tfds.builder_from_directory(directory).as_data_source("train")
@@ -150,7 +150,7 @@ def test_a_corrupt_image_is_named(tmp_path):
         "label": tfds.features.ClassLabel(num_classes=1),
     }
     tfds_write.write_metadata(directory, "bad", "1.0.0", "", features, files)
-    split = tfds_source.open_directory(directory).train
+    split = tfds_find.open_directory(directory).train
     where = r"bad-train\.array_record-00000-of-00001, record 1: cannot be decoded"
     for read in (lambda: split.image(1), split.images):
         with pytest.raises(tfds_source.CorruptRecord, match=where):
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_named(directory):
     data = bytearray(path.read_bytes())
     data[70:90] = b"\xff" * 20
     path.write_bytes(bytes(data))
-    split = tfds_source.open_directory(directory).test
+    split = tfds_find.open_directory(directory).test
     with pytest.raises(tfds_source.CorruptRecord, match=r"tiny-test\.array_record-00001-of-00002"):
         split.images()
 
@@ -170,12 +170,12 @@ def test_a_damaged_file_is_named(directory):
 def test_mean_image_reads_once_and_equals_the_class_sums(directory, pixels, monkeypatch):
     index = np.flatnonzero(np.array(LABELS) != 2)
     expected = pixels[index].astype(np.float64).mean(axis=0).astype(np.float32)
-    split = tfds_source.open_directory(directory).train
+    split = tfds_find.open_directory(directory).train
     np.testing.assert_array_equal(split.mean_image(index), expected)
 
     with monkeypatch.context() as patch:
         forbid(patch, images, "decode")
-        again = tfds_source.open_directory(directory).train
+        again = tfds_find.open_directory(directory).train
         np.testing.assert_array_equal(again.mean_image(index), expected)
 
     sums = np.stack([pixels[np.array(LABELS) == c].sum(0, dtype=np.uint32) for c in range(3)])
@@ -184,7 +184,7 @@ def test_mean_image_reads_once_and_equals_the_class_sums(directory, pixels, monk
         path.unlink()
     with monkeypatch.context() as patch:
         forbid(patch, images, "decode")
-        from_sums = tfds_source.open_directory(directory).train
+        from_sums = tfds_find.open_directory(directory).train
         np.testing.assert_array_equal(from_sums.mean_image(index), expected)
     part = pixels[index[:2]].astype(np.float64).mean(axis=0).astype(np.float32)
     np.testing.assert_array_equal(from_sums.mean_image(index[:2]), part)  # no whole classes
@@ -222,29 +222,29 @@ def test_features_that_do_not_fit(tmp_path, pixels, features, message):
     splits = {"train": (pixels, LABELS), "test": (pixels, LABELS)}
     directory = tiny_datasets.write(tmp_path, splits, features=features)
     with pytest.raises(UserError, match=message):
-        tfds_source.open_directory(directory)
+        tfds_find.open_directory(directory)
 
 
 def test_splits_that_do_not_fit(tmp_path, pixels):
     directory = tiny_datasets.write(tmp_path, {"train": (pixels, LABELS)})
     with pytest.raises(UserError, match="its splits are train; expected train and a test"):
-        tfds_source.open_directory(directory)
+        tfds_find.open_directory(directory)
 
 
 def test_missing_file(directory):
     (directory / "tiny-train.array_record-00001-of-00002").unlink()
     with pytest.raises(UserError, match=r"00001-of-00002: file is missing \(1 in all\)"):
-        tfds_source.open_directory(directory)
+        tfds_find.open_directory(directory)
 
 
 def test_damaged_metadata(directory):
     (directory / "dataset_info.json").write_text('{"name":')
     with pytest.raises(UserError, match="not a readable TFDS directory"):
-        tfds_source.open_directory(directory)
+        tfds_find.open_directory(directory)
 
 
 def test_another_file_format(directory):
     path = directory / "dataset_info.json"
     path.write_text(path.read_text().replace('"array_record"', '"tfrecord"'))
     with pytest.raises(UserError, match="its files are tfrecord; expected array_record"):
-        tfds_source.open_directory(directory)
+        tfds_find.open_directory(directory)

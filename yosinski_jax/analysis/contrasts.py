@@ -7,7 +7,7 @@ import numpy as np
 
 from yosinski_jax.analysis import effects, statistics
 from yosinski_jax.analysis.effects import BY_KEY, Effect
-from yosinski_jax.analysis.findings import unanswerable, verdicts
+from yosinski_jax.analysis.verdicts import unanswerable, verdicts
 from yosinski_jax.analysis.wording import Answer, Finding, interval, p_text, plural, points
 
 

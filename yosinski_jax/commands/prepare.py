@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import tfds, tfds_find
+from yosinski_jax.data import tfds_find
 from yosinski_jax.data.prepare import entry, imagenet
 
 _DATASET = flags.DEFINE_string("dataset", None, f"One of {', '.join(tfds_find.PREPARABLE)}.")
@@ -61,7 +61,7 @@ def _run() -> None:
         validation_labels=_VALIDATION_LABELS.value,
         processes=_PROCESSES.value,
     )
-    opened = tfds.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     print(
         f"{opened.name}: {len(opened.train)} training images, {len(opened.test)} test images, "
         f"{len(opened.label_names)} classes in {directory}"

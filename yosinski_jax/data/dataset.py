@@ -23,7 +23,7 @@ import numpy as np
 
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import arrays, derived, tfds, tfds_find
+from yosinski_jax.data import arrays, derived, tfds_find
 
 DIGITS = "digits"
 # Of 174 to 183 images of a digit; leaves at least 130 for training.
@@ -358,7 +358,7 @@ def _digits(seed: int) -> Dataset:
 
 def _from_tfds(name: str, directory: Path) -> Dataset:
     """Opens a prepared directory."""
-    opened = tfds.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     shape = opened.train.shape
     if opened.test.shape != shape or None in shape:
         image_shape = None

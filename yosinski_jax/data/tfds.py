@@ -6,11 +6,9 @@ image than its decoder.
 """
 
 import bisect
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import itertools
 import os
 import threading
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path
+from yosinski_jax.base.files import as_path, first_line
 from yosinski_jax.base.progress import Progress
 from yosinski_jax.data import derived, images
 
@@ -120,7 +118,9 @@ class PreparedSplit:
                     self._readers[shard] = _open(self.shards[shard].path, "readahead_buffer_size:0")
             return self._readers[shard].read([position])[0]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise CorruptRecord(f"{self.where(index)}: cannot be read ({_line(error)})") from None
+            raise CorruptRecord(
+                f"{self.where(index)}: cannot be read ({first_line(error)})"
+            ) from None
 
     def image(self, index: int) -> np.ndarray:
         """Returns one image, uint8 [height, width, channels].
@@ -139,7 +139,7 @@ class PreparedSplit:
             return images.decode(data, self.shape[2])
         except (ValueError, IndexError, _decode_error()) as error:
             raise CorruptRecord(
-                f"{self.where(index)}: cannot be decoded ({_line(error)}); prepare the dataset "
+                f"{self.where(index)}: cannot be decoded ({first_line(error)}); prepare the dataset "
                 "again, or leave such images out with --input=stream --skip_corrupt"
             ) from None
 
@@ -205,7 +205,9 @@ class PreparedSplit:
                         example.FromString(record).features.feature["label"].int64_list.value[0]
                     )
                 except (IndexError, _decode_error()) as error:
-                    raise CorruptRecord(f"{self.where(i)}: no label ({_line(error)})") from None
+                    raise CorruptRecord(
+                        f"{self.where(i)}: no label ({first_line(error)})"
+                    ) from None
             return part[2] - part[1]
 
         self._in_threads(read, f"labels of {self.dataset} {self.split}")
@@ -364,102 +366,3 @@ def _decode_error() -> type[Exception]:
     from google.protobuf.message import DecodeError
 
     return DecodeError
-
-
-def _line(error: Exception) -> str:
-    """Returns the first line of an exception's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A prepared directory.
-
-    Attributes:
-        name: name of the dataset, with its configuration if it has one.
-        label_names: in the order of the labels.
-        train: the split "train".
-        test: the split "test", or "validation" where there is no labelled one.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    train: PreparedSplit
-    test: PreparedSplit
-
-
-def open_directory(directory: Path) -> Opened:
-    """Opens a prepared TFDS directory without reading its records.
-
-    Raises:
-        UserError: damaged or in another file format, or without what is needed: `image` (uint8),
-            `label` with classes, a training split and a labelled test or validation split.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            builder: Any = tfds.builder_from_directory(
-                directory
-            )  # prints of features that want TensorFlow
-        info = builder.info
-        features = dict(info.features or {})
-        # A split may span more than it reads (skip, take) only in derived splits, not in these.
-        files = {split: part.file_instructions for split, part in info.splits.items()}
-    except Exception as error:  # TFDS and protobuf raise many kinds over a damaged directory
-        raise UserError(
-            f"{directory}: not a readable TFDS directory ({_line(error)}); prepare it again"
-        ) from None
-    if info.file_format.value != "array_record":
-        raise UserError(
-            f"{directory}: its files are {info.file_format.value}; expected array_record; where "
-            "TensorFlow is installed, `tfds convert_format --out_file_format=array_record` converts"
-        )
-    missing = [key for key in ("image", "label") if key not in features]
-    if missing:
-        has = ", ".join(sorted(features)) or "none"
-        raise UserError(
-            f"{directory}: it lacks the feature {' and '.join(missing)} (it has {has}); expected "
-            "an image-classification dataset"
-        )
-    image: Any = features["image"]
-    label: Any = features["label"]
-    kind = type(image).__name__
-    if kind not in ("Image", "Tensor"):
-        raise UserError(f"{directory}: the feature image is a {kind}; expected Image")
-    if image.np_dtype != np.uint8 or len(image.shape) != 3:
-        raise UserError(
-            f"{directory}: images are {np.dtype(image.np_dtype)} {image.shape}; expected uint8 "
-            "with height, width and channels"
-        )
-    if any(side is not None and side < 1 for side in image.shape):
-        raise UserError(f"{directory}: images are {image.shape}; expected no empty side")
-    if type(label).__name__ != "ClassLabel" or not label.num_classes:
-        raise UserError(f"{directory}: the feature label is no ClassLabel; expected one")
-    names = tuple(label.names or [str(i) for i in range(label.num_classes)])
-    height, width, channels = image.shape
-    parts = {}
-    for split, instructions in files.items():
-        shards = tuple(Shard(os.fspath(f.filename), f.examples_in_shard) for f in instructions)
-        absent = [shard.path for shard in shards if not as_path(shard.path).exists()]
-        if absent:
-            raise UserError(
-                f"{absent[0]}: file is missing ({len(absent)} in all); prepare it again"
-            )
-        parts[split] = PreparedSplit(
-            info.name,
-            split,
-            shards,
-            (height, width, channels or 3),
-            len(names),
-            raw=kind == "Tensor",
-        )
-    held_out = [key for key in ("test", "validation") if key in parts and parts[key].labelled]
-    if "train" not in parts or not held_out:
-        raise UserError(
-            f"{directory}: its splits are {', '.join(parts) or 'none'}; expected train and a test "
-            "or validation split with labels"
-        )
-    config = builder.builder_config
-    name = f"{info.name}/{config.name}" if config and config.name else info.name
-    return Opened(name, names, parts["train"], parts[held_out[0]])

@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import tarfile
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset
 from yosinski_jax.data.prepare import cifar as prepare_cifar
 from yosinski_jax.data.prepare import entry
+from yosinski_jax.data.prepare.download import Archive, md5
 
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 FINE = [f"fine_{i}" for i in range(100)]
@@ -165,7 +165,7 @@ def test_a_wrong_sum_names_both(tmp_path):
     with pytest.raises(UserError) as caught:
         entry.prepare("cifar10", str(tmp_path), source)
     message = str(caught.value)
-    assert prepare_cifar.md5(tmp_path / "a.tar.gz") in message
+    assert md5(tmp_path / "a.tar.gz") in message
     assert "c58f30108f718f92721af3b95e74349a" in message
     assert "--checksum=off" in message and "\n" not in message
     assert not (tmp_path / "cifar10" / "3.0.2").exists()
@@ -289,79 +289,11 @@ def test_sources_that_are_none(tmp_path):
         entry.prepare("cifar10", str(tmp_path), str(tmp_path / "text"), checksum=False)
 
 
-def local_archive(tmp_path):
-    path = tmp_path / "remote" / "cifar-10-binary.tar.gz"
-    path.parent.mkdir()
-    archive(path, binary_cifar10())
-    return path, prepare_cifar.Archive(path.as_uri(), prepare_cifar.md5(path))
-
-
 def test_download(tmp_path, monkeypatch):
-    _, local = local_archive(tmp_path)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    archive(path, binary_cifar10())
+    local = Archive(path.as_uri(), md5(path))
     replaced = prepare_cifar.dataclasses.replace(prepare_cifar.DATASETS["cifar10"], binary=local)
     monkeypatch.setitem(prepare_cifar.DATASETS, "cifar10", replaced)
     entry.prepare("cifar10", str(tmp_path / "data"))
     assert len(dataset.load("cifar10", str(tmp_path / "data")).train) == 20
-
-
-def test_a_damaged_download_is_deleted(tmp_path):
-    _, local = local_archive(tmp_path)
-    wrong = prepare_cifar.dataclasses.replace(local, md5="0" * 32)
-    with pytest.raises(UserError, match=f"has md5 {local.md5}, published is {'0' * 32}"):
-        prepare_cifar.download(wrong, tmp_path / "downloads")
-    assert not list((tmp_path / "downloads").iterdir())
-
-
-def test_a_failed_download_says_what_to_do(tmp_path):
-    path, local = local_archive(tmp_path)
-    path.unlink()
-    with pytest.raises(UserError, match=r"download failed .*--source=FILE"):
-        prepare_cifar.download(local, tmp_path / "downloads")
-
-
-@pytest.mark.parametrize("server_resumes", [True, False])
-def test_an_interrupted_download_goes_on(tmp_path, monkeypatch, server_resumes):
-    path, local = local_archive(tmp_path)
-    content = path.read_bytes()
-    downloads = tmp_path / "downloads"
-    downloads.mkdir()
-    (downloads / f"{local.name}.partial").write_bytes(content[:1000])
-
-    class Response(io.BytesIO):
-        headers = {}  # noqa: RUF012
-        status = 206 if server_resumes else 200
-
-    asked = []
-
-    def urlopen(request, timeout):
-        asked.append(request.get_header("Range"))
-        return Response(content[1000:] if server_resumes else content)
-
-    monkeypatch.setattr(prepare_cifar.urllib.request, "urlopen", urlopen)
-    assert prepare_cifar.download(local, downloads).read_bytes() == content
-    assert asked == ["bytes=1000-"]
-
-
-def test_a_download_cut_short_is_kept_and_one_that_is_whole_is_taken(tmp_path, monkeypatch):
-    path, local = local_archive(tmp_path)
-    content = path.read_bytes()
-    downloads = tmp_path / "downloads"
-    partial = downloads / f"{local.name}.partial"
-
-    class Short(io.BytesIO):
-        headers = {"Content-Length": str(len(content))}  # noqa: RUF012
-        status = 200
-
-    monkeypatch.setattr(
-        prepare_cifar.urllib.request, "urlopen", lambda *_, **__: Short(content[:1000])
-    )
-    with pytest.raises(UserError, match=r"download failed .*closed before the end.*same command"):
-        prepare_cifar.download(local, downloads)
-    assert partial.read_bytes() == content[:1000]
-
-    def refuses(request, timeout):
-        raise urllib.error.HTTPError(local.url, 416, "Range Not Satisfiable", None, None)  # pyright: ignore
-
-    partial.write_bytes(content)  # killed after the last byte
-    monkeypatch.setattr(prepare_cifar.urllib.request, "urlopen", refuses)
-    assert prepare_cifar.download(local, downloads).read_bytes() == content

@@ -19,7 +19,7 @@ from test_imagenet_files import tar_bytes
 from tiny_datasets import encode
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data import dataset, images
+from yosinski_jax.data import dataset, images, tfds_find
 from yosinski_jax.data import tfds as tfds_source
 from yosinski_jax.data.prepare import entry, imagenet_files
 from yosinski_jax.data.prepare import imagenet as prepare_imagenet
@@ -139,7 +139,7 @@ def test_plain_tfds_reads_it_by_name(prepared):
 def test_label_index_and_mean_images_come_with_it(prepared, monkeypatch):
     folder, directory = prepared
     pixels = dataset.load("imagenet2012", str(folder / "data")).train.images()
-    opened = tfds_source.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
 
     def fail(*_, **__):
         raise AssertionError("records were read")
@@ -211,7 +211,7 @@ def test_a_kill_costs_no_finished_file(tmp_path):
     undisturbed = entry.prepare(
         "imagenet2012", str(tmp_path / "b"), str(tars), settings=SMALL, processes=1
     )
-    expected = tfds_source.open_directory(undisturbed).train
+    expected = tfds_find.open_directory(undisturbed).train
     np.testing.assert_array_equal(again.train.images(), expected.images())
     assert json.loads((directory / "dataset_info.json").read_text()) == json.loads(
         (undisturbed / "dataset_info.json").read_text()

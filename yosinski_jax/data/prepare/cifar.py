@@ -2,14 +2,9 @@
 
 import dataclasses
 import gzip
-import hashlib
-import http.client
 import io
-import os
 import pickle
 import tarfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,35 +16,14 @@ from PIL import Image
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line
 from yosinski_jax.base.progress import Progress
-from yosinski_jax.data import tfds as tfds_source
+from yosinski_jax.data import tfds_find
 from yosinski_jax.data.prepare import writer as tfds_write
+from yosinski_jax.data.prepare.download import Archive, download, md5
 
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
-_CHUNK = 1 << 20
-_TIMEOUT_SECONDS = 60
 # The largest official file, CIFAR-100's pickled training images, has 155 MB.
 _MAX_BYTES = 256 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
-    """One official download.
-
-    Attributes:
-        url: where it is.
-        md5: its published sum.
-        files: md5 of the unpacked files that are read; empty where no sums are published.
-    """
-
-    url: str
-    md5: str
-    files: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """File name of the download."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,72 +141,9 @@ def prepare(
 
 
 def _keep_labels(directory: Path, split: str, labels: np.ndarray) -> None:
-    opened = tfds_source.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     part = opened.train if split == "train" else opened.test
     part.keep_labels(labels.astype(np.int32))
-
-
-def download(archive: Archive, folder: Path) -> Path:
-    """Downloads an archive; goes on where an interrupted download stopped.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: no connection, or the sum is not the published one.
-    """
-    path = folder / archive.name
-    partial = folder / f"{archive.name}.partial"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(archive.url)
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
-                have = 0  # the server sends the file from its beginning
-            rest = int(response.headers.get("Content-Length") or 0)
-            with (
-                open(partial, "ab" if have else "wb") as file,
-                Progress(archive.name, (have + rest) >> 20, unit="MiB") as progress,
-            ):
-                progress.advance(have >> 20)
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    progress.advance(len(chunk) >> 20)
-            if rest and partial.stat().st_size < have + rest:
-                raise ConnectionError("the connection was closed before the end")
-    except urllib.error.HTTPError as e:
-        # Of a file that is there as a whole no more can be had.
-        if not have or e.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise UserError(_failed(archive, e)) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
-        raise UserError(_failed(archive, e)) from None
-    found = md5(partial)
-    if found != archive.md5:
-        partial.unlink()
-        raise UserError(
-            f"{archive.url}: the download has md5 {found}, published is {archive.md5}; it was "
-            "deleted, run the same command again"
-        )
-    os.replace(partial, path)
-    return path
-
-
-def _failed(archive: Archive, error: Exception) -> str:
-    return (
-        f"{archive.url}: download failed ({getattr(error, 'reason', error)}); run the same command "
-        "again, or fetch the file by other means and give it with --source=FILE"
-    )
-
-
-def md5(path: Path) -> str:
-    """Returns the md5 sum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _read(cifar: Cifar, source: Path, checksum: bool) -> Content:
@@ -288,7 +199,7 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
                 contents = {
                     Path(member.name).name: _bytes(tar, member) for member in tar if member.isfile()
                 }
-            while file.read(_CHUNK):  # gzip checks its sum at the end
+            while file.read(1 << 20):  # gzip checks its sum at the end
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         raise UserError(f"--source={path}: not a readable tar archive ({error})") from None

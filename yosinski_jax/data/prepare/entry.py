@@ -5,7 +5,7 @@ from pathlib import Path
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import local_path
-from yosinski_jax.data import tfds
+from yosinski_jax.data import tfds_find
 from yosinski_jax.data.prepare import cifar, imagenet, writer
 from yosinski_jax.data.tfds_find import PREPARABLE
 
@@ -79,7 +79,7 @@ def directory(dataset: str, data_dir: str) -> Path:
 
 def _check_prepared(final: Path, settings: imagenet.Settings) -> None:
     """Raises UserError if the images are not stored as the settings say; the quality cannot be told."""
-    train = tfds.open_directory(final).train
+    train = tfds_find.open_directory(final).train
     raw, size = settings.quality is None, settings.size
     if train.shape[0] != size or train.raw != raw:
         kind = "raw" if train.raw else "JPEG"

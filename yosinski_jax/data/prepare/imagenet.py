@@ -24,10 +24,10 @@ from PIL import Image
 from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.progress import Progress
-from yosinski_jax.data import images
-from yosinski_jax.data import tfds as tfds_source
-from yosinski_jax.data.prepare import cifar, imagenet_files
+from yosinski_jax.data import images, tfds_find
+from yosinski_jax.data.prepare import imagenet_files
 from yosinski_jax.data.prepare import writer as tfds_write
+from yosinski_jax.data.prepare.download import md5
 from yosinski_jax.data.prepare.imagenet_files import Item
 
 DATASET = "imagenet2012"
@@ -115,7 +115,7 @@ def prepare(
     """Writes DATA_DIR/imagenet2012/VERSION.
 
     Besides the images, the directory gets the label index, the sums of the training images of each
-    class (`tfds_source.PreparedSplit.mean_image` adds them up to a half's mean image) and, where
+    class (`tfds.PreparedSplit.mean_image` adds them up to a half's mean image) and, where
     there are such, the list of unreadable images.
 
     Args:
@@ -179,7 +179,7 @@ def _check_tars(source: str) -> None:
         path = Path(given).expanduser()
         for tar in [path] if path.is_file() else [path / name for name in _MD5]:
             if tar.name in _MD5 and tar.is_file():
-                found = cifar.md5(tar)
+                found = md5(tar)
                 if found != _MD5[tar.name]:
                     raise UserError(
                         f"--source={tar}: md5 is {found}, published is {_MD5[tar.name]}; download "
@@ -373,7 +373,7 @@ def _sums(works: Sequence[Work]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _keep_derived(directory: Path, labels: dict[str, np.ndarray], sums: np.ndarray) -> None:
     """Keeps the label index and the sums of the classes beside the data."""
-    opened = tfds_source.open_directory(directory)
+    opened = tfds_find.open_directory(directory)
     for part in (opened.train, opened.test):
         part.keep_labels(labels[part.split].astype(np.int32))
     opened.train.keep_class_sums(sums)

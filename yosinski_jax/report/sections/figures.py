@@ -1,6 +1,7 @@
 """All figures that the records support."""
 
 from yosinski_jax.report import figures as draw
+from yosinski_jax.report import filters
 from yosinski_jax.report.page import Item, Part
 from yosinski_jax.report.sections.report import Report
 
@@ -16,7 +17,7 @@ def figures(report: Report) -> Part | None:
         items += draw.comparison(study, other, index)
     items += draw.figure_3([study, *others])
     items += draw.amount_of_data([study, *others])
-    items += draw.first_layers(study, fit_new=not report.running)
+    items += filters.first_layers(study, fit_new=not report.running)
     for split in study.splits:
         items += draw.training(study, split)
     return Part("figures", "Figures", items=items) if items else None

@@ -6,9 +6,10 @@ from markupsafe import Markup
 
 from yosinski_jax.analysis import effects, scores
 from yosinski_jax.analysis.effects import BY_KEY
-from yosinski_jax.analysis.findings import WORDS, phrase, score_text
+from yosinski_jax.analysis.findings import score_text
 from yosinski_jax.analysis.results import direction_title, split_title
 from yosinski_jax.analysis.tables import summary_table, table_cells
+from yosinski_jax.analysis.verdicts import WORDS, phrase
 from yosinski_jax.analysis.wording import interval, margin_text, number
 from yosinski_jax.report.page import Part, Table
 from yosinski_jax.report.sections.report import Report
