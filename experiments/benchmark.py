@@ -14,6 +14,8 @@ r"""Measures how fast the study runs.
       a sweep on an executor while its processes are killed and stopped: equal to an undisturbed one?
   python -m experiments.benchmark input --data_dir=DIR --peer=torch_input.py --torch_python=PYTHON
       images/s of the whole input path on ImageNet's JPEGs against PyTorch's, in turns
+  python -m experiments.benchmark devices --data_dir=DIR
+      the paper's plan on accelerators that are not at hand, computed from operations and bytes
   python -m experiments.benchmark precision
       loss curves of float32 and bfloat16 side by side
 
@@ -39,7 +41,7 @@ from yosinski_jax.commands import cli
 _WHAT = flags.DEFINE_string(
     "what",
     None,
-    "digits, sweep, step, population, scaling, faults, input or precision; also as first word",
+    "digits, sweep, step, population, scaling, faults, input, devices or precision; also as first word",
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default results/benchmark-WHAT.json")
 _ROUNDS = flags.DEFINE_integer(
@@ -77,7 +79,7 @@ _DATASET = flags.DEFINE_string(
     "(default imagenet2012); precision: any (default digits)",
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "sweep, input, precision: folder of prepared datasets"
+    "data_dir", None, "sweep, input, devices, precision: folder of prepared datasets"
 )
 _PEER = flags.DEFINE_string(
     "peer",
@@ -346,6 +348,15 @@ def _input() -> tuple[Any, str]:
     return rows, inputs.show(rows)
 
 
+def _devices() -> tuple[Any, str]:
+    from experiments.benchmarks import devices
+    from yosinski_jax.data import dataset as data
+
+    with measure.folder() as folder:
+        result = devices.run(data.load(_DATASET.value or "imagenet2012", _DATA_DIR.value), folder)
+    return result, devices.show(result)
+
+
 def _precision() -> tuple[Any, str]:
     measure.use_all_cores()
     from experiments.benchmarks import precisions
@@ -389,6 +400,7 @@ BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
     "scaling": _scaling,
     "faults": _faults,
     "input": _input,
+    "devices": _devices,
     "precision": _precision,
 }
 
