@@ -10,6 +10,8 @@ r"""Measures how fast the study runs.
       images/s by number of networks trained together
   python -m experiments.benchmark scaling
       time and memory by number of networks, images and devices
+  python -m experiments.benchmark plans --sizes=1000,3000,10000
+      training, going on and reporting by number of networks, of one step each
   python -m experiments.benchmark faults --minutes=10 --executor=ray
       a sweep on an executor while its processes are killed and stopped: equal to an undisturbed one?
   python -m experiments.benchmark input --data_dir=DIR --peer=torch_input.py --torch_python=PYTHON
@@ -41,7 +43,7 @@ from yosinski_jax.commands import cli
 _WHAT = flags.DEFINE_string(
     "what",
     None,
-    "digits, sweep, step, population, scaling, faults, input, devices or precision; also as first word",
+    "digits, sweep, step, population, scaling, plans, faults, input, devices or precision; also as first word",
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default results/benchmark-WHAT.json")
 _ROUNDS = flags.DEFINE_integer(
@@ -110,7 +112,7 @@ _TEST = flags.DEFINE_integer(
 )
 _BASES = flags.DEFINE_bool("bases", False, "sweep: the two bases alone, to compare accuracies")
 _SWEEP_OPTIONS = flags.DEFINE_string(
-    "sweep_options", "", "digits, sweep, scaling, faults: more flags of our sweep"
+    "sweep_options", "", "digits, sweep, scaling, plans, faults: more flags of our sweep"
 )
 _PEER_OPTIONS = flags.DEFINE_string(
     "peer_options", "", 'sweep, input: more flags of the peer: "--compile --bf16"'
@@ -119,6 +121,7 @@ _ENV = flags.DEFINE_list("env", [], "sweep: NAME=VALUE with commas, environment 
 _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "scaling: numbers of split seeds")
 _IMAGES = flags.DEFINE_list("images", ["32", "64", "130"], "scaling: training images of a class")
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "scaling: numbers of devices")
+_SIZES = flags.DEFINE_list("sizes", ["1000", "3000", "10000"], "plans: numbers of networks")
 _EXECUTOR = flags.DEFINE_enum(
     "executor", "local", ["local", "ray", "shard"], "faults: what trains the groups"
 )
@@ -312,6 +315,16 @@ def _scaling() -> tuple[Any, str]:
     return result, scaling.show(result)
 
 
+def _plans() -> tuple[Any, str]:
+    from experiments.benchmarks import plans
+
+    rows = plans.run(
+        cli.whole_numbers("sizes", _SIZES.value, 1),
+        cli.words("sweep_options", _SWEEP_OPTIONS.value),
+    )
+    return rows, plans.show(rows)
+
+
 def _faults() -> tuple[Any, str]:
     from experiments.benchmarks import faults
 
@@ -398,6 +411,7 @@ BENCHMARKS: dict[str, Callable[[], tuple[Any, str]]] = {
     "step": _step,
     "population": _population,
     "scaling": _scaling,
+    "plans": _plans,
     "faults": _faults,
     "input": _input,
     "devices": _devices,

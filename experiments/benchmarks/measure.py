@@ -86,11 +86,13 @@ class Finished:
         seconds: from its start to its end.
         peak_bytes: most resident memory of it or of one of its children.
         out: what it printed.
+        cpu_seconds: of processors, its own and its children's.
     """
 
     seconds: float
     peak_bytes: int
     out: str
+    cpu_seconds: float = 0.0
 
 
 def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Finished:
@@ -124,7 +126,8 @@ def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Fin
             raise UserError(f"{' '.join(command)}: ended with code {child.returncode}: {last}")
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
-    return Finished(seconds, usage.ru_maxrss * unit, texts[0])
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Finished(seconds, usage.ru_maxrss * unit, texts[0], cpu_seconds)
 
 
 def first_lines(
@@ -211,4 +214,7 @@ def _writing(path: Path) -> Iterator[None]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Spread):
         return value.as_json()
-    return value.item() if hasattr(value, "item") else str(value)
+    if hasattr(value, "item"):
+        return value.item()
+    plain = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if plain else str(value)
