@@ -129,7 +129,9 @@ _MINUTES = flags.DEFINE_float("minutes", 10.0, "faults: time in which faults are
 _KILLS = flags.DEFINE_integer(
     "kills", 0, "faults: go on until so many processes were killed for good", 0
 )
-_EVERY = flags.DEFINE_float("every", 6.0, "faults: mean seconds between two", 0.1)
+_EVERY = flags.DEFINE_float(
+    "every", 4.0, "faults: mean seconds from a group in training to a fault", 0.1
+)
 _SEED = flags.DEFINE_integer("seed", 0, "faults: of instants and victims")
 
 

@@ -214,6 +214,7 @@ class FileSystem(fsspec.AbstractFileSystem):
         return {
             "name": f"{item['bucket']}/{item['name']}",
             "size": int(item["size"]),
+            "generation": item["generation"],
             "type": "file",
         }
 

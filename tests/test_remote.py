@@ -23,7 +23,7 @@ import tiny_datasets
 from absl.testing import flagsaver
 from places import ROOT
 
-from yosinski_jax.base import files
+from yosinski_jax.base import bundles, files
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 from yosinski_jax.commands import sweep as command
@@ -178,6 +178,40 @@ def test_records(bucket):
     found, damaged = records.read_all(folder)
     assert found == [later]
     assert len(damaged) == 1 and "gs://bucket/w/records/random-0/A2B+.json" in damaged[0]
+
+
+def test_many_records_are_read_out_of_one_object_and_the_single_ones_stay_the_truth(
+    bucket, monkeypatch
+):
+    monkeypatch.setattr(bundles, "WORTH", 3)
+    folder = files.as_path("gs://bucket/w")
+    some = [records.Record.of({**RECORD, "split_seed": seed}) for seed in range(6)]
+    for record in some[:5]:
+        records.write(folder, record)
+    records.bundle(folder)
+    load, read = bundles.load, []
+
+    def watched(*args):
+        found = load(*args)
+        read.append(found.read)
+        return found
+
+    monkeypatch.setattr(bundles, "load", watched)
+    assert records.read_all(folder) == (some[:5], []) and read.pop() == []
+    # Written anew, damaged, removed, and a new one: none of them is taken from the copies.
+    changed = records.Record.of({**some[0], "diverged_at_step": 8})
+    records.write(folder, changed)
+    records.path_of(folder, "random", 1, "A3B+").write_text("{")
+    records.path_of(folder, "random", 2, "A3B+").unlink()
+    records.write(folder, some[5])
+    found, damaged = records.read_all(folder)
+    assert found == [changed, some[3], some[4], some[5]] and "random-1/A3B+.json" in damaged[0]
+    assert read.pop() == [f"random-{seed}/A3B+.json" for seed in (0, 1, 5)]
+    # A bundle that is damaged, or of another version, is as good as none.
+    (folder / "records.bundle.json").write_text('{"format": 1, "objects": {}}')
+    assert records.read_all(folder)[0] == found and len(read.pop()) == 5
+    records.bundle(folder)
+    assert len(read.pop()) == 5 and records.read_all(folder)[0] == found and read.pop() == []
 
 
 TREE = {"conv1": {"kernel": np.arange(12.0).reshape(3, 4)}, "fc": {"bias": np.ones(5)}}

@@ -27,7 +27,7 @@ LEASE = 15.0
 KILLS = ("worker", "coordinator", "machine")
 #: Small groups of small networks, saved every second, so that there is something to lose.
 OPTIONS = (
-    "--split=random", "--seeds=2", "--epochs=4", "--replicas=4", "--checkpoint_minutes=0.02", "--noreport",
+    "--split=random", "--seeds=1", "--epochs=10", "--replicas=4", "--checkpoint_minutes=0.02", "--noreport",
 )  # fmt: skip
 _NOT_COMPARED = ("seconds", "images_per_second", "environment", "digest")
 _TABLES = ("table.md", "effects.csv")
@@ -77,7 +77,7 @@ def run(
         executor: a name in `engines.ENGINES`.
         minutes: no round begins later, and none is disturbed later, once there were enough kills.
         kills: at least so many processes are killed for good.
-        every: mean seconds between two faults.
+        every: mean seconds from a group's start to a fault.
         seed: of the instants and the victims.
         options: of the sweep.
 
@@ -186,7 +186,7 @@ class _Run:
 
     def _train(self, enough) -> None:
         """Until every coordinator has ended well, under faults until there were enough of them."""
-        following, quiet = time.monotonic() + self._pause(), None
+        following = quiet = None
         while not all(c.code == 0 for c in self.engine.coordinators) or self.later:
             now = time.monotonic()
             for item in [item for item in self.later if item[0] <= now]:
@@ -199,9 +199,12 @@ class _Run:
                     raise UserError(
                         f"{self.workdir}: did not end in {_SECONDS_TO_END:.0f} s: {self._last()}"
                     )
+            elif following is None:
+                # Counted from when a group is in training, or most faults would hit imports.
+                following = now + self._pause() if self._training() else None
             elif now >= following:
                 self._fault()
-                following = time.monotonic() + self._pause()
+                following = None
             time.sleep(0.05)
 
     def _pause(self) -> float:
@@ -327,14 +330,22 @@ class _Run:
         engines.send([process], signal.SIGSTOP)
         yield process
 
-    def _disturb(self, processes: Sequence[int]) -> None:
-        """Counts the groups that these processes train at this instant."""
+    def _training(self) -> dict[str, int]:
+        """The groups that are begun and not done, and the process that began each last."""
+        found = {}
         for path in (self.workdir / "logs").glob("*.log"):
             begun = _STARTED.findall(path.read_text(errors="replace"))
             names = self.reference.groups[path.stem]
-            done = all((self.workdir / "records" / f"{name}.json").exists() for name in names)
-            if begun and int(begun[-1]) in processes and not done:
-                self.told.disturbed[path.stem] += 1
+            if begun and not all((self.workdir / "records" / f"{n}.json").exists() for n in names):
+                found[path.stem] = int(begun[-1])
+        alive = set(self.engine.workers(self.workdir))
+        return {group: process for group, process in found.items() if process in alive}
+
+    def _disturb(self, processes: Sequence[int]) -> None:
+        """Counts the groups that these processes train at this instant."""
+        for group, process in self._training().items():
+            if process in processes:
+                self.told.disturbed[group] += 1
 
     def _end(self) -> None:
         """Leaves no process of this round behind, whatever happened."""

@@ -214,7 +214,4 @@ def _writing(path: Path) -> Iterator[None]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Spread):
         return value.as_json()
-    if hasattr(value, "item"):
-        return value.item()
-    plain = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return dataclasses.asdict(value) if plain else str(value)
+    return value.item() if hasattr(value, "item") else str(value)

@@ -74,10 +74,10 @@ def run(sizes: Sequence[int], options: Sequence[str] = ()) -> list[dict[str, Any
                 {
                     "networks": len(_records(workdir)),
                     "train_cpu_seconds": seconds,
-                    "resume": _until(command, " to train;"),
-                    "resume_half": half,
-                    "again": _until(command, None),
-                    "report": _until(_report(workdir), None),
+                    "resume": vars(_until(command, " to train;")),
+                    "resume_half": vars(half),
+                    "again": vars(_until(command, None)),
+                    "report": vars(_until(_report(workdir), None)),
                     "page_bytes": (workdir / "report.html").stat().st_size,
                 }
             )
@@ -172,12 +172,12 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             f"{row['networks']:,}",
             f"{row['train_cpu_seconds']:.3f}",
-            f"{row['resume'].cpu_seconds:.1f}",
-            f"{row['resume_half'].cpu_seconds:.1f}",
-            f"{row['again'].cpu_seconds:.1f}",
-            f"{max(row[what].peak_bytes for what in ('resume', 'resume_half', 'again')) / 1e6:.0f}",
-            f"{row['report'].cpu_seconds:.1f}",
-            f"{row['report'].peak_bytes / 1e6:.0f}",
+            f"{row['resume']['cpu_seconds']:.1f}",
+            f"{row['resume_half']['cpu_seconds']:.1f}",
+            f"{row['again']['cpu_seconds']:.1f}",
+            f"{max(row[what]['peak_bytes'] for what in ('resume', 'resume_half', 'again')) / 1e6:.0f}",
+            f"{row['report']['cpu_seconds']:.1f}",
+            f"{row['report']['peak_bytes'] / 1e6:.0f}",
             f"{row['page_bytes'] / 1e6:.1f}",
         )
         for row in rows

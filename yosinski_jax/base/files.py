@@ -176,16 +176,29 @@ def read_sealed(path: Path, advice: str = "") -> dict[str, Any]:
       UserError: it cannot be read, which says nothing of what it holds.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
-    except (ValueError, RecursionError) as e:
+    except UnicodeDecodeError as e:
         raise Damaged(f"{path}: not readable as JSON ({first_line(e)})") from e
     except Exception as e:  # gcsfs and Google's libraries have kinds of their own
         raise UserError(
             f"{path}: cannot be read ({first_line(e)}); repair that and start again"
             + (f", {advice}" if advice else "")
         ) from e
+    return unsealed(path, text)
+
+
+def unsealed(path: Path, text: str) -> dict[str, Any]:
+    """What `write_json` wrote of `sealed`, from the text of the file.
+
+    Raises:
+      Damaged: it is not what was written.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise Damaged(f"{path}: not readable as JSON ({first_line(e)})") from e
     if not isinstance(value, dict):
         raise Damaged(f"{path}: not a JSON object but a {type(value).__name__}")
     if sealed(value)["digest"] != value.get("digest"):

@@ -9,18 +9,31 @@ Each file carries a digest of itself, so that a flipped bit is found when it is 
 
 import base64
 import dataclasses
+import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yosinski_jax.base import bundles
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import Damaged, as_path, read_sealed, sealed, write_json
+from yosinski_jax.base.files import (
+    Damaged,
+    as_path,
+    is_remote,
+    read_sealed,
+    sealed,
+    unsealed,
+    write_json,
+)
 from yosinski_jax.study.treatments import parse
 
 SCHEMA = 2
+#: Copies of the records, where they are in a bucket; and how records are called there.
+_BUNDLE, _NAME = "records.bundle.json", r"[^/]+/[^/.][^/]*\.json"
 #: Series of a curve, one entry an evaluation each. The last two are missing where nobody measured them.
 CURVE = ("step", "epoch", "loss", "accuracy", "train_accuracy", "test_loss")
 
@@ -264,7 +277,11 @@ def read(path: Path) -> Record:
       UserError: it cannot be read, which says nothing of what it holds.
     """
     advice = "or move the file away to have its network trained again"
-    fields = read_sealed(path, advice)
+    return _checked(path, read_sealed(path, advice))
+
+
+def _checked(path: Path, fields: Mapping[str, Any]) -> Record:
+    """The record of a file, with what it says checked."""
     try:
         record = Record.of(fields)
     except ValueError as e:
@@ -284,12 +301,36 @@ def read_all(workdir: Path) -> tuple[list[Record], list[str]]:
     Raises:
       UserError: a file cannot be read.
     """
+    workdir = as_path(workdir)
+    if is_remote(workdir) and bundles.available():
+        texts = bundles.load(workdir / "records", workdir / _BUNDLE)
+        names = sorted((n for n in texts if re.fullmatch(_NAME, n)), key=lambda n: n.split("/"))
+        readers = [functools.partial(_read_text, workdir / "records" / n, texts[n]) for n in names]
+    else:
+        paths = sorted(p for p in workdir.glob("records/*/*.json") if p.name[0] != ".")
+        readers = [functools.partial(read, path) for path in paths]
     found, damaged = [], []
-    for path in sorted(as_path(workdir).glob("records/*/*.json")):
-        if path.name.startswith("."):
-            continue
+    for reader in readers:
         try:
-            found.append(read(path))
+            found.append(reader())
         except Damaged as e:
             damaged.append(str(e))
     return found, damaged
+
+
+def _read_text(path: Path, text: str) -> Record:
+    return _checked(path, unsealed(path, text))
+
+
+def bundle(workdir: Path) -> None:
+    """Writes copies of all records into one object, if they are in a bucket and many are new.
+
+    For `read_all`, to which the single records stay the truth.
+
+    Raises:
+      UserError: the bucket cannot be read or written.
+    """
+    workdir = as_path(workdir)
+    if is_remote(workdir) and bundles.available():
+        place = workdir / _BUNDLE
+        bundles.save(place, bundles.load(workdir / "records", place))

@@ -194,14 +194,18 @@ def _finished(sweep: "Sweep", outcome: Outcome) -> None:
 
 def _drop_unreadable(sweep: "Sweep") -> None:
     """Removes files of records that cannot be used: that a record is there says to everybody that a network is done."""
+    # Listed once: most are not there, and a bucket takes its time to say so of each.
+    there = {path.parts[-2:] for path in sweep.folder.glob("records/*/*.json")}
     for group in sweep.open_groups():
         for planned in group.members:
             path = records.path_of(
                 sweep.folder, planned.split.name, planned.split.seed, planned.run.name
             )
-            if planned.id not in sweep.records and path.exists():
+            if planned.id not in sweep.records and path.parts[-2:] in there:
                 try:
                     record = records.read(path)  # another shard may have written it meanwhile
+                except FileNotFoundError:  # removed by another shard
+                    continue
                 except records.Damaged:
                     path.unlink(missing_ok=True)
                     continue

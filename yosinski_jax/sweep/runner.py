@@ -185,6 +185,7 @@ class Sweep:
             if multihost.leader() and shard is None:
                 for name in ("running", "claims"):
                     checkpoints.delete(self.folder / name)
+                records.bundle(self.folder)
             return [self.records[planned.id] for planned in self.planned]
 
     def open_groups(self) -> Iterator[Group]:

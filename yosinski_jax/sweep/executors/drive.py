@@ -58,10 +58,10 @@ def note_failure(workdir: Path, unit: Unit, message: str, starts: int) -> None:
 
 def forget_failures(workdir: Path, units: Sequence[Unit]) -> None:
     """Removes the notes of earlier starts: the same command tries again."""
-    for unit in units:
-        path = failed_path(workdir, unit)
-        if path.exists():
-            path.unlink()
+    ids = {unit.id for unit in units}
+    for path in list((workdir / "failed").glob("*.json")):
+        if path.stem in ids:
+            path.unlink(missing_ok=True)
 
 
 def drive(
