@@ -33,7 +33,8 @@ from yosinski_jax.data.prepare.imagenet import Settings
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.training import feeds, multihost
+from yosinski_jax.training import multihost, streamed
+from yosinski_jax.training.feeds import Streaming
 from yosinski_jax.training.step import preprocess
 from yosinski_jax.training.trainer import Trainer
 
@@ -191,7 +192,7 @@ class _Ours:
             network,
             reading.recipe,
             dataset,
-            streaming=feeds.Streaming(
+            streaming=Streaming(
                 reading.workers, size=None if dataset.image_shape else reading.size
             ),
         )
@@ -217,7 +218,7 @@ class _Ours:
     def _rate(self, program: Any) -> float:
         reading, trainer = self._reading, self._trainer
         assert trainer.streaming is not None
-        put = functools.partial(feeds.put_batch, self._mesh)
+        put = functools.partial(streamed.put_batch, self._mesh)
         batch = reading.recipe.batch_size
         self._runs += 1
         keys = jax.random.split(jax.random.key(self._runs), 64)

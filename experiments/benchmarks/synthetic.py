@@ -12,7 +12,9 @@ from yosinski_jax.data import dataset as data
 from yosinski_jax.networks import registry
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
-from yosinski_jax.training.trainer import Job, Population, Trainer
+from yosinski_jax.training.jobs import Job
+from yosinski_jax.training.population import Population
+from yosinski_jax.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)

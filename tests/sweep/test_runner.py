@@ -15,7 +15,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
 from yosinski_jax.study.plan import Group
 from yosinski_jax.sweep import workdir
-from yosinski_jax.training import checkpoints
+from yosinski_jax.training import checkpoints, feeds
 from yosinski_jax.training.saves import Saves
 from yosinski_jax.training.trainer import Trainer
 
@@ -129,8 +129,12 @@ def test_killed_before_each_record_and_in_training(whole, tmp_path, monkeypatch)
     assert table(rows) == table(whole[1])
 
 
-def test_asked_to_stop_saves_and_goes_on(whole, tmp_path):
+def test_asked_to_stop_saves_and_goes_on(whole, tmp_path, monkeypatch):
     from yosinski_jax.sweep.worker import Interrupted
+
+    monkeypatch.setattr(
+        feeds, "_TOGETHER", 0
+    )  # a dispatch an epoch, with a look for signals after each
 
     class Stop(Log):
         def progress(self, sweep, group, population):
@@ -213,6 +217,7 @@ def test_an_older_save_is_taken_where_the_newest_is_damaged(whole, tmp_path, mon
     def dying(folder, record):
         raise Killed
 
+    monkeypatch.setattr(feeds, "_TOGETHER", 0)
     monkeypatch.setattr(Saves, "busy", False)  # so every step that ends an epoch is saved
     monkeypatch.setattr(records, "write", dying)
     with pytest.raises(Killed):

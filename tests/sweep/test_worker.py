@@ -10,6 +10,7 @@ from small_sweep import make, table
 
 from yosinski_jax.sweep import worker
 from yosinski_jax.sweep.worker import DamagedBase, Interrupted, train_group
+from yosinski_jax.training import feeds
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def test_copies_of_a_work_share_what_they_compiled(tmp_path):
         here = worker._HERE[sweep.work.token]
         [trainer] = here._trainers.values()
     assert len(worker._HERE) == 1
-    assert trainer.compilations["train"] == 1  # both groups are of networks without frozen layers
+    assert trainer.compilations == {
+        "train_and_evaluate": 1
+    }  # both groups are of networks without frozen layers
     assert set(here.bases) <= {"random-0/baseA", "random-0/baseB"} and here.bases
 
 
@@ -83,7 +86,10 @@ def test_a_group_whose_base_is_damaged_says_so(whole, tmp_path):
         train_group(group, sweep.work, tmp_path / "w")
 
 
-def test_asked_to_stop_a_group_saves_itself_and_goes_on(whole, tmp_path):
+def test_asked_to_stop_a_group_saves_itself_and_goes_on(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        feeds, "_TOGETHER", 0
+    )  # a dispatch an epoch, with a look at `asked` after each
     sweep = make(tmp_path)
     with pytest.raises(Interrupted, match="stopped at step 3 of 6") as e:
         train_group(sweep.groups[0], sweep.work, tmp_path, asked=[15])

@@ -112,7 +112,7 @@ def test_against_a_plain_loop_over_the_same_batches(whole):
 @pytest.mark.parametrize("advances", [1, 2])
 def test_resumed_equals_undisturbed(whole, advances):
     run = shared().start([Job("baseA", task())])
-    while run.dispatched < 4 * advances or not run._curve or run._curve[-1][0] < 4 * advances:
+    while run.dispatched < 4 * advances or run._curve.last < 4 * advances:
         run.advance()
     snapshot = run.snapshot()
     run.advance()  # a snapshot stays as it was while training goes on

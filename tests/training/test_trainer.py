@@ -177,7 +177,30 @@ def test_seeds_differ_by_key_and_by_seed():
     assert seed_of("a", 0).tolist() == seed_of("a", 0).tolist()
 
 
-def test_a_snapshot_goes_on_where_it_was(base):
+def test_short_epochs_dispatched_together_change_nothing(base, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    jobs = [a_job(name, task(), 2, 2, base.variables) for name in ("p", "q")]
+    together = make(recipe)
+    whole = train(together, jobs)
+    assert together.compilations == {"features": 1, "train_and_evaluate": 1}
+    monkeypatch.setattr(feeds, "_TOGETHER", 0)
+    begun = make(recipe).start(jobs)
+    begun.advance()
+    assert begun.dispatched == 3
+    monkeypatch.undo()
+    resumed = together.start(jobs)
+    resumed.restore(begun.snapshot())
+    while not resumed.finished:
+        resumed.advance()
+    assert together.compilations["train"] == 1  # the save is of a step in the middle of a dispatch
+    for a, b in zip(whole, resumed.results(), strict=True):
+        assert equal(a.variables, b.variables) and equal(a.correct, b.correct)
+        for name in ("step", "epoch", "loss", "accuracy", "test_loss", "train_accuracy"):
+            assert getattr(a, name) == getattr(b, name) and len(getattr(a, name)) == 4
+
+
+def test_a_snapshot_goes_on_where_it_was(base, monkeypatch):
+    monkeypatch.setattr(feeds, "_TOGETHER", 0)  # else all epochs are one dispatch
     recipe = dataclasses.replace(RECIPE, epochs=4)
     jobs = [a_job(name, task(), 0, 2, base.variables) for name in ("p", "q")]
     whole = train(make(recipe), jobs)
@@ -233,7 +256,7 @@ def test_a_sweep_is_one_program_for_each_number_of_frozen_layers(base):
                     trainer,
                     [a_job(f"{n}{copied}{other}+", task(other), 0, copied, base.variables)] * 2,
                 )
-    assert trainer.compilations == {"features": 3, "train": 4, "evaluate": 4}
+    assert trainer.compilations == {"features": 3, "train_and_evaluate": 4}
 
 
 def test_populations_refuse_what_does_not_go_together():

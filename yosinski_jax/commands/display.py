@@ -13,7 +13,7 @@ from yosinski_jax.base.files import first_line
 from yosinski_jax.commands import planning
 from yosinski_jax.study.plan import Group
 from yosinski_jax.sweep.runner import Sweep
-from yosinski_jax.training.trainer import Population
+from yosinski_jax.training.population import Population
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CALLS = 180.0

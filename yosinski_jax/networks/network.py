@@ -363,7 +363,7 @@ def _check_disjoint(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
 @functools.lru_cache(maxsize=1024)
 def shapes(network: Network, like: jax.ShapeDtypeStruct) -> dict[str, Any]:
     """The network's variables as shapes and dtypes, for inputs like that; traced once."""
-    return jax.eval_shape(network.init, jax.random.key(0), _batch_of_one(like))
+    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch_of_one(like))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from yosinski_jax.study.records import Record
 from yosinski_jax.sweep.executors import drive, shard
 from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
 from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group
-from yosinski_jax.training.trainer import Population
+from yosinski_jax.training.population import Population
 
 if TYPE_CHECKING:
     from yosinski_jax.sweep.runner import Sweep

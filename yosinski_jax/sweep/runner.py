@@ -24,7 +24,8 @@ from yosinski_jax.sweep import checks, fanout, groups, identity, workdir, worker
 from yosinski_jax.sweep.executors.interface import Executor
 from yosinski_jax.sweep.worker import DamagedBase, Work, train_group
 from yosinski_jax.training import checkpoints, multihost
-from yosinski_jax.training.trainer import Population, Trainer
+from yosinski_jax.training.population import Population
+from yosinski_jax.training.trainer import Trainer
 
 #: More networks than any device trains at once; a larger number is a slip of the pen.
 MOST_REPLICAS = 65_536

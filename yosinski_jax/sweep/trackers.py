@@ -17,7 +17,7 @@ from yosinski_jax.base.files import first_line, is_remote, write_atomically
 from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import CURVE, Record
 from yosinski_jax.sweep.runner import Display, Sweep
-from yosinski_jax.training.trainer import Population
+from yosinski_jax.training.population import Population
 
 _SECONDS_BETWEEN_SIGNS = 10.0
 #: Beside the events of a network that was sent whole.

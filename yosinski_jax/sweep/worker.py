@@ -37,8 +37,9 @@ from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import identity, programs
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Job, Result
+from yosinski_jax.training.population import Population
 from yosinski_jax.training.saves import Saves
-from yosinski_jax.training.trainer import Population, Trainer
+from yosinski_jax.training.trainer import Trainer
 
 #: Bytes of bases kept between groups, so that each is not read again by every group that copies it.
 _BASE_BYTES = 2**30

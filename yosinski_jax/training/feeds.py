@@ -1,4 +1,4 @@
-"""Where training images come from: arrays on the devices, the cached output of a frozen prefix, or a stream.
+"""Where training images come from: arrays on the devices, the cached output of a frozen prefix, or a stream (`streamed`).
 
 All feeds give the same batches in the same order (`data.order`), so that a network's result does not
 depend on its feed beyond float tolerance.
@@ -7,44 +7,45 @@ depend on its feed beyond float tolerance.
 import dataclasses
 import functools
 import hashlib
-import queue
-import threading
+import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yosinski_jax.base import machine
-from yosinski_jax.data import order, stream
-from yosinski_jax.data.dataset import Dataset, Task
-from yosinski_jax.data.tfds import CorruptRecord
+from yosinski_jax.data import order
+from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.training import multihost
 from yosinski_jax.training.jobs import order_seed
 from yosinski_jax.training.step import EVALUATION_BATCH, Metrics, State
 
 if TYPE_CHECKING:
-    from yosinski_jax.training.trainer import Population
+    from yosinski_jax.training.population import Population
 
 #: Training images that the training accuracy is measured on, at most.
 TRAIN_ACCURACY_IMAGES = 1000
 # Steps of one dispatch of a resident feed, at most: between two of them a sweep can stop.
 _LONGEST = 256
-# The batch in use and those on their way to the devices.
-BATCHES_ON_DEVICES = 3
-# How long a process waits for a batch before it looks whether it is asked to stop, in seconds.
-_PATIENCE = 0.5
+# Numbers that a dispatch with several evaluations feeds to each network, at most; of networks for digits
+# that is some tenths of a second. Where epochs feed more there is nothing to gain from fewer dispatches.
+_TOGETHER = 2**22
 
 Carry = tuple[State, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: metrics, and which test images are right, bool [replicas, test images or more]."""
+    """One evaluation, or several that follow each other.
+
+    Attributes:
+      metrics: of each.
+      correct: which test images are right in the last, bool [replicas, test images or more].
+    """
 
     metrics: Metrics
     correct: Any
@@ -75,6 +76,17 @@ class Feed(Protocol):
 
     def train(self, carry: Carry, start: int, stop: int) -> tuple[Carry, Any, int]:
         """Dispatches some of the steps start … stop − 1; returns what they lead to, a mark to wait for, the step reached."""
+        ...
+
+    def train_and_evaluate(
+        self, carry: Carry, start: int
+    ) -> tuple[Carry, Evaluation, range] | None:
+        """Where they are short, dispatches the steps from `start` on up to several evaluations, and these.
+
+        Returns:
+          What they lead to, the evaluations, and after which steps they are; None, and nothing is
+          dispatched, where steps and evaluations are to take turns.
+        """
         ...
 
     def evaluate(self, carry: Carry) -> Iterator[tuple[Carry, Evaluation] | None]:
@@ -143,18 +155,60 @@ class Resident:
         """See `Feed`."""
         p, (shared, own) = self._population, self._ready()
         stop = start + _piece(stop - start)
-        positions = [
-            order.batches(order_seed(key), p.train_images, p.trainer.recipe.batch_size, start, stop)
-            for key in p.keys
-        ]
-        carry, mark = p.run("train")(shared, (own, p.put(np.stack(positions))), carry)
+        positions = p.put(self._positions(start, stop))
+        carry, mark = p.run("train")(shared, (own, positions), carry)
         return carry, mark, stop
 
     def evaluate(self, carry: Carry) -> Iterator[tuple[Carry, Evaluation] | None]:
         """See `Feed`."""
         shared, own = self._ready()
         diverged, total, *found = self._population.run("evaluate")(shared, own, carry)
-        yield (carry[0]._replace(diverged_at=diverged), total), Evaluation(*found)
+        yield (carry[0]._replace(diverged_at=diverged), total), self._evaluation(carry[1], *found)
+
+    def train_and_evaluate(
+        self, carry: Carry, start: int
+    ) -> tuple[Carry, Evaluation, range] | None:
+        """See `Feed`."""
+        p, together = self._population, self._together
+        stop = start + together * p.every
+        if not together or start % (together * p.every):
+            return None
+        shared, own = self._ready()
+        positions = self._positions(start, stop).reshape(len(p.slots), together, p.every, -1)
+        run = p.run("train_and_evaluate")
+        carry, *found = run(shared, (own, p.put(positions)), carry)
+        return carry, self._evaluation(*found), range(start + p.every, stop + 1, p.every)
+
+    @functools.cached_property
+    def _together(self) -> int:
+        """Evaluations of one dispatch; 0 if they are dispatched one by one."""
+        p = self._population
+        recipe, program = p.trainer.recipe, p.program
+        if (
+            recipe.patience or p.total % p.every
+        ):  # it may stop after each; the last is after fewer steps
+            return 0
+        fed = p.trainer.input
+        if program.cached:
+            fed = program.network.output(fed, program.prefix)
+        numbers = p.every * recipe.batch_size * math.prod(fed.shape)
+        most = min(_LONGEST // p.every, _TOGETHER // numbers)
+        evaluations = p.total // p.every
+        # Parts of one size, since each size is a program of its own.
+        return next((n for n in range(most, 1, -1) if evaluations % n == 0), 0)
+
+    def _positions(self, start: int, stop: int) -> np.ndarray:
+        """Of the images of these steps in each network's task, int32 [replicas, steps, batch]."""
+        p = self._population
+        batch = p.trainer.recipe.batch_size
+        seeds = (order_seed(key) for key in p.keys)
+        return np.stack([order.batches(s, p.train_images, batch, start, stop) for s in seeds])
+
+    def _evaluation(self, losses: Any, right: Any, test_loss: Any, correct: Any) -> Evaluation:
+        p = self._population
+        parts = [p.test_images, len(subset(p.train_images)), p.validation_images]
+        evaluated = np.broadcast_to(np.asarray(parts, np.int32), right.shape)
+        return Evaluation(Metrics(losses, right, evaluated, test_loss), correct)
 
     def close(self) -> None:
         """Gives back the features."""
@@ -253,216 +307,3 @@ def _pieces(index: np.ndarray, count: int, padding: int) -> np.ndarray:
     return np.pad(index, (0, count * size - len(index)), constant_values=padding).reshape(
         count, size
     )
-
-
-class Streamed:
-    """Batches that are read and decoded while the devices work, each cut over all devices of all processes."""
-
-    def __init__(self, population: "Population"):
-        self._population = population
-        self._skipped: set[str] = set()
-        self._batches: _Ahead | None = None
-        self._mean: Any = None
-        self._mark: Any = None
-        # A signal is looked for between two calls. Votes of several processes cost a collective
-        # each, and all must make the same number of steps.
-        self._steps = 1 if jax.default_backend() == "cpu" else 4
-        self._own = population.put(population.each)
-
-    @property
-    def skipped(self) -> frozenset[str]:
-        """See `Feed`."""
-        return frozenset(self._skipped)
-
-    def train(self, carry: Carry, start: int, stop: int) -> tuple[Carry, Any, int]:
-        """See `Feed`."""
-        p = self._population
-        if self._batches is None:
-            self._batches = _Ahead(lambda: self._read(p.task, start))
-        run, stop = p.run("train_batch"), min(start + self._steps, stop)
-        for step in range(start, stop):
-            batch = self._batches.get()
-            if batch is None:
-                return carry, self._mark, step
-            carry, self._mark = run(batch, self._own_with_mean(), carry)
-        return carry, self._mark, stop
-
-    def evaluate(self, carry: Carry) -> Iterator[tuple[Carry, Evaluation] | None]:
-        """See `Feed`."""
-        p = self._population
-        diverged, total = p.run("check")(None, self._own, carry)
-        carry = (carry[0]._replace(diverged_at=diverged), total)
-        index = subset(p.train_images)
-        few = dataclasses.replace(
-            p.task, test_index=p.task.train_index[index], test_labels=p.task.train_labels[index]
-        )
-        held_out = dataclasses.replace(
-            p.task, test_index=p.task.validation_index, test_labels=p.task.validation_labels
-        )
-        asked = {"test": ("test", p.task), "train": ("train", few)}
-        if p.validation_images:
-            asked["validation"] = ("train", held_out)
-        found = {}
-        for name, (part, task) in asked.items():
-            batches = _Ahead(lambda part=part, task=task: self._read(task, None, part))
-            rows: list[Any] = []
-            try:
-                while (batch := batches.get()) is not _END:
-                    if batch is not None:
-                        rows.append(
-                            p.run("evaluate_batch")(
-                                batch, self._own_with_mean(), carry[0].variables
-                            )
-                        )
-                        # Batches are read faster than they are used: the devices' memory would
-                        # fill up.
-                        jax.block_until_ready(rows[-3:][0])
-                    yield None
-            finally:
-                batches.close()
-            columns = zip(*rows, strict=True)
-            right, losses, mask = (np.concatenate([np.asarray(x)[0] for x in c]) for c in columns)
-            found[name] = right[: len(task.test_index)], losses, mask
-        counts = {name: (right.sum(), mask.sum()) for name, (right, _, mask) in found.items()}
-        _, losses, mask = found["test"]
-        loss = losses.sum(dtype=np.float64) / max(int(mask.sum()), 1)
-        numbers = (
-            *counts["test"], loss, *counts["train"], *counts.get("validation", (0, 0)),
-        )  # fmt: skip
-        yield (
-            carry,
-            Evaluation(Metrics(*(np.asarray([x]) for x in numbers)), found["test"][0][None]),
-        )
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = None
-
-    def _own_with_mean(self) -> dict[str, Any]:
-        return self._own if self._mean is None else self._own | {"mean": self._mean}
-
-    def _read(self, task: Task, start: int | None, part: str = "train") -> Iterator[Any]:
-        """Batches on their way to the devices: of training from a step on, or of an evaluation if `start` is None."""
-        p = self._population
-        trainer, options = p.trainer, p.trainer.streaming or Streaming()
-        common = dataclasses.asdict(options) | {
-            "batch_size": trainer.recipe.batch_size,
-            "hosts": hosts(),
-        }
-        if trainer.recipe.subtract_mean and self._mean is None:
-            self._mean = p.put(trainer.mean_image(p.task)[None])
-        source = getattr(trainer.dataset, part)
-        if start is None:
-            batches = stream.evaluate(source, task, **common)
-        else:
-            seed = order_seed(p.keys[0])
-            batches = stream.train(source, task, seed=seed, start=start, **common)
-        with batches:
-            for batch in stream.prefetch(batches, functools.partial(put_batch, p.mesh)):
-                self._skipped |= set(batches.skipped.values())
-                yield batch
-            self._skipped |= set(batches.skipped.values())
-
-
-def put_batch(mesh: Mesh, batch: stream.Batch) -> dict[str, jax.Array]:
-    """Starts the transfer of this process's part of a batch: images, labels and mask, cut over the mesh."""
-    cut = NamedSharding(mesh, P("data"))
-    return {name: multihost.to_devices(cut, x) for name, x in batch._asdict().items()}
-
-
-_END = object()
-
-
-class _Ahead:
-    """An iterator run by a thread, so that its user can look away while nothing comes.
-
-    Several processes must do the same number of steps between two votes, so there it runs when it is
-    asked, and waits.
-    """
-
-    def __init__(self, make: Callable[[], Iterator[Any]]):
-        self._closed = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(1)
-        self._iterator = make() if multihost.several() else None
-        if self._iterator is None:
-            self._thread = threading.Thread(
-                target=self._work, args=(make,), daemon=True, name="feed"
-            )
-            self._thread.start()
-
-    def get(self) -> Any:
-        """The next item, None if it is not there yet, `_END` at the end."""
-        if self._iterator is not None:
-            return next(self._iterator, _END)
-        try:
-            item = self._queue.get(timeout=_PATIENCE)
-        except queue.Empty:
-            return None
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Ends it, and what it reads from."""
-        self._closed.set()
-        if self._iterator is not None:
-            self._iterator.close()  # pyright: ignore[reportAttributeAccessIssue]
-            return
-        with_time = 2.0  # seconds; a thread that waits for a worker ends with the process
-        self._thread.join(with_time)
-
-    def _work(self, make: Callable[[], Iterator[Any]]) -> None:
-        iterator = make()
-        try:
-            for item in iterator:
-                if not self._hand_over(item):
-                    return
-            self._hand_over(_END)
-        except BaseException as e:  # raised where the items are used
-            self._hand_over(e)
-        finally:
-            iterator.close()  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _hand_over(self, item: Any) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-
-def hosts() -> stream.Hosts:
-    """This process's part of every batch."""
-    return stream.Hosts(jax.process_index(), jax.process_count())
-
-
-def mean_image(
-    dataset: Dataset, task: Task, streaming: Streaming | None, shape: Sequence[int], batch_size: int
-) -> np.ndarray:
-    """Mean of the task's training images as they are fed, float32 [H, W, C]."""
-    if streaming is None or streaming.size is None:
-        try:
-            return dataset.train.mean_image(task.train_index)
-        except CorruptRecord:
-            if streaming is None or not streaming.skip_corrupt:
-                raise
-    # Every training image once, as if it were to be tested on.
-    whole = dataclasses.replace(task, test_index=task.train_index, test_labels=task.train_labels)
-    total, count = np.zeros(tuple(shape), np.float64), np.zeros((), np.int32)
-    options = dataclasses.asdict(streaming)
-    with stream.evaluate(
-        dataset.train, whole, batch_size=batch_size, hosts=hosts(), **options
-    ) as batches:
-        for images, _, mask in batches:
-            total += images[mask].sum(0, dtype=np.float64)
-            count += mask.sum(dtype=np.int32)
-    if multihost.several():
-        # As bits, because jax would round what is float64.
-        bits, counts = multihost_utils.process_allgather((total.view(np.uint32), count))
-        total = np.ascontiguousarray(bits).view(np.float64).sum(0)
-        count = np.asarray(counts).sum()
-    return (total / count).astype(np.float32)

@@ -122,7 +122,7 @@ def _initializer(network: Network, like: jax.ShapeDtypeStruct) -> Any:
         key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), 0)
         return network.init(key, jnp.zeros((1, *like.shape), like.dtype))
 
-    return jax.jit(init, compiler_options=ops.compiler_options(True))
+    return jax.jit(init, compiler_options=ops.compiler_options("once"))
 
 
 def start_variables(job: Job, fresh: Any, network: Network) -> Any:
@@ -136,8 +136,14 @@ def start_variables(job: Job, fresh: Any, network: Network) -> Any:
 
 def initial_state(program: Program, variables: Any) -> State:
     """The state before the first step, on the host."""
-    optimizer = jax.device_get(program.optimizer.init(variables["params"]))
+    optimizer = jax.device_get(_optimizer_state(program)(variables["params"]))
     return State(variables, optimizer, np.zeros((), np.int32), np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
+
+
+@functools.lru_cache(maxsize=64)
+def _optimizer_state(program: Program) -> Any:
+    # One program in place of one for each shape.
+    return jax.jit(program.optimizer.init, compiler_options=ops.compiler_options("once"))
 
 
 def summarize(program: Program, before: Any, state: State, **curve: Any) -> Result:

@@ -150,6 +150,15 @@ def broadcast(tree: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(tree) if several() else tree
 
 
+def whole(x: Any) -> Any:
+    """An array that this process can read, whatever processes its parts are in; all must call it."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+    if x.is_fully_replicated:
+        return x.addressable_data(0)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
 def from_leader(find: Callable[[], Any]) -> Any:
     """What `find` gives on process 0, where alone it is called, on every process.
 

@@ -35,24 +35,25 @@ class State(NamedTuple):
     diverged_at: jax.Array  # int32, -1 while every loss was finite
 
 
+#: What an evaluation counts right images of.
+PARTS = ("test", "train", "validation")
+
+
 class Metrics(NamedTuple):
-    """What an evaluation gives; with a leading replica axis in a population.
+    """What an evaluation, or several that follow each other, gives: arrays [replicas, …] or [replicas, evaluations, …].
 
     Attributes:
-      right: test images classified right, int32.
-      evaluated: test images evaluated, int32: all but those that could not be read.
-      test_loss: their mean cross-entropy, float32.
-      train_right, train_evaluated: the same of the fixed part of the training images.
-      validation_right, validation_evaluated: the same of the validation part; 0 if there is none.
+      losses: sum of the training losses since the evaluation before, float32.
+      right: images classified right of the test images, of a fixed part of the training images, and of
+        the validation part, int32 [..., 3] (`PARTS`).
+      evaluated: images evaluated of each, all but those that could not be read, int32 [..., 3].
+      test_loss: mean cross-entropy of the test images, float32.
     """
 
+    losses: Any
     right: Any
     evaluated: Any
     test_loss: Any
-    train_right: Any
-    train_evaluated: Any
-    validation_right: Any
-    validation_evaluated: Any
 
 
 def preprocess(
@@ -193,12 +194,20 @@ class Program:
         floats = [
             x for x in jax.tree.leaves(state.variables) if jnp.issubdtype(x.dtype, jnp.floating)
         ]
-        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
+        # 0 · x is 0 unless x is infinite or NaN. Sums of columns, because a reduction to one number of
+        # each leaf would be half of what the compiler has to do for an evaluation.
+        columns = [jnp.atleast_2d(0 * x).reshape(-1, x.shape[-1] if x.ndim else 1) for x in floats]
+        finite = jnp.concatenate([x.sum(0) for x in columns]).sum() == 0
         bad = (state.diverged_at < 0) & ~finite
         return jnp.where(bad, state.step - 1, state.diverged_at), jnp.zeros_like(total)
 
-    def evaluate(self, shared, own, carry) -> tuple[jax.Array, jax.Array, Metrics, jax.Array]:
-        """`check`, and the evaluation of images at hand: metrics, and which images are right, bool [images]."""
+    def evaluate(self, shared, own, carry) -> tuple[Any, ...]:
+        """`check`, and the evaluation of images at hand.
+
+        Returns:
+          What `check` gives; images that are right, int32 [3] (`PARTS`); the test images' mean
+          cross-entropy; which images are right, bool [images and padding].
+        """
 
         def look_up(which, index):
             return own[which][index] if self.cached else shared[which][own[which][index]]
@@ -220,17 +229,27 @@ class Program:
         tests = (index >= 0) & (own["evaluate_labels"] >= 0)  # the label of padding is −1
         trains = (index < 0) & (~index < len(own["train_labels"]))
         held_out = (index < 0) & ~trains
-        count = lambda mask: mask.sum(dtype=jnp.int32)
-        metrics = Metrics(
-            count(right & tests),
-            count(tests),
-            jnp.where(tests, losses, 0).sum() / tests.sum(),
-            count(right & trains),
-            count(trains),
-            count(right & held_out),
-            count(held_out),
-        )
-        return *self.check(shared, own, carry), metrics, right.reshape(-1)
+        counts = jnp.stack([right & part for part in (tests, trains, held_out)])
+        loss = jnp.where(tests, losses, 0).sum() / tests.sum()
+        found = counts.sum((1, 2), dtype=jnp.int32), loss, right.reshape(-1)
+        return *self.check(shared, own, carry), *found
+
+    def train_and_evaluate(self, shared, own, carry) -> tuple[Any, ...]:
+        """`train` and `evaluate` in turns; own = (as `train` has it, positions, int32 [evaluations, steps, batch]).
+
+        Returns:
+          What it leads to; of each evaluation the sum of losses since the one before, and the images
+          right and the loss of `evaluate`; of the last one which images are right.
+        """
+        own, positions = own
+
+        def interval(carry, positions):
+            carry, _ = self.train(shared, (own, positions), carry)
+            diverged, zero, *found = self.evaluate(shared, own, carry)
+            return (carry[0]._replace(diverged_at=diverged), zero), (carry[1], *found)
+
+        carry, (*columns, right) = jax.lax.scan(interval, carry, positions)
+        return carry, *columns, right[-1]
 
     def evaluate_batch(self, shared, own, variables) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Of the batch in `shared`: which images are right, their losses (0 of padding), the mask."""
@@ -242,7 +261,9 @@ class Program:
         """The best evaluation so far, of what was kept before, the state and, in `own`, its evaluation."""
         del shared
         kept, state = carry
-        return judge(self.recipe.patience, kept, state, own)
+        validation = PARTS.index("validation")
+        counts = {name: own[name][validation] for name in ("right", "evaluated")}
+        return judge(self.recipe.patience, kept, state, own | counts)
 
     # What these consist of.
 

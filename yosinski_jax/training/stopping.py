@@ -84,28 +84,28 @@ def judge(patience: int, kept: Kept, state: "State", evaluation: Any) -> Kept:
 
 
 def ended(
-    i: int, kept: Kept, curve: Sequence[Any], state: "State", total: int
-) -> tuple[list[Any], "State", dict[str, int | None]]:
+    i: int, kept: Kept, steps: Sequence[int], state: "State", total: int
+) -> tuple[list[int], "State", dict[str, int | None]]:
     """What network i of a population came to, without what was computed after it had stopped.
 
     Args:
       i: its place.
       kept: of all, on the host.
-      curve: of every evaluation its step and more.
+      steps: of every evaluation.
       state: its own, on the host.
       total: steps of the whole training.
 
     Returns:
-      The curve up to where it stopped, its state, and the fields of `Result` about stopping.
+      The steps up to where it stopped, its state, and the fields of `Result` about stopping.
     """
     stopped = int(kept.stopped_at[i])
     if stopped >= 0:
-        curve = [entry for entry in curve if entry[0] <= stopped]
+        steps = [step for step in steps if step <= stopped]
         if state.diverged_at >= stopped:
             state = state._replace(diverged_at=np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
     early = 0 <= stopped < total
     return (
-        list(curve),
+        list(steps),
         state,
         {"chosen_step": int(kept.step[i]), "stopped_at_step": stopped if early else None},
     )

@@ -1,0 +1,320 @@
+"""A population: jobs that one compiled program trains together, and how far they are."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.data.dataset import Task
+from yosinski_jax.training import feeds, multihost, stopping
+from yosinski_jax.training.curve import Curve
+from yosinski_jax.training.feeds import Carry, Evaluation
+from yosinski_jax.training.jobs import (
+    Job,
+    Result,
+    initial_state,
+    initial_variables,
+    seed_of,
+    start_variables,
+    summarize,
+)
+from yosinski_jax.training.step import Metrics, Program, State, prefix_length
+from yosinski_jax.training.streamed import Streamed
+
+if TYPE_CHECKING:
+    from yosinski_jax.training.trainer import Trainer
+
+
+class Population:
+    """Jobs in training. `advance` until `finished`, then take the `results`.
+
+    Attributes:
+      jobs: the jobs.
+      slots: the job of each replica; the last is repeated where jobs do not fill the devices.
+      dispatched: steps dispatched so far.
+      done: steps waited for.
+      total: steps to do.
+      every: steps between two evaluations; the last may come after fewer.
+      stopped: whether early stopping has ended the training of all jobs.
+      program: what is compiled for it.
+      initial: the initial variables of each slot, on the host.
+    """
+
+    def __init__(self, trainer: "Trainer", jobs: Sequence[Job], replicas: int):
+        sizes = {
+            (j.frozen, len(j.task.classes), *_images(j.task), j.learning_rate is None) for j in jobs
+        }
+        if len(sizes) != 1:
+            raise ValueError(
+                "a population needs jobs with equally many frozen layers, classes and images, and a rate each or none"
+            )
+        ((frozen, classes, *images, by_recipe),) = sizes
+        self.train_images, self.test_images, self.validation_images = images
+        recipe, streams = trainer.recipe, trainer.streaming is not None
+        if recipe.batch_size > self.train_images:
+            raise UserError(
+                f"--batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
+                f"use at most {self.train_images}"
+            )
+        if recipe.patience and not self.validation_images:
+            raise UserError(
+                f"patience={recipe.patience}: stops by a validation part, which these tasks have not; see data.validation.carve"
+            )
+        if streams and max(len(jobs), replicas) > 1:
+            raise UserError(
+                f"--replicas={max(len(jobs), replicas)}: networks are trained one at a time from a "
+                "stream; leave it out, or use --input=resident if the dataset fits into memory"
+            )
+        self.trainer, self.jobs = trainer, tuple(jobs)
+        network, task = trainer.network(classes), jobs[0].task
+        cached = trainer.caches(task, prefix_length(network, frozen))
+        self.program = Program(network, recipe, frozen, cached, not by_recipe)
+        self.mesh = trainer.mesh(replicas)
+        spread = self.mesh.shape["replica"]
+        padded = -(-replicas // spread) * spread
+        self.slots = (*self.jobs, *[self.jobs[-1]] * (padded - len(jobs)))
+        self.task = task  # of all slots, where there is one
+        self.keys = np.stack([seed_of(job.key, trainer.seed) for job in self.slots])
+        self.stopped = False
+        self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(self.train_images)
+        #: What the program is given for each slot, besides images.
+        self.each = {"key": self.keys, "num_steps": np.full(padded, self.total, np.int32)}
+        if not by_recipe:
+            rates = [job.learning_rate for job in self.slots]
+            self.each["rate"] = np.asarray(rates, np.float32)
+        self.every = recipe.steps_to_evaluation(self.train_images)
+        self.initial = self._initial()
+        states = [initial_state(self.program, variables) for variables in self.initial]
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        self._carry: Carry = self.put((state, np.zeros(padded, np.float32)))
+        self._kept: stopping.Kept | None = None
+        if recipe.patience:
+            self._kept = self.put(stopping.begin(self.stacked_initial(), padded, self.test_images))
+        self._feed = (Streamed if streams else feeds.Resident)(self)
+        self._evaluating: Iterator[Any] | None = None
+        self._curve = Curve(padded)
+        self._correct: Any = np.zeros((padded, self.test_images), bool)
+        self._marks: collections.deque[tuple[int, Any]] = collections.deque(maxlen=8)
+
+    def _initial(self) -> list[Any]:
+        network, made = self.program.network, {}
+        for job in self.slots:
+            if id(job) not in made:
+                fresh = initial_variables(network, self.trainer.input, job.key, self.trainer.seed)
+                if not multihost.leader():  # the base is on process 0, which read it
+                    job_ = dataclasses.replace(job, copied=())
+                else:
+                    job_ = job
+                made[id(job)] = multihost.broadcast(start_variables(job_, fresh, network))
+        return [made[id(job)] for job in self.slots]
+
+    # What feeds use.
+
+    def put(self, tree: Any) -> Any:
+        """Arrays with a leading replica axis, from the host to the devices."""
+        sharding = NamedSharding(self.mesh, P("replica"))
+        if not multihost.several():
+            return jax.device_put(tree, sharding)
+        whole = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+        return jax.tree.map(lambda x: whole(np.asarray(x)), tree)
+
+    def assemble(self, parts: Sequence[jax.Array]) -> jax.Array:
+        """One array of a part for each device."""
+        devices = self.mesh.devices.flat
+        placed = [jax.device_put(part, at) for part, at in zip(parts, devices, strict=True)]
+        shape = (len(parts), *parts[0].shape[1:])
+        sharding = NamedSharding(self.mesh, P("replica"))
+        return jax.make_array_from_single_device_arrays(shape, sharding, placed)
+
+    def run(self, what: str) -> Callable:
+        """One of the program's functions, compiled for this population's mesh."""
+        return self.trainer.compiled(self.mesh, self.program, what)
+
+    def stacked_initial(self) -> Any:
+        """The initial variables of all slots."""
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *self.initial)
+
+    # Training.
+
+    def advance(self) -> None:
+        """Dispatches some steps, at most up to the next evaluation, and evaluates there; or several short turns of both.
+
+        Does not wait for the devices, nor long for images; see `Feed`.
+        """
+        if not self._due:
+            several = self._feed.train_and_evaluate(self._carry, self.dispatched)
+            if several is not None:
+                self._carry, evaluation, steps = several
+                self.dispatched = steps[-1]
+                self._note(steps, evaluation)
+                return
+            stop = min((self.dispatched // self.every + 1) * self.every, self.total)
+            self._carry, mark, self.dispatched = self._feed.train(
+                self._carry, self.dispatched, stop
+            )
+            self._marks.append((self.dispatched, mark))
+        if self._due:
+            self._evaluating = self._evaluating or self._feed.evaluate(self._carry)
+            found = next(self._evaluating)
+            if found is not None:
+                self._evaluating = None
+                self._carry, evaluation = found
+                self._note([self.dispatched], evaluation)
+
+    @property
+    def _due(self) -> bool:
+        """Whether an evaluation comes next."""
+        at = self.dispatched
+        return at > self._curve.last and (at % self.every == 0 or at == self.total)
+
+    def _note(self, steps: Sequence[int], evaluation: Evaluation) -> None:
+        self._curve.add(steps, evaluation.metrics)
+        self._correct = evaluation.correct
+        if self._kept is not None:
+            of, place = evaluation.metrics, lambda x: x if isinstance(x, jax.Array) else self.put(x)
+            own = {"right": of.right, "evaluated": of.evaluated, "correct": evaluation.correct}
+            own = jax.tree.map(place, own)
+            self._kept = self.run("keep")(None, own, (self._kept, self._carry[0]))
+            self._look()
+        self._marks.append((self.dispatched, evaluation.correct))
+
+    def _look(self) -> None:
+        """Waits for the devices and finds out who has stopped."""
+        if self._kept is not None:
+            self.stopped = bool((np.asarray(multihost.whole(self._kept.stopped_at)) >= 0).all())
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is dispatched, or every job has stopped."""
+        return self.stopped or (self.dispatched >= self.total and not self._due)
+
+    @property
+    def images(self) -> int:
+        """Training images that all its jobs have seen so far, as far as was waited for."""
+        return self.done * self.trainer.recipe.batch_size * len(self.jobs)
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """File and record of each image that was left out in this process."""
+        return self._feed.skipped
+
+    def wait(self, lag: int = 0) -> None:
+        """Waits for all that was dispatched, but for the last `lag` calls of `advance`."""
+        if len(self._marks) > lag:
+            self.done, mark = self._marks[-1 - lag]
+            jax.block_until_ready(mark)
+
+    def close(self) -> None:
+        """Ends what works for it, such as processes that read."""
+        if self._evaluating is not None:
+            self._evaluating.close()  # pyright: ignore[reportAttributeAccessIssue]
+            self._evaluating = None
+        self._feed.close()
+
+    # Saving.
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to go on later, by name. Every process must call it.
+
+        `numpy.asarray` of each waits for the devices; in one process taking the snapshot does not.
+        """
+        state = (self._carry, self._kept)
+        leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(state))}
+        own = {"step": np.asarray(self.dispatched), "correct": _copy(self._correct)}
+        return leaves | own | self._curve.snapshot()
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes back to a snapshot of a population of the same jobs.
+
+        Raises:
+          ValueError: it is of another population.
+        """
+        self.close()
+        leaves, structure = jax.tree.flatten((self._carry, self._kept))
+        found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
+        if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
+            raise ValueError("the snapshot is of a population of another kind")
+        self._curve.restore(snapshot)
+        self._correct = np.asarray(snapshot["correct"])[:, : self.test_images]
+        self.dispatched = self.done = int(snapshot["step"])
+        self._marks.clear()
+        state = jax.tree.unflatten(structure, found)
+        # Of several processes only the leader restores; `synchronize` puts the state for all.
+        self._carry, self._kept = state if multihost.several() else self.put(state)
+        if not multihost.several():
+            self._look()
+
+    def synchronize(self) -> None:
+        """Takes over, in every process, what process 0 restored."""
+        if not multihost.several():
+            return
+        self.dispatched = int(multihost.broadcast(np.asarray(self.dispatched, np.int32)))
+        if not self.dispatched:
+            return
+        self.done = self.dispatched
+        host = lambda x: x if isinstance(x, np.ndarray) else np.zeros(x.shape, x.dtype)
+        state = jax.tree.map(host, (self._carry, self._kept))
+        self._carry, self._kept = self.put(multihost.broadcast(state))
+        self._look()
+        self._curve.synchronize()
+        self._correct = multihost.broadcast(
+            np.asarray(self._correct)
+            if multihost.leader()
+            else np.zeros(np.shape(self._correct), bool)
+        )
+
+    def results(self) -> list[Result]:
+        """One result a job, in order. Waits for the devices; every process must call it."""
+        get = lambda tree: jax.tree.map(np.asarray, jax.tree.map(multihost.whole, tree))
+        state, correct, kept = get((self._carry[0], self._correct, self._kept))
+        if kept is not None:
+            state, correct = state._replace(variables=kept.variables), kept.correct
+        curve = self._curve.columns()
+        self.done = self.dispatched
+        return [self._result(i, state, curve, correct, kept) for i in range(len(self.jobs))]
+
+    def _result(
+        self, i: int, state: State, curve: Metrics, correct: np.ndarray, kept: Any
+    ) -> Result:
+        each, steps = self.trainer.recipe.steps_per_epoch(self.train_images), self._curve.steps
+        state, stopped = jax.tree.map(lambda x: x[i], state), {}
+        if kept is not None:
+            steps, state, stopped = stopping.ended(i, kept, steps, state, self.total)
+        losses, right, evaluated, test_loss = (x[i, : len(steps)] for x in curve)
+        accuracy, train_accuracy, validation_accuracy = (
+            right / np.maximum(evaluated, 1)
+        ).T.tolist()
+        spans = np.diff([0, *steps]).tolist()
+        return summarize(
+            self.program,
+            self.initial[i],
+            state,
+            step=list(steps),
+            epoch=[step / each if step % each else step // each for step in steps],
+            loss=[total / span for total, span in zip(losses.tolist(), spans, strict=True)],
+            accuracy=accuracy,
+            test_loss=test_loss.tolist(),
+            train_accuracy=train_accuracy,
+            train_accuracy_images=len(feeds.subset(self.train_images)),
+            correct=np.array(correct[i, : self.test_images], bool),
+            validation_accuracy=validation_accuracy if self.validation_images else [],
+            validation_images=self.validation_images,
+            **stopped,
+        )
+
+
+def _images(task: Task) -> tuple[int, int, int]:
+    """Numbers of training, test and validation images."""
+    return len(task.train_index), len(task.test_index), len(task.validation_index)
+
+
+def _copy(x: Any) -> Any:
+    """A copy that stays when the next step is given the original's memory."""
+    return jnp.copy(multihost.whole(x)) if isinstance(x, jax.Array) else x
