@@ -78,6 +78,10 @@ def transfer_sweep(
     difficulty: bool = False,
     base_dataset: str | Sequence[str] | Mapping[str, Sequence[Any]] | None = None,
     base: Any = None,
+    validation: float | None = None,
+    patience: int | None = None,
+    tune_learning_rate: Sequence[float] = (),
+    tune_treatments: Sequence[str] | str = (),
     optimizer: Any = None,
     optimizer_id: str | None = None,
     loss: Callable[..., Any] | None = None,
@@ -153,6 +157,14 @@ def transfer_sweep(
         test_labels)}. Images are brought to the size of `train_images`; several are ordered on the page.
       base: pretrained weights of the network, which the treatments PnB and PnB+ copy: a tree, or the
         path of an orbax folder or a .safetensors, .npz or .msgpack file.
+      validation: share of the training images of each class, such as 0.1, that nothing is trained on,
+        to stop and to tune by; drawn by split seed.
+      patience: with `validation`: stop a network after so many evaluations without a better validation
+        accuracy, and go back to its best. Test images never choose.
+      tune_learning_rate: with `validation`: rates at each of which networks of `tune_treatments` are
+        trained; the one with the best validation accuracy is recorded, and not trained again on what
+        was held out.
+      tune_treatments: "RnB" if empty.
       optimizer: see `Recipe.optimizer`, in place of the recipe's.
       optimizer_id: its name in records and in the workdir's identity; plain functions get one by their
         code.
@@ -204,7 +216,7 @@ def transfer_sweep(
             recipe_name=recipe,
             changes={
                 "optimizer": optimizer, "optimizer_id": optimizer_id, "loss": loss, "loss_id": loss_id,
-                "metric": metric, "metric_id": metric_id,
+                "metric": metric, "metric_id": metric_id, "validation": validation, "patience": patience,
             },
             base_datasets=_base_datasets(base_dataset),
             images_per_class=images_per_class,
@@ -212,6 +224,7 @@ def transfer_sweep(
             grid={
                 "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
                 "target_images": few, "difficulty": difficulty, "seed": seed,
+                "tune_learning_rate": tune_learning_rate, "tune_treatments": tune_treatments,
             },
             feeding=Feeding("resident", feature_cache=2**30),
             display=display or (bar if progress else None),

@@ -135,3 +135,38 @@ def test_packed_results_come_back():
         packed = records.pack(correct)
         assert records.unpack(packed, images) == correct
         assert base64.b64decode(packed) == np.packbits(correct).tobytes()
+
+
+STOPPED = FIELDS | {
+    "curve": FIELDS["curve"] | {"accuracy": [0.6, 0.5], "validation_accuracy": [0.9, 0.9]},
+    "chosen_step": 3, "stopped_at_step": 6, "validation_images": 10,
+}  # fmt: skip
+TUNED = FIELDS | {
+    "learning_rate": 0.1,
+    "tried": {"learning_rate": [1.0, 0.1], "validation_accuracy": [None, 0.2], "accuracy": [None, 0.6]},
+}  # fmt: skip
+
+
+def test_results_of_a_network_that_stopped_early_are_those_of_the_step_chosen():
+    assert records.position(Record.of(STOPPED)) == 0
+    assert records.position(RECORD) == -1
+    assert Record.of(TUNED).learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (STOPPED | {"chosen_step": 4}, "its curve has no step 4, which was chosen"),
+        (STOPPED | {"chosen_step": 6}, "accuracy is 0.6, but its curve says 0.5"),
+        (STOPPED | {"curve": FIELDS["curve"] | {"accuracy": [0.6, 0.5]}}, "step 3 was chosen, but"),
+        (
+            STOPPED | {"curve": STOPPED["curve"] | {"validation_accuracy": [0.8, 0.9]}},
+            "step 3 was chosen, but is not the first with the best validation accuracy",
+        ),
+        (TUNED | {"learning_rate": 1.0}, "learning_rate is 1.0, but 0.1 has the best validation"),
+        (TUNED | {"tried": TUNED["tried"] | {"accuracy": [0.6]}}, "tried does not hold"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_validation_does_not_bear_out_is_found(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Record.of(fields)

@@ -162,6 +162,21 @@ def whole_numbers(flag: str, values: Sequence[str], least: int | None = None) ->
     return numbers
 
 
+def numbers(flag: str, values: Sequence[str]) -> tuple[float, ...]:
+    """A comma-separated flag as finite numbers, in the order given.
+
+    Raises:
+      UserError: one is not a number.
+    """
+    try:
+        found = tuple(float(value) for value in values)
+    except ValueError as e:
+        raise UserError(f"--{flag}={','.join(values)}: must be numbers with commas between") from e
+    if not all(map(math.isfinite, found)):
+        raise UserError(f"--{flag}={','.join(values)}: must be finite numbers")
+    return found
+
+
 def words(flag: str, text: str) -> list[str]:
     """A flag that holds words as a shell would split them.
 

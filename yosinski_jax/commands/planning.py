@@ -40,10 +40,17 @@ def describe(sweep: Sweep, done: int) -> str:
             f"  network {s.network}; recipe {recipe.name}: {budget}, batch {recipe.batch_size}, "
             f"learning rate {recipe.learning_rate:g}, {recipe.precision}"
         )
+        if recipe.patience:
+            lines[-1] += f"; stops after {recipe.patience} evaluations without a better one"
+    if s.tuning:
+        rates = ", ".join(f"{rate:g}" for rate in s.tuning.learning_rates)
+        lines.append(f"  {', '.join(s.tuning.treatments)}: the best of learning rates {rates}")
     lines.append(
         f"  tasks of {_span([len(t.classes) for t in tasks])} classes, "
         f"{_span([len(t.train_index) for t in tasks])} training and {_span([len(t.test_index) for t in tasks])} test images"
     )
+    if any(len(t.validation_index) for t in tasks):
+        lines[-1] += f", {_span([len(t.validation_index) for t in tasks])} held out for validation"
     kinds: dict[tuple[int, int], Counter] = {}
     for group in sweep.groups:
         count = kinds.setdefault((group.frozen, group.replicas), Counter())

@@ -84,6 +84,26 @@ _EVALUATE_STEPS = flags.DEFINE_integer(
 _EVALUATE_EVERY = flags.DEFINE_integer(
     "evaluate_every", None, "epochs between evaluations; default 1"
 )
+_VALIDATION = flags.DEFINE_float(
+    "validation",
+    None,
+    "share of the training images of each class, such as 0.1, that is held out of training, to stop and to tune by",
+)
+_PATIENCE = flags.DEFINE_integer(
+    "patience",
+    None,
+    "with --validation: stop a network after so many evaluations without a better validation accuracy, and go back to its "
+    "best; default: train to the end",
+)
+_TUNE_LEARNING_RATE = flags.DEFINE_list(
+    "tune_learning_rate",
+    [],
+    "with --validation: rates with commas, such as 0.1,0.03,0.01; networks of --tune_treatments are trained at each, and the "
+    "one with the best validation accuracy is recorded",
+)
+_TUNE_TREATMENTS = flags.DEFINE_list(
+    "tune_treatments", [], "treatments whose rate is chosen by --tune_learning_rate; default RnB"
+)
 _PRECISION = flags.DEFINE_string(
     "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
 )
@@ -101,6 +121,8 @@ _OF_RECIPE = {
     "evaluate_steps": _EVALUATE_STEPS,
     "learning_rate": _LEARNING_RATE,
     "evaluate_every": _EVALUATE_EVERY,
+    "validation": _VALIDATION,
+    "patience": _PATIENCE,
     "precision": _PRECISION,
     "mirror": _MIRROR,
     "dropout_in_frozen": _DROPOUT_IN_FROZEN,
@@ -217,6 +239,8 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
             "layers": cli.whole_numbers("layers", _LAYERS.value or ()),
             "preserve": cli.whole_numbers("preserve", _PRESERVE.value),
             "target_images": _target_images(), "difficulty": _DIFFICULTY.value, "seed": _SEED.value,
+            "tune_learning_rate": cli.numbers("tune_learning_rate", _TUNE_LEARNING_RATE.value),
+            "tune_treatments": _TUNE_TREATMENTS.value,
         },
         choose_seeds=choose,
         replicas=_replicas(),

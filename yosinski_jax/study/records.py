@@ -30,12 +30,15 @@ from yosinski_jax.base.files import (
     write_json,
 )
 from yosinski_jax.study.treatments import parse
+from yosinski_jax.study.tuning import best
 
 SCHEMA = 2
 #: Copies of the records, where they are in a bucket; and how records are called there.
 _BUNDLE, _NAME = "records.bundle.json", r"[^/]+/[^/.][^/]*\.json"
-#: Series of a curve, one entry an evaluation each. The last two are missing where nobody measured them.
-CURVE = ("step", "epoch", "loss", "accuracy", "train_accuracy", "test_loss")
+#: Series of a curve, one entry an evaluation each. The last three are missing where nobody measured them.
+CURVE = (
+    "step", "epoch", "loss", "accuracy", "train_accuracy", "test_loss", "validation_accuracy"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +51,8 @@ class Record(Mapping[str, Any]):
       status: "finished" or "diverged".
       curve: lists by the names in `CURVE`: steps and epochs done, mean training loss since the
         evaluation before, share of the test images classified correctly (0 … 1), share of a fixed
-        subset of the training images, mean test loss. Of a diverged network only what was measured
-        before.
+        subset of the training images, mean test loss, share of the validation images. Of a diverged
+        network only what was measured before; of one that stopped early nothing after that.
       settings_digest: of everything that the sweep's numbers depend on.
       schema: version of this format.
       images_per_class: training images of each class; None for all.
@@ -61,9 +64,9 @@ class Record(Mapping[str, Any]):
       seconds, images_per_second: its share of its group's time, its group's throughput.
       diverged_at_step: first step whose loss was not finite (0-based); 0 where its base diverged.
       cause: why it was not trained.
-      accuracy, accuracy_best, accuracy_mean_of_ten_best: last, best, and mean of the ten best of the
-        curve (the paper's statistic, chosen on the images that it is measured on); None if it
-        diverged before the first evaluation.
+      accuracy, accuracy_best, accuracy_mean_of_ten_best: last (at `chosen_step` if that is given), best,
+        and mean of the ten best of the curve (the paper's statistic, chosen on the images that it is
+        measured on); None if it diverged before the first evaluation.
       steps: training steps.
       parameters_trained, parameters_frozen: their numbers.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters; None where not finite.
@@ -72,6 +75,13 @@ class Record(Mapping[str, Any]):
       correct: whether each test image of its task, in order, was classified correctly in the last
         evaluation; see `unpack`. None if diverged or not measured.
       train_accuracy_images: size of the subset behind the curve's `train_accuracy`.
+      validation_images: training images of its task that were held out; None if none were.
+      chosen_step: with early stopping, step of the first evaluation with the best validation accuracy,
+        whose weights and results these are; None without.
+      stopped_at_step: step at which early stopping ended the training; None if it went to the end.
+      learning_rate: the one chosen on the validation part; None if the recipe's was not in question.
+      tried: of each rate to choose from, lists by "learning_rate", "validation_accuracy" (what it was
+        chosen by; None where it diverged) and "accuracy" (on the test images, for comparison only).
       digest: SHA-256 of all the rest; filled in when it is written.
     """
 
@@ -112,6 +122,11 @@ class Record(Mapping[str, Any]):
     images_skipped: Sequence[str] = ()
     correct: str | None = None
     train_accuracy_images: int | None = None
+    validation_images: int | None = None
+    chosen_step: int | None = None
+    stopped_at_step: int | None = None
+    learning_rate: float | None = None
+    tried: Mapping[str, Sequence[float | None]] | None = None
     digest: str | None = None
 
     def __getitem__(self, name: str) -> Any:
@@ -185,7 +200,11 @@ def _contradiction(record: Record) -> str | None:
     named = (run.treatment, run.n, run.target, run.preserve, run.source)
     if named != (record.treatment, record.n, record.target, record.preserve, record.source):
         return "its name does not agree with its treatment, n, target, preserve and source"
-    return _curve_contradiction(record) or _correct_contradiction(record)
+    return (
+        _curve_contradiction(record)
+        or _correct_contradiction(record)
+        or _chosen_contradiction(record)
+    )
 
 
 def _curve_contradiction(record: Record) -> str | None:
@@ -202,8 +221,12 @@ def _curve_contradiction(record: Record) -> str | None:
         return "finished, but its curve is empty"
     if (status == "diverged") != (record.diverged_at_step is not None):
         return f"status {status!r} does not go with diverged_at_step {record.diverged_at_step}"
-    best = sorted(values, reverse=True)[:10]
-    expected = (values[-1], best[0], math.fsum(best) / len(best)) if values else (None,) * 3
+    ten = sorted(values, reverse=True)[:10]
+    if record.chosen_step is not None and record.chosen_step not in curve.get("step", ()):
+        return f"its curve has no step {record.chosen_step}, which was chosen"
+    expected = (
+        (values[position(record)], ten[0], math.fsum(ten) / len(ten)) if values else (None,) * 3
+    )
     for field, value in zip(STATISTICS, expected, strict=True):
         found = record[field]
         if value is None or found is None:
@@ -216,6 +239,29 @@ def _curve_contradiction(record: Record) -> str | None:
 
 
 STATISTICS = ("accuracy", "accuracy_best", "accuracy_mean_of_ten_best")
+
+
+def position(record: Mapping[str, Any]) -> int:
+    """Place in the curve of the evaluation that a record's results are of: the last, or the one chosen."""
+    chosen = record.get("chosen_step")
+    return -1 if chosen is None else list(record["curve"]["step"]).index(chosen)
+
+
+def _chosen_contradiction(record: Record) -> str | None:
+    """Whether what was chosen on the validation part is what is best there."""
+    series = record.curve.get("validation_accuracy")
+    if record.chosen_step is not None:
+        if not series or best(series) != position(record):
+            return f"step {record.chosen_step} was chosen, but is not the first with the best validation accuracy"
+    if record.tried is None:
+        return None
+    names = ("learning_rate", "validation_accuracy", "accuracy")
+    if set(record.tried) != set(names) or len({len(record.tried[name]) for name in names}) > 1:
+        return f"tried does not hold {', '.join(names)} of every rate"
+    chosen = record.tried["learning_rate"][best(record.tried["validation_accuracy"])]
+    if record.learning_rate != chosen:
+        return f"learning_rate is {record.learning_rate}, but {chosen} has the best validation accuracy"
+    return None
 
 
 def _correct_contradiction(record: Record) -> str | None:

@@ -15,6 +15,7 @@ from yosinski_jax.study.treatments import (
     Run,
     parse_treatments,
 )
+from yosinski_jax.study.tuning import Tuning
 
 #: A split of `Settings` that stands for all of the paper's at once.
 PAPER = "paper"
@@ -58,6 +59,7 @@ class Settings:
         as many.
       base_dataset: name of the dataset that task A is made of, if it is not the target's, or of several;
         `dataset` is then "BASE+TARGET", "ONE+OTHER+TARGET".
+      tuning: the learning rates that some treatments choose from; None if all take the recipe's.
     """
 
     dataset: str
@@ -78,6 +80,7 @@ class Settings:
     halves: tuple[tuple[str, ...], ...] = ()
     equal_halves: bool = False
     base_dataset: str | tuple[str, ...] | None = None
+    tuning: Tuning | None = None
 
     def __post_init__(self):
         if not self.seeds:
@@ -143,6 +146,8 @@ class Settings:
         difficulty: bool = False,
         base_dataset: str | tuple[str, ...] | None = None,
         pretrained: bool = False,
+        tune_learning_rate: Sequence[float] = (),
+        tune_treatments: Sequence[str] | str = (),
         reduced_recipe: Recipe | None = None,
         head: str | None = None,
         seed: int = 0,
@@ -169,6 +174,8 @@ class Settings:
           difficulty: whether both halves get as many classes and as many images of each.
           base_dataset: see `Settings`.
           pretrained: whether there are pretrained weights to copy.
+          tune_learning_rate: see `tuning.Tuning`; no choice if empty.
+          tune_treatments: see `tuning.Tuning`.
           reduced_recipe: how networks on reduced data are trained.
           head: "dataset" with the paper's recipe, else "task".
           seed: see `Settings`.
@@ -189,6 +196,7 @@ class Settings:
             raise UserError(
                 f"split={split}: with base_dataset={named} halves are random; leave it out"
             )
+        wanted = _treatments(treatments, split, small, pretrained)
         one, reduced = _images(split, class_sizes, images_per_class, difficulty, images_by_default)
         return cls(
             dataset=dataset,
@@ -197,7 +205,7 @@ class Settings:
             recipe=recipe,
             depth=depth,
             seeds=_seeds(seeds, 4 if (small and split != ALL) or split == PAPER else 1),
-            treatments=_treatments(treatments, split, small, pretrained),
+            treatments=wanted,
             layers=tuple(sorted(set(layers))),
             preserve=tuple(sorted(set(preserve))),
             images_per_class=one,
@@ -209,6 +217,7 @@ class Settings:
             halves=halves,
             equal_halves=difficulty,
             base_dataset=base_dataset,
+            tuning=Tuning.resolve(tune_learning_rate, tune_treatments, wanted, recipe),
         )
 
     @property
@@ -227,12 +236,21 @@ class Settings:
         """All fields, for JSON."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         reduced = self.reduced_recipe and self.reduced_recipe.as_json()
-        return fields | {"recipe": self.recipe.as_json(), "reduced_recipe": reduced}
+        tuning = fields.pop(
+            "tuning"
+        )  # left out if None: a workdir begun before there was any stays the same
+        tuned = {} if tuning is None else {"tuning": tuning.as_json()}
+        return fields | tuned | {"recipe": self.recipe.as_json(), "reduced_recipe": reduced}
 
     def recipe_of(self, run: Run) -> Recipe:
         """How a network is trained: by the recipe for reduced data where it is on a reduced data set."""
         reduced = run.images is not None and run.target == treatments.ALL
         return (self.reduced_recipe if reduced else None) or self.recipe
+
+    def rates_of(self, run: Run) -> tuple[float, ...]:
+        """The learning rates that a network is trained at, to choose from; empty if it takes its recipe's."""
+        tuned = self.tuning is not None and run.treatment in self.tuning.treatments
+        return self.tuning.learning_rates if tuned and self.tuning else ()
 
     @property
     def most_copied(self) -> int:

@@ -49,6 +49,17 @@ def check_work(work: Work, planned: Sequence[Planned]) -> None:
                 f"the task of {p.id} has classes"
             )
     _check_dropout(work, planned)
+    _check_tuning(work, planned)
+
+
+def _check_tuning(work: Work, planned: Sequence[Planned]) -> None:
+    """Refuses a choice of rates where networks are trained one at a time."""
+    rates = next((r for p in planned if (r := work.settings.rates_of(p.run))), ())
+    if rates and work.trainer(planned[0]).streaming:
+        raise UserError(
+            f"tune_learning_rate={','.join(f'{r:g}' for r in rates)}: trains a network at all rates side by side, but with "
+            "input=stream one network is trained at a time; use input=resident, or leave it out"
+        )
 
 
 def _check_dropout(work: Work, planned: Sequence[Planned]) -> None:

@@ -27,6 +27,8 @@ def plan(work: Work, planned: Sequence[Planned], replicas: int | None = None) ->
             len(task.classes),
             len(task.train_index),
             len(task.test_index),
+            len(task.validation_index),
+            len(work.settings.rates_of(run)),
         )
         alike.setdefault(key, []).append(network)
     groups = []
@@ -34,12 +36,17 @@ def plan(work: Work, planned: Sequence[Planned], replicas: int | None = None) ->
         first = members[0]
         if first.run.frozen:
             _side_by_side(members)
+        # A network whose rate is chosen takes a place for each rate.
+        each = len(work.settings.rates_of(first.run)) or 1
         size = replicas or work.trainer(first).replicas(work.task(first), first.run.frozen)
+        size = max(1, size // each)
         # Equal sizes: 33 networks in populations of at most 32 are 17 and 16 (+ 1 repeated), by
         # one program.
         count = -(-len(members) // size)
         size = -(-len(members) // count)
-        groups += [Group(tuple(members[i : i + size]), size) for i in range(0, len(members), size)]
+        groups += [
+            Group(tuple(members[i : i + size]), size * each) for i in range(0, len(members), size)
+        ]
     return groups
 
 

@@ -24,8 +24,8 @@ class Price:
       steps: training steps.
       evaluations: passes over the test images.
       step: one training step.
-      flops: floating-point operations in all: training, evaluations, and the frozen layers' output
-        where it is computed once.
+      flops: floating-point operations in all: training (to the end, at every rate that it chooses
+        from), evaluations, and the frozen layers' output where it is computed once.
     """
 
     planned: Planned
@@ -63,10 +63,12 @@ def price(sweep: Sweep, planned: Planned) -> Price:
     )  # fmt: skip
     steps, evaluations = trainer.schedule(len(task.train_index))
     forward = [layer.forward_flops for layer in layer_costs(network, trainer.input)]
-    tested = sum(forward[k:] if cached else forward) * evaluations * len(task.test_index)
-    images = len(task.train_index) + len(task.test_index)
-    once = sum(forward[:k]) * images if cached else 0
-    return Price(planned, steps, evaluations, step, float(steps * step.flops + tested + once))
+    evaluated = len(task.validation_index) + len(task.test_index)
+    tested = sum(forward[k:] if cached else forward) * evaluations * evaluated
+    once = sum(forward[:k]) * (len(task.train_index) + evaluated) if cached else 0
+    trainings = len(sweep.settings.rates_of(planned.run)) or 1
+    flops = trainings * float(steps * step.flops + tested + once)
+    return Price(planned, steps, evaluations, step, flops)
 
 
 def total(sweep: Sweep, prices: list[Price]) -> Total:

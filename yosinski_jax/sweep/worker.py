@@ -9,9 +9,9 @@ CPU are laid out as the planner had them.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
-import math
 import signal
 import time
 import uuid
@@ -25,6 +25,7 @@ import numpy as np
 from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, write_atomically
+from yosinski_jax.data import validation
 from yosinski_jax.data.dataset import Dataset, Task, few_images, make_task
 from yosinski_jax.networks.network import Network, shapes
 from yosinski_jax.networks.pretrained import convert
@@ -34,7 +35,7 @@ from yosinski_jax.study.plan import Group, Planned
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
-from yosinski_jax.sweep import identity, programs
+from yosinski_jax.sweep import identity, programs, recording
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.jobs import Job, Result
 from yosinski_jax.training.population import Population
@@ -152,10 +153,17 @@ class Work:
         split, target, images = planned.split, planned.run.target, planned.images_per_class
         name = (split.name, split.seed, target, images)
         if name not in self._tasks:
+            share = self.settings.recipe_of(planned.run).validation
             if planned.on_small_target:
-                task = few_images(self.task(planned.whole(self.settings)), images or 0, split.seed)
+                whole, few = self.task(planned.whole(self.settings)), images or 0
+                task = (
+                    validation.carve_few(whole, few, share, split.seed)
+                    if share
+                    else few_images(whole, few, split.seed)
+                )
             else:
                 task = make_task(self.dataset, split.half(target), images)
+                task = validation.carve(task, share, split.seed) if share else task
             self._tasks[name] = task
         return self._tasks[name]
 
@@ -346,7 +354,7 @@ class _Training:
         self.records = {record.id: record for record in map(Record.of, found)}
         for planned in self.group.members:
             if planned.waits_for in diverged and planned.id not in self.records:
-                self._record(planned, None)
+                self._record(planned)
         pending = [m for m in self.group.members if m.id not in self.records]
         if pending:
             self._train(pending)
@@ -376,6 +384,11 @@ class _Training:
         except (FileNotFoundError, Damaged):
             return None
 
+    def _jobs(self, planned: Planned) -> list[Job]:
+        """What trains a network: one job, or one for each learning rate that it chooses from."""
+        job, rates = self._job(planned), self.work.settings.rates_of(planned.run)
+        return [dataclasses.replace(job, learning_rate=rate) for rate in rates] or [job]
+
     def _job(self, planned: Planned) -> Job:
         work, names = self.work, self.work.network(planned).layer_names
         run = planned.run
@@ -390,9 +403,8 @@ class _Training:
         # that a save of the group fits however many of its records were written since, and the
         # population keeps its size, so that numbers stay equal.
         members = [m if m in pending else pending[0] for m in group.members]
-        population = self.work.trainer(members[0]).start(
-            [self._job(m) for m in members], group.replicas
-        )
+        jobs = [job for m in members for job in self._jobs(m)]
+        population = self.work.trainer(members[0]).start(jobs, group.replicas)
         saves = Saves(saves_folder(self.workdir, group, self.work.digest))
         with contextlib.closing(population), saves:
             self._restore(population, saves)
@@ -405,9 +417,11 @@ class _Training:
                 self.watch.note(_left_out(pending[0].id, skipped))
             seconds = time.monotonic() - began
             rate = (population.images - before) / seconds if seconds > 0 else 0.0
-            for planned, result in zip(group.members, results, strict=True):
+            each = len(results) // len(members)
+            for i, planned in enumerate(group.members):
                 if planned in pending:
-                    self._record(planned, result, seconds / len(pending), rate, skipped)
+                    tried = results[i * each : (i + 1) * each]
+                    self._record(planned, tried, seconds / len(pending), rate, skipped)
             if self.leader:
                 saves.delete()
 
@@ -458,23 +472,29 @@ class _Training:
     def _record(
         self,
         planned: Planned,
-        result: Result | None,
+        results: Sequence[Result] = (),
         seconds: float = 0.0,
         rate: float = 0.0,
         skipped: Sequence[str] = (),
     ) -> None:
-        """Writes what others need of a network first, its record last: the record says that it is finished."""
+        """Writes what others need of a network first, its record last: the record says that it is finished.
+
+        Of several `results`, one for each learning rate, the best on the validation part is the network.
+        """
         shared = self._common(planned) | {
             "seconds": round(seconds, 3),
             "images_per_second": round(rate, 1),
             "images_skipped": list(skipped),
         }
-        if result is None:  # its base diverged: there is nothing to copy
+        if not results:  # its base diverged: there is nothing to copy
             cause = f"{planned.waits_for} diverged"
             own = {"status": "diverged", "diverged_at_step": 0, "cause": cause, "steps": 0}
             own["curve"] = {name: [] for name in records.CURVE[:4]}
         else:
-            own = _measured(result) | {"params_sha256": self._written(planned, result)}
+            rates = self.work.settings.rates_of(planned.run)
+            result, choice = recording.choose(results, rates)
+            own = recording.measured(result) | choice
+            own |= {"params_sha256": self._written(planned, result)}
         record = Record.of(shared | own)
         if self.leader:
             records.write(self.workdir, record)
@@ -515,32 +535,6 @@ class _Training:
             "train_images": len(task.train_index), "test_images": len(task.test_index),
             "settings_digest": self.work.digest, "environment": machine.describe(),
         }  # fmt: skip
-
-
-def _measured(result: Result) -> dict[str, Any]:
-    """What a record says of a trained network."""
-    bad = result.diverged_at_step
-    # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
-    kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
-    series = {name: getattr(result, name, None) for name in records.CURVE}
-    curve = {name: [values[i] for i in kept] for name, values in series.items() if values}
-    best = sorted(curve["accuracy"], reverse=True)[:10]
-    correct = getattr(result, "correct", None)
-    return {
-        "status": "finished" if bad is None else "diverged",
-        "diverged_at_step": bad,
-        "accuracy": curve["accuracy"][-1] if kept else None,
-        "accuracy_best": best[0] if kept else None,
-        # The paper's statistic: chosen on the images it is measured on.
-        "accuracy_mean_of_ten_best": math.fsum(best) / len(best) if kept else None,
-        "curve": curve,
-        "steps": result.step[-1],
-        "parameters_trained": result.trained,
-        "parameters_frozen": result.frozen,
-        "layer_change": result.layer_change,
-        "correct": None if bad is not None or correct is None else records.pack(correct),
-        "train_accuracy_images": getattr(result, "train_accuracy_images", None),
-    }
 
 
 def saves_folder(workdir: Path, group: Group, digest: str) -> Path:

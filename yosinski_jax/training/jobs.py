@@ -89,8 +89,16 @@ class Result:
     @property
     def test_accuracy(self) -> float:
         """Share of the test images that these weights classify right: the last evaluation's or the chosen one's."""
-        at = -1 if self.chosen_step is None else self.step.index(self.chosen_step)
-        return self.accuracy[at]
+        return self.accuracy[self._at]
+
+    @property
+    def chosen_validation(self) -> float:
+        """Share of the validation images that these weights classify right."""
+        return self.validation_accuracy[self._at]
+
+    @property
+    def _at(self) -> int:
+        return -1 if self.chosen_step is None else self.step.index(self.chosen_step)
 
 
 def seed_of(key: str, seed: int) -> np.ndarray:

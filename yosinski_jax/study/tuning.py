@@ -1,0 +1,95 @@
+"""Learning rates to choose from, and the choice: by the accuracy on the validation part, never on the test images."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from yosinski_jax.base.errors import UserError
+from yosinski_jax.study.recipes import Recipe
+from yosinski_jax.study.treatments import KNOWN
+
+#: Whose rate is chosen unless others are named: nothing says that a rate good for trained features is good for random ones.
+DEFAULT = ("RnB",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Each network of some treatments is trained at every rate; the best on its validation part is the one recorded.
+
+    It is not trained again on the images held out.
+
+    Attributes:
+      learning_rates: at step 0, in place of the recipe's.
+      treatments: among `treatments.KNOWN`.
+    """
+
+    learning_rates: tuple[float, ...]
+    treatments: tuple[str, ...] = DEFAULT
+
+    @classmethod
+    def resolve(
+        cls,
+        rates: Sequence[float],
+        treatments: Sequence[str] | str,
+        asked: Sequence[str],
+        recipe: Recipe,
+    ) -> "Tuning | None":
+        """What is asked for, checked; None if there are no rates.
+
+        Args:
+          rates: to choose from.
+          treatments: whose; `DEFAULT` if empty.
+          asked: the study's.
+          recipe: of the study.
+
+        Raises:
+          UserError: rates that leave no choice or cannot be, treatments that are not trained, no validation
+            part, or an optimizer that brings its own rate.
+        """
+        given = [treatments] if isinstance(treatments, str) else list(treatments)
+        if not rates:
+            if given:
+                raise UserError(
+                    f"tune_treatments={','.join(given)}: has no effect without tune_learning_rate; give the rates, or leave "
+                    "it out"
+                )
+            return None
+        listed = ",".join(f"{rate:g}" for rate in rates)
+        if len(set(rates)) < 2 or any(not (math.isfinite(r) and r > 0) for r in rates):
+            raise UserError(
+                f"tune_learning_rate={listed}: must be two or more different numbers above 0, such as 0.1,0.03,0.01"
+            )
+        wanted = [name.strip().replace("⁺", "+") for name in given] or list(DEFAULT)
+        missing = [name for name in wanted if name not in asked]
+        if missing:
+            raise UserError(
+                f"tune_learning_rate={listed}: is for {','.join(wanted)}, but {missing[0]} is not among treatments="
+                f"{','.join(asked)}; add it there, or name others with tune_treatments"
+            )
+        if not recipe.validation:
+            raise UserError(
+                f"tune_learning_rate={listed}: chooses by the accuracy on a validation part, and there is none; give "
+                "validation=0.1 as well"
+            )
+        if not isinstance(recipe.optimizer, str):
+            raise UserError(
+                f"tune_learning_rate={listed}: has no effect on an optimizer of one's own, which brings its rate; leave "
+                "one out"
+            )
+        return cls(tuple(dict.fromkeys(rates)), tuple(t for t in KNOWN if t in wanted))
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for JSON."""
+        return {
+            "learning_rates": list(self.learning_rates), "treatments": list(self.treatments),
+        }  # fmt: skip
+
+
+def best(validation: Sequence[float | None]) -> int:
+    """Place of the largest validation accuracy, the first of several; None is a network that diverged.
+
+    The first if all diverged.
+    """
+    values = [-1.0 if value is None else value for value in validation]
+    return values.index(max(values))
