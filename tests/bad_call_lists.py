@@ -230,6 +230,10 @@ def settings(folder: Path, begun: Path) -> list[list[str]]:
         "evaluate_every": (*NUMBERS, "0"),
         "evaluate_steps": (*NUMBERS, "0"),
         "learning_rate": ("abc", "", "nan", "inf", "-1", "1,2", "½"),
+        "validation": ("abc", "", "nan", "inf", "1", "-0.1", "0.1,0.2"),
+        "patience": ("-1", "abc", "", "1.5", "3"),
+        "tune_learning_rate": ("0.1,0.03", "a,b", "", "nan,0.1"),
+        "tune_treatments": ("RnB", "", "foo"),
         "precision": ("float16", "", "fp8", "64", LONG),
         "images_per_class": ("0", "-1", "10000", "1.5", "5,6", "²", "a,b"),
         "target_images_per_class": ("0", "-1", "10000", "1.5", "a", "²"),
@@ -259,7 +263,9 @@ def settings(folder: Path, begun: Path) -> list[list[str]]:
     calls = [[*quick, f"--{flag}={value}"] for flag, many in values.items() for value in many]
     calls += [[*quick, *more.split()] for more in (
         "digits", "-x", "--workdirs=x", "--noplan=3", "--noreport=1", "--nonsense", "--no", "--=3", "--split random more",
-        "--epochs=1 --iterations=5", "--split=all --treatments=AnB", "--split=all --preserve=1", "--split=nowhere.json",
+        "--epochs=1 --iterations=5", "--split=all --treatments=AnB", "--validation=0.1 --tune_learning_rate=0.1,0.1",
+        "--validation=0.1 --tune_learning_rate=0.1,0.2 --input=stream", "--validation=0.1 --target_images_per_class=1,all",
+        "--split=all --preserve=1", "--split=nowhere.json",
         "--split=paper", "--split=manmade_natural", "--recipe=paper", "--network=cifar5 --recipe=caffenet",
         "--input=resident --image_size=16", "--input=resident --workers=2", "--input=resident --skip_corrupt",
         "--layers=3 --preserve=2 --treatments=AnB",

@@ -36,6 +36,7 @@ def study(
     split: str = "random",
     rng_seed: int = 0,
     digest: str = "abc123def456",
+    rates: Mapping[str, tuple] | None = None,
 ) -> list[dict]:
     """Records in the form of `records.read_all`; without noise every number is exact.
 
@@ -52,6 +53,7 @@ def study(
       test_images: of each task.
       bits: whether records keep which test images were right; the accuracy is then theirs.
       train_accuracy: whether records tell it: halfway between the test accuracy and 1.
+      rates: by treatment the learning rates that its networks chose from; the smallest diverges.
       pairs_of_tasks: number of different pairs of tasks; by default one for each seed of random
         halves, one for all seeds of other splits.
     """
@@ -75,6 +77,15 @@ def study(
                 right = hardness[network.target] + 0.1 * rng.rand(test_images) < 1.05 * value
                 value = float(right.mean())
                 kept["correct"] = base64.b64encode(np.packbits(right).tobytes()).decode()
+            if network.treatment in (rates or {}):
+                tried = sorted((rates or {})[network.treatment], reverse=True)
+                at = rng.randint(len(tried) - 1)
+                accuracies = [value - 0.01 * abs(i - at) for i in range(len(tried) - 1)]
+                kept["tried"] = {
+                    "learning_rate": tried, "accuracy": [*accuracies, None],
+                    "validation_accuracy": [*accuracies, None],
+                }  # fmt: skip
+                kept["learning_rate"] = tried[at]
             curve = [value - 0.5 / 2**i for i in range(12)] + [value]
             out.append(
                 {

@@ -23,9 +23,11 @@ BELOW = {
     "sweep": {"base", "study", "splicing", "data", "networks", "training"},
     "measures": {"base", "study", "splicing", "data", "networks", "training"},
     # Each is looked up when it is used: reports need matplotlib.
+    "seeds": {"base", "study", "splicing", "data", "networks", "training", "sweep", "analysis"},
     "result": {"base", "study", "splicing", "data", "networks", "training", "sweep", "measures", "analysis", "report"},
     "api": {
-        "base", "study", "splicing", "data", "networks", "training", "sweep", "measures", "analysis", "report", "result",
+        "base", "study", "splicing", "data", "networks", "training", "sweep", "measures", "seeds", "analysis", "report",
+        "result",
     },
     "analysis": {"base", "study"},
     "report": {"base", "study", "analysis"},

@@ -32,6 +32,7 @@ class Bar(Silent):
 
     def plan(self, sweep: Sweep, done: int) -> None:
         """Starts to count what is left."""
+        self.close()
         left = len(sweep.planned) - done
         if left:
             self._progress = Progress(f"study of {sweep.settings.network}", left, "networks")
@@ -55,6 +56,7 @@ class Bar(Silent):
         """Leaves the terminal as it was."""
         if self._progress:
             self._progress.__exit__(None, None, None)
+        self._progress = None
 
 
 def transfer_sweep(
@@ -69,7 +71,9 @@ def transfer_sweep(
     network_args: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
     split: str | Mapping[str, Sequence[str]] = "random",
-    seeds: int | Sequence[int] = 4,
+    seeds: int | Sequence[int] | str = 4,
+    max_seeds: int | None = None,
+    margin: float | None = None,
     treatments: Sequence[str] | str | None = None,
     ns: Sequence[int] = (),
     preserve: Sequence[int] = (),
@@ -143,7 +147,10 @@ def transfer_sweep(
       label_names: of all classes; the labels themselves by default.
       split: "random", "manmade_natural", "all" for networks on all classes, a JSON file, or
         {"A": [label, ...], "B": [...]}.
-      seeds: number of split seeds, or the seeds.
+      seeds: number of split seeds, or the seeds; "auto" to add one after another until every n is told to
+        be specific, or general within the margin.
+      max_seeds: split seeds at most with seeds="auto"; 16 by default.
+      margin: points of accuracy that a general layer may lose, with seeds="auto"; 2 by default.
       treatments: among `treatments.KNOWN`; base always is. All but those of pretrained weights by
         default, and these too if `base` is given.
       ns: values of n; all from 1 to one less than the number of layers by default.
@@ -203,9 +210,12 @@ def transfer_sweep(
     split = split if isinstance(split, Mapping) else str(split)
     if treatments is None and split != "all":
         treatments = TREATMENTS + (PRETRAINED if base is not None else ())
+    auto = _rule(seeds, max_seeds, margin)
+    sweeps: list[Sweep] = []
     with programs.left_as_found(), contextlib.closing(Bar()) as bar:
         programs.keep(None if temporary else folder, compile_cache)
-        sweep = request.sweep(
+        ask = functools.partial(
+            request.sweep,
             dataset,
             folder,
             network=network,
@@ -222,24 +232,27 @@ def transfer_sweep(
             images_per_class=images_per_class,
             compile_cache="off",
             grid={
-                "split": split, "seeds": seeds, "treatments": treatments, "layers": ns, "preserve": preserve,
-                "target_images": few, "difficulty": difficulty, "seed": seed,
+                "split": split, "seeds": None if auto else seeds, "treatments": treatments, "layers": ns,
+                "preserve": preserve, "target_images": few, "difficulty": difficulty, "seed": seed,
                 "tune_learning_rate": tune_learning_rate, "tune_treatments": tune_treatments,
             },
             feeding=Feeding("resident", feature_cache=2**30),
             display=display or (bar if progress else None),
-            extend=extend,
             keep=keep,
         )  # fmt: skip
+
+        def asked(**more: Any) -> Sweep:
+            sweeps.append(ask(**more))
+            return sweeps[-1]
+
         try:
-            sweep.run()
+            _train(asked, extend, auto)
         except Interrupted as e:
             if e.signum != signal.SIGINT:
                 sys.exit(128 + e.signum)
-            print(
-                f"{e}; {len(sweep.records)} of {len(sweep.planned)} networks are finished",
-                file=sys.stderr,
-            )
+            finished, planned = len(sweeps[-1].records), len(sweeps[-1].planned)
+            print(f"{e}; {finished} of {planned} networks are finished", file=sys.stderr)
+    sweep = sweeps[-1]
     finished = [sweep.records[p.id] for p in sweep.planned if p.id in sweep.records]
     again = functools.partial(_again, arguments | {"workdir": folder}, temporary)
     return StudyResult(finished, folder, again, functools.partial(_bench, sweep), temporary)
@@ -258,6 +271,33 @@ def _base_datasets(given: Any) -> list[Dataset]:
     return [load(name) for name in ([given] if isinstance(given, str) else given or ())]
 
 
+def _train(ask: Callable[..., Sweep], extend: bool, auto: tuple[int, float] | None) -> None:
+    """Trains the study, or one study after another with a split seed more until the rule stops."""
+    if auto is None:
+        ask(extend=extend).run()
+        return
+    from yosinski_jax import seeds  # brings scipy.stats
+
+    first = lambda folder, settings: seeds.first(folder, settings, *auto)
+    more = lambda count: ask(extend=True, choose_seeds=lambda *_: count)
+    seeds.run(ask(extend=extend, choose_seeds=first), Sweep.run, more, *auto)
+
+
+def _rule(seeds: Any, max_seeds: int | None, margin: float | None) -> tuple[int, float] | None:
+    """With seeds="auto": split seeds at most, and the drop that counts as general, 0 … 1."""
+    given = {"max_seeds": max_seeds, "margin": margin}
+    if isinstance(seeds, str) and seeds == "auto":
+        return 16 if max_seeds is None else max_seeds, (2.0 if margin is None else margin) / 100
+    if isinstance(seeds, str):
+        raise UserError(f"seeds={seeds}: must be a number of split seeds, a list of them, or auto")
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"{name}={value:g}: goes with seeds=auto only; add that or leave this out"
+            )
+    return None
+
+
 def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> StudyResult:
     """The same study with more seeds, treatments or n, in the same workdir."""
     unknown = [key for key in changes if key not in arguments]
@@ -265,6 +305,8 @@ def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> Stud
         raise UserError(
             f"{unknown[0]}={changes[unknown[0]]}: is not an argument of transfer_sweep; see its documentation"
         )
+    if changes.get("seeds", "auto") != "auto":  # a number takes the place of the rule
+        changes = {"max_seeds": None, "margin": None} | changes
     grown = transfer_sweep(**{**arguments, "extend": True, **changes})
     again = functools.partial(_again, {**arguments, **changes}, temporary)
     return StudyResult(grown, grown.workdir, again, grown.bench, temporary)

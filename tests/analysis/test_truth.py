@@ -71,6 +71,9 @@ GRID = {
     "fine-tuning hurts": (dict(train_accuracy=True, effects=simulated.EFFECTS | {"AnB+": (-0.03, -0.09, -0.2)}), EVERYTHING),
     "training accuracy, one seed": (dict(train_accuracy=True, seeds=1), EVERYTHING),
     "two layers": (dict(layers=(1, 3)), EVERYTHING),
+    "tuned": (dict(rates={"RnB": (0.1, 0.03, 0.01)}), EVERYTHING),
+    "tuned alike": (dict(rates={"RnB": (0.1, 0.01), "AnB": (0.1, 0.01)}, seeds=2), EVERYTHING),
+    "tuned alone": (dict(rates={"RnB": (0.1, 0.01)}), lambda r: r["treatment"] in ("base", "RnB")),
 }  # fmt: skip
 
 
@@ -625,6 +628,25 @@ def check_floor(f, truth):
 
 def check_not_computable(f, truth):
     assert f.text == "cannot be computed"
+
+
+def check_tuning(f, truth):
+    mine = [r for r in truth.records if r["treatment"] == "RnB"]
+    picked = Counter(r["learning_rate"] for r in mine)
+    for rate, count in picked.items():
+        assert f"{rate:g} for {count} network" in f.text
+    assert len(mine) == sum(picked.values())
+    for n in {r["n"] for r in mine}:
+        here = [r for r in mine if r["n"] == n]
+        mean = np.mean([r["accuracy"] for r in here])
+        fixed = [
+            f"{100 * np.mean([r['tried']['accuracy'][i] for r in here]) + 0.0:.1f} % at {rate:g}"
+            for i, rate in enumerate(here[0]["tried"]["learning_rate"][:-1])
+        ]
+        assert f"{100 * mean:.1f} % ({', '.join(fixed[::-1])} for all) at n = {n}" in f.text
+    transferred = [r for r in truth.records if r["treatment"] == "AnB"]
+    how = "in the same way" if any("tried" in r for r in transferred) else "took the recipe’s rate"
+    assert (how in f.text) == bool(transferred)
 
 
 def check_no_training_accuracy(f, truth):

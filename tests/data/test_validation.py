@@ -69,6 +69,6 @@ def test_one_image_of_a_class_cannot_be_held_out(task):
         carve_few(carve(task, 0.1, 0), 1, 0.1, 0)
     one = data.make_task(data.load("digits"), ["3", "1"], images_per_class=1)
     with pytest.raises(
-        UserError, match=r"validation=0.1: class 3 has 1 training images, of which none"
+        UserError, match=r"validation=0.1: class 3 has one training image, which cannot"
     ):
         carve(one, 0.1, 0)

@@ -6,7 +6,7 @@ an equivalence test, the lack of one. "Cannot be told" is an answer; so is "cann
 
 from collections.abc import Mapping, Sequence
 
-from yosinski_jax.analysis import effects, scores
+from yosinski_jax.analysis import effects, scores, tuned
 from yosinski_jax.analysis.effects import pick, significant
 from yosinski_jax.analysis.verdicts import (
     WORDS,
@@ -287,7 +287,9 @@ def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping])
         where(rows, names),
         gap_answer("Does fine-tuning recover what cutting a network loses?", rows, "recovery", recovered),
         does_it_help(rows),
-        gap_answer("Are features of the other task better than random ones?", rows, "gain_over_random", recovered),
+        tuned.with_tuning(
+            gap_answer("Are features of the other task better than random ones?", rows, "gain_over_random", recovered), records
+        ),
         overfitting(rows),
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, write_atomically, write_json
+from yosinski_jax.study.records import position
 from yosinski_jax.study.treatments import KNOWN
 
 #: What is reported for a network, and the field of a record that holds it.
@@ -60,10 +61,11 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
 
 
 def train_accuracy(record: Mapping) -> float | None:
-    """Returns the accuracy on a fixed subset of the training images at the last evaluation, if recorded."""
+    """Returns the accuracy on a fixed subset of the training images where `accuracy` was measured, if recorded."""
     if record.get("status") != "finished":
         return None
-    value = ((record.get("curve") or {}).get("train_accuracy") or (None,))[-1]
+    series = (record.get("curve") or {}).get("train_accuracy")
+    value = series[position(record)] if series else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)

@@ -102,7 +102,7 @@ _TUNE_LEARNING_RATE = flags.DEFINE_list(
     "one with the best validation accuracy is recorded",
 )
 _TUNE_TREATMENTS = flags.DEFINE_list(
-    "tune_treatments", [], "treatments whose rate is chosen by --tune_learning_rate; default RnB"
+    "tune_treatments", [], "treatments whose rate --tune_learning_rate chooses; default RnB"
 )
 _PRECISION = flags.DEFINE_string(
     "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
@@ -216,9 +216,9 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
     open_ = lambda name: data.load(name, _DATA_DIR.value, seed=_SEED.value)
     choose, auto = None, rule()
     if auto:
-        from yosinski_jax.commands import sequential
+        from yosinski_jax.seeds import first
 
-        choose = lambda folder, settings: seeds or sequential.first(folder, settings, *auto)
+        choose = lambda folder, settings: seeds or first(folder, settings, *auto)
     return request.sweep(
         open_(_DATASET.value),
         _WORKDIR.value,

@@ -116,14 +116,14 @@ def _train(sweep, display):
     if auto is None:
         train(sweep)
         return sweep
+    from yosinski_jax import seeds
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.commands import sequential
 
     if executing.shard() is not None:
         raise UserError(
             "--seeds=auto: does not go with --shard, whose plan all processes share; leave one out"
         )
-    return sequential.run(sweep, train, lambda seeds: requested(display, seeds), *auto)
+    return seeds.run(sweep, train, lambda count: requested(display, count), *auto)
 
 
 def _page_on_the_way(folder: Path) -> None:

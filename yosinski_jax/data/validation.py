@@ -27,8 +27,8 @@ def carve(task: Task, share: float, seed: int) -> Task:
     counts = np.bincount(task.train_labels, minlength=len(task.classes))
     if counts.min() < 2:
         raise UserError(
-            f"validation={share:g}: class {task.classes[counts.argmin()]} has {counts.min()} training images, of which none "
-            "can be held out; use 2 or more of each class, or leave validation out"
+            f"validation={share:g}: class {task.classes[counts.argmin()]} has one training image, which cannot be held out; "
+            "use 2 or more of each class, or leave validation out"
         )
     numbers = [held_out(int(count), share) for count in counts]
     out = np.zeros(len(task.train_index), bool)

@@ -1,6 +1,6 @@
 """How to run the study again, and how its numbers are computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -110,8 +110,34 @@ def method(report: Report) -> Part | None:
          "sample, Holm-corrected over the two)."),
         ("Accuracy", f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
+    items += [("Validation", line) for line in _validation(study.records)]
     items += [("Split seeds", line) for line in _added_seeds(study.folder)]
     return Part("method", "Methods", {"facts": items}) if study.records else None
+
+
+def _validation(records: Sequence[Mapping]) -> list[str]:
+    """What was held out of training, and what it decided."""
+    sizes = sorted({r["validation_images"] for r in records if r.get("validation_images")})
+    if not sizes:
+        return []
+    span = f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
+    lines = [
+        f"{span} training images of each task are held out, drawn by split seed; no network is trained on them."
+    ]
+    stopping = [r for r in records if r.get("chosen_step") is not None]
+    early = sum(r.get("stopped_at_step") is not None for r in stopping)
+    if stopping:
+        lines.append(
+            f"Each network goes back to its first evaluation with the best accuracy on them, and {early} of "
+            f"{len(stopping)} stopped before the end of their training: “the last evaluation” stands for that one. The test "
+            "images choose nothing."
+        )
+    if any(r.get("tried") for r in records):
+        lines.append(
+            "Where a learning rate was chosen, the network with the best accuracy on them is the one recorded; it is not "
+            "trained again on all images."
+        )
+    return [" ".join(lines)]
 
 
 def _added_seeds(folder: Path | None) -> list[str]:

@@ -1,6 +1,7 @@
 """Split seeds that a sweep adds by itself."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from yosinski_jax.api import transfer_sweep
+from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 from yosinski_jax.commands import sweep as command
 from yosinski_jax.report import build
@@ -92,3 +95,44 @@ def test_the_page_says_what_the_rule_came_to(grown, tmp_path):
     path.write_text(path.read_text().replace('"seeds": ', '"seeds": 1', 1))
     page = build.write_report(folder).read_text()
     assert "sequential.json" in page and "Added one after another" not in page
+
+
+def test_the_same_rule_by_a_function_call(tmp_path):
+    """On arrays, with a network of the package; stops by the same rule, goes on, and gives way to a number."""
+    from yosinski_jax.data import dataset
+    from yosinski_jax.study import recipes
+
+    digits = dataset.load("digits")
+    arguments = {
+        "network": "digits4", "train_images": digits.train.images(), "train_labels": digits.train.labels,
+        "test_images": digits.test.images(), "test_labels": digits.test.labels,
+        "recipe": dataclasses.replace(recipes.get("digits"), epochs=2), "treatments": ["BnB", "AnB"], "ns": [1],
+        "images_per_class": 30, "seeds": "auto", "margin": 4, "workdir": tmp_path, "progress": False,
+    }  # fmt: skip
+    study = transfer_sweep(**arguments, max_seeds=4)
+    found = json.loads((tmp_path / "sequential.json").read_text())
+    assert (found["most"], found["margin"], found["networks"]) == (4, 0.04, len(study))
+    assert {r.split_seed for r in study} == set(range(found["seeds"])) and found["seeds"] in (3, 4)
+    again = transfer_sweep(**arguments, max_seeds=4)
+    assert [r.digest for r in again] == [r.digest for r in study]
+    with pytest.raises(
+        UserError, match="max_seeds=5, margin=4: this workdir was begun with max_seeds=4"
+    ):
+        transfer_sweep(**arguments, max_seeds=5)
+    assert {r.split_seed for r in again.extend(seeds=5)} == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": 2, "max_seeds": 8}, "max_seeds=8: goes with seeds=auto only"),
+        ({"margin": 2.0}, "margin=2: goes with seeds=auto only"),
+        ({"seeds": "many"}, "seeds=many: must be a number of split seeds, a list of them, or auto"),
+        ({"seeds": "auto", "max_seeds": 2}, "max_seeds=2: must be at least 3"),
+        ({"seeds": "auto", "treatments": ["BnB"]}, "seeds=auto: adds split seeds until the drop"),
+    ],
+)
+def test_a_call_that_the_rule_cannot_answer_is_refused(given, message):
+    images, labels = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 4
+    with pytest.raises(UserError, match=message):
+        transfer_sweep("digits4", images, labels, images, labels, progress=False, **given)

@@ -1,4 +1,4 @@
-"""`--seeds=auto`: split seeds are added to a sweep until every n is told, or there are as many as are allowed."""
+"""`seeds=auto`: split seeds are added to a sweep until every n is told, or there are as many as are allowed."""
 
 from collections.abc import Callable
 from pathlib import Path
