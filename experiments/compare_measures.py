@@ -1,13 +1,18 @@
 """Compares measures of a sweep with reference implementations on the same features.
 
-  python -m experiments.compare_measures --workdir=DIR --tllib=FOLDER
+  python -m experiments.compare_measures --workdir=DIR --tllib=FOLDER --algoperf=FOLDER
 
-FOLDER holds a checkout of https://github.com/thuml/Transfer-Learning-Library, whose `tllib/ranking` scores
+The first FOLDER holds a checkout of https://github.com/thuml/Transfer-Learning-Library, whose `tllib/ranking` scores
 are called as they are. CKA (in feature space), Procrustes (SciPy's), rank and the ridge probe (a large constant feature in
 place of a free intercept) are written out here from the published definitions, each in another way than in the package.
+The second holds one of https://github.com/mlcommons/algorithmic-efficiency, whose time to a target is `speed`; it needs pandas.
 """
 
+import ast
 import importlib.util
+import itertools
+import operator
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -20,12 +25,17 @@ from absl import flags
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
-from yosinski_jax.measures import probe, workdir
+from yosinski_jax.measures import probe, speed, workdir
 from yosinski_jax.measures.leep import source_predictions
 from yosinski_jax.measures.subject import Subject
+from yosinski_jax.study.treatments import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a sweep that was measured, on bundled data")
 _TLLIB = flags.DEFINE_string("tllib", None, "a checkout of Transfer-Learning-Library")
+_ALGOPERF = flags.DEFINE_string("algoperf", None, "a checkout of algorithmic-efficiency, for speed")
+_TABLES = (
+    r"\b(MINIMIZE_REGISTRY|M(IN|AX)_EVAL_METRICS)\b"  # that algorithmic-efficiency's functions read
+)
 _BIAS = 100.0  # big_vision's constant feature
 
 
@@ -36,6 +46,8 @@ def main() -> None:
     found: dict[str, list[tuple[float, float]]] = {}
     ours = workdir.read_rows(Path(_WORKDIR.value))[0]
     theirs = _ranking(Path(_TLLIB.value))
+    if _ALGOPERF.value:
+        theirs["best_trial"] = _best_trial(Path(_ALGOPERF.value))
     for subject in _subjects(Path(_WORKDIR.value)):
         for name, value in _references(subject, theirs):
             row = ours.get((subject.base.name, subject.layer, name))
@@ -64,6 +76,11 @@ def _references(s: Subject, theirs: dict[str, Any]) -> Iterator[tuple[str, float
     yield "nce", theirs["nce"].negative_conditional_entropy(predictions.argmax(1), labels)
     if s.k == s.depth:
         return
+    if "best_trial" in theirs and Run("AnB+", s.other.record["target"], s.k).name in s.records:
+        goal = speed.SHARE * s.other.record["accuracy"]
+        steps, scratch = (_time_to(goal, r, theirs) for r in (s.copy("AnB+"), s.other.record))
+        yield "speed", steps
+        yield "speed_gain", scratch / steps
     x, y = (z.astype(np.float64) for z in (s.features(), s.peer.features("other")))
     x, y = x - x.mean(0), y - y.mean(0)
     yield "cka", _cka(x, y)
@@ -81,6 +98,35 @@ def _references(s: Subject, theirs: dict[str, Any]) -> Iterator[tuple[str, float
     for name, task in (("probe", "own"), ("probe_other", "other")):
         parts = [(s.features(task, part), s.labels(task, part)) for part in ("train", "test")]
         yield name, _probe(*parts[0], *parts[1])
+
+
+def _time_to(goal: float, record: Any, theirs: dict[str, Any]) -> float:
+    """Steps to a goal by algorithmic-efficiency's rule, which gives −1 where a curve never gets there."""
+    import pandas as pd  # pyright: ignore[reportMissingImports]
+
+    curve = record["curve"]
+    trials = pd.DataFrame({"validation/accuracy": [np.array(curve["accuracy"], float)]})
+    _, place = theirs["best_trial"](trials, "validation/accuracy", goal)
+    return float(curve["step"][place])  # −1 is the last evaluation, as `speed` counts it
+
+
+def _best_trial(checkout: Path) -> Callable:
+    """`get_best_trial_index` as it is; importing its file would import their workloads."""
+    import pandas as pd  # pyright: ignore[reportMissingImports]
+
+    path = checkout / "scoring" / "performance_profile.py"
+    if not path.exists():
+        raise UserError(f"--algoperf={checkout}: has no scoring/performance_profile.py")
+    functions = {"generate_eval_cols", "check_if_minimized", "get_best_trial_index"}
+    found = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if getattr(node, "name", None) in functions
+        or (isinstance(node, ast.Assign | ast.Expr) and re.search(_TABLES, ast.unparse(node)))
+    ]
+    names: dict[str, Any] = {"np": np, "pd": pd, "operator": operator, "itertools": itertools}
+    exec(compile(ast.Module(found, []), str(path), "exec"), names)
+    return names["get_best_trial_index"]
 
 
 def _cka(x: np.ndarray, y: np.ndarray) -> float:

@@ -52,6 +52,19 @@ def test_the_best_way_by_size_and_its_boundaries():
     ]
 
 
+def test_a_way_that_is_told_not_to_be_best_is_named():
+    rows = target_size.cells(
+        records((0.2, 0.9), (0.7, 0.9), (0.7, 0.9), sizes=(1, 25), noise=0.002)
+    )
+    assert not any(c.told for c in rows)
+    lines = target_size.answer(rows)
+    assert (
+        lines[0]
+        == "Do not freeze: n = 1 at 1 image per class (significantly behind the best mean)."
+    )
+    assert lines[1].startswith("The best way cannot be told from both others for any combination")
+
+
 def test_equal_ways_and_single_seeds_cannot_be_told():
     same = (0.5, 0.6, 0.7)
     rows = target_size.cells(records(same, same, same, noise=0.01))

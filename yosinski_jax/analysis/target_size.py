@@ -219,7 +219,8 @@ def answer(rows: Sequence[Cell]) -> list[str]:
     """States the rule of thumb in sentences, none beyond what the tests support.
 
     Returns:
-      One sentence for each way that is told to be best somewhere, with where, and one for the cells that cannot be told.
+      One sentence for each way that is told to be best somewhere, with where; one for each that is told not to be, where
+      the other two cannot be told apart; and one for the cells that cannot be told.
     """
     if not rows:
         return []
@@ -227,12 +228,12 @@ def answer(rows: Sequence[Cell]) -> list[str]:
     for way in WAYS.values():
         won = [c for c in rows if c.told and c.best == way]
         if won:
-            where = "; ".join(
-                f"n = {', '.join(str(c.n) for c in won if c.images == m)} at {size_in_words(m)}"
-                for m in sorted({c.images for c in won})
-            )
-            lines.append(f"{way[0].upper()}{way[1:]}: {where}.")
+            lines.append(f"{way[0].upper()}{way[1:]}: {_places(won)}.")
     open_ = [c for c in rows if not c.told]
+    for way in WAYS.values():
+        behind = [c for c in open_ if way in c.leads and c.leads[way].significant]
+        if behind:
+            lines.append(f"Do not {way}: {_places(behind)} (significantly behind the best mean).")
     seeds = min(lead.seeds for c in rows for lead in c.leads.values())
     if open_:
         cause = (
@@ -248,6 +249,14 @@ def answer(rows: Sequence[Cell]) -> list[str]:
         )
         lines.append(f"The best way cannot be told from both others for {what} {cells_} ({cause}).")
     return lines
+
+
+def _places(found: Sequence[Cell]) -> str:
+    """Where some cells are: "n = 1, 2 at 5 images per class; n = 2 at all images"."""
+    return "; ".join(
+        f"n = {', '.join(str(c.n) for c in found if c.images == m)} at {size_in_words(m)}"
+        for m in sorted({c.images for c in found})
+    )
 
 
 def overfitting(rows: Sequence[Cell]) -> list[str]:

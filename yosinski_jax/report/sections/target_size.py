@@ -27,18 +27,22 @@ def target_size(report: Report) -> Part | None:
 
 
 def _boundaries(rows: Sequence[sizes.Cell]) -> list[str]:
-    lines = []
+    """Where the best way changes with the target, and how sure that is."""
+    lines, unsure = [], []
     for found in sizes.boundaries(rows):
         small, large = (sizes.size_in_words(m) for m in found.between)
         told = [sizes.size_in_words(m) for m in found.told if m is not None]
-        sure = (
-            f"significant at {told[0]} and at {told[1]}"
-            if len(told) == 2
-            else "not significant on both sides"
-        )
+        if not told:
+            unsure.append(f"n = {found.n} between {small} and {large}")
+            continue
+        sure = f"significant at {' and at '.join(told)}" + (" only" if len(told) < 2 else "")
         lines.append(
             f"Judging by the means, the best way at n = {found.n} changes from “{found.first}” to “{found.then}” "
             f"between {small} and {large} ({sure})."
+        )
+    if unsure:
+        lines.append(
+            f"The best mean also changes hands, significantly on neither side: {'; '.join(unsure)}."
         )
     return lines
 
