@@ -11,7 +11,11 @@ from yosinski_jax.analysis import published, results
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import read_sealed, sealed, write_atomically, write_json
 from yosinski_jax.commands.planning import duration
-from yosinski_jax.report import build
+from yosinski_jax.report import build, plots_measures, theme
+from yosinski_jax.report.sections.base_datasets import base_datasets
+from yosinski_jax.report.sections.measures import measures
+from yosinski_jax.report.sections.report import Report
+from yosinski_jax.report.sections.target_size import target_size
 from yosinski_jax.study import records
 from yosinski_jax.study.records import Record
 
@@ -20,6 +24,10 @@ FOLDER = Path(__file__).parent
 PUBLISHED = "published-2014"
 #: What the report writes that a study keeps.
 KEPT = ("results.csv", "effects.csv", "table.md", "figure2.png", "report.html")
+#: And what `experiments.measure` wrote, where it was asked.
+MEASURED = ("measures.csv", "measures.json", "predictors.csv")
+#: Figures of the page that stand in the README too, by the beginning of their names.
+_SHOWN = ("target_size_curves", "target_size_best_way", "base_datasets", "predictors")
 _RECORDS = "records.json.gz"
 _SHOWS = "## What it shows\n"
 
@@ -63,7 +71,9 @@ def unpack(study: Path, workdir: Path) -> None:
         return
     for record in read_records(study):
         records.write(workdir, record)
-    shutil.copy(study / "settings.json", workdir)
+    for file in ("settings.json", *MEASURED):
+        if (study / file).exists():
+            shutil.copy(study / file, workdir)
 
 
 def write_tables(study: Path, workdir: Path) -> None:
@@ -72,6 +82,8 @@ def write_tables(study: Path, workdir: Path) -> None:
         build.write_published(workdir)
     else:
         unpack(study, workdir)
+        if (workdir / "measures.csv").exists():
+            plots_measures.compare(workdir)
         build.write_report(workdir)
 
 
@@ -103,10 +115,23 @@ def store(name: str, workdir: Path) -> Path:
         write_atomically(target / _RECORDS, gzip.compress(text.encode(), mtime=0))
         build.write_report(workdir)
         facts = _facts(found)
-    for file in KEPT:
+    for file in (*KEPT, *(f for f in MEASURED if (workdir / f).exists())):
         shutil.copy(workdir / file, target / file)
-    _write_readme(target, command, facts)
+    pictures = [] if target.name == PUBLISHED else _write_pictures(target, workdir)
+    _write_readme(target, command, facts, pictures)
     return target
+
+
+def _write_pictures(target: Path, workdir: Path) -> list[str]:
+    """Writes those figures of the page that the README shows besides Figure 2; returns their lines there."""
+    report, lines = Report(results.read(workdir), {}), []
+    for section in (target_size, base_datasets, measures):
+        part = section(report)
+        for item in part.items if part else ():
+            if item.name.startswith(_SHOWN):
+                theme.save(item.drawing.figure(), target / item.name, ("png",))
+                lines.append(f"![{item.title.rstrip('.')}]({item.name}.png)")
+    return lines
 
 
 def _finished(workdir: Path) -> list[Record]:
@@ -146,15 +171,18 @@ def _facts(found: Sequence[Record]) -> list[str]:
     ]
 
 
-def _write_readme(study: Path, command: str, facts: Sequence[str]) -> None:
+def _write_readme(
+    study: Path, command: str, facts: Sequence[str], pictures: Sequence[str] = ()
+) -> None:
     path = study / "README.md"
     before = path.read_text() if path.exists() else ""
     shows = before.partition(_SHOWS)[2].strip() or "To be written."
+    more = "".join(f"{line}\n\n" for line in pictures)
     verify = f"python -m experiments.studies verify {study.name}"
     path.write_text(
         f"# {study.name}\n\n```sh\n{command}\n```\n\n" + "\n\n".join(facts) + "\n\n"
         f"`{verify}` computes the tables again from the records"
         + (". " if study.name == PUBLISHED else "; `--network=ID` trains one network again. ")
         + "The page is `report.html`.\n\n"
-        f"![Accuracy against n](figure2.png)\n\n{(study / 'table.md').read_text().strip()}\n\n{_SHOWS}\n{shows}\n"
+        f"![Accuracy against n](figure2.png)\n\n{more}{(study / 'table.md').read_text().strip()}\n\n{_SHOWS}\n{shows}\n"
     )

@@ -26,7 +26,9 @@ def tables(study: Path) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         store.write_tables(study, Path(folder))
-        return [f for f in _TABLES if not _alike(study / f, Path(folder) / f)]
+        measured = ("predictors.csv",) if (study / "measures.csv").exists() else ()
+        kept = (*_TABLES, *measured)
+        return [f for f in kept if not _alike(study / f, Path(folder) / f)]
 
 
 def _alike(kept: Path, again: Path) -> bool:

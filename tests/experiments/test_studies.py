@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from places import ROOT
 from experiments.studies import store, verify
 from experiments.studies.__main__ import main
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.report import plots_measures
 
 
 def python(*args):
@@ -73,6 +75,28 @@ def test_what_a_study_holds(study, workdir):
         "README.md", "settings.json", "records.json.gz", *store.KEPT,
     }  # fmt: skip
     assert len(store.read_records(study)) == 6
+
+
+def test_measures_are_kept_and_what_they_predict_follows_from_them(workdir, tmp_path, capsys):
+    rows = "".join(
+        f"random-0/base{half},{layer},rank,{value},0.1\n"
+        for half in "AB"
+        for value, layer in enumerate(("conv1", "conv2", "fc3", "fc4"), 3)
+    )
+    folder = tmp_path / "w"
+    shutil.copytree(workdir, folder)
+    (folder / "measures.csv").write_text(f"network,layer,measure,value,seconds\n{rows}")
+    plots_measures.compare(folder)
+    assert main(["store", f"{tmp_path}/measured", f"--workdir={folder}"]) == 0
+    study = tmp_path / "measured"
+    assert (study / "measures.csv").read_text().endswith(rows)
+    assert "Measures of each layer" in (study / "report.html").read_text()
+    assert main(["verify", str(study)]) == 0
+    with (study / "predictors.csv").open("a") as f:
+        f.write("other,1\n")
+    capsys.readouterr()
+    assert main(["verify", str(study)]) == 1
+    assert capsys.readouterr().out == "measured: tables differ: predictors.csv\n"
 
 
 def test_made_again_it_keeps_what_it_shows_and_its_records_to_the_byte(study, workdir):
