@@ -16,9 +16,7 @@ import jax.numpy as jnp
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.networks import ops
-
-Shape = tuple[int, ...]
-
+from yosinski_jax.networks.layered import Layered, Shape
 
 #: For `std` of a layer: kernel and bias uniform in ±1/√(inputs of an output), PyTorch's default.
 TORCH = "torch"
@@ -155,7 +153,7 @@ class _Bound(nn.Module):
         return x
 
 
-class ConvNet(nn.Module):
+class ConvNet(Layered):
     """A network as an ordered list of named layers.
 
     Its parameters are `{layer name: {"kernel": ..., "bias": ...}}`, float32, one subtree a layer.
@@ -173,31 +171,10 @@ class ConvNet(nn.Module):
         """The names of the layers, first to last."""
         return tuple(layer.name for layer in self.layers)
 
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, *, start: int = 0, stop: int | None = None, train: bool = False
-    ) -> jax.Array:
-        """Applies layers start + 1 … stop.
-
-        Args:
-            x: images [B, H, W, C] if `start` is 0, else the output of layer number `start`.
-            start: number of layers already applied.
-            stop: number of the last layer to apply; all if None.
-            train: whether dropout is active (it draws from the rng collection "dropout").
-
-        Returns:
-            The output of layer `stop`, in `dtype`; float32 logits [B, classes] if it is the last.
-
-        Raises:
-            ValueError: If not 0 <= start <= stop <= number of layers.
-        """
-        last = len(self.layers)
-        stop = last if stop is None else stop
-        if not 0 <= start <= stop <= last:
-            raise ValueError(f"start={start}, stop={stop}: expected 0 <= start <= stop <= {last}")
-        for layer in self.layers[start:stop]:
-            x = _Bound(layer, self.dtype, name=layer.name)(x, train)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if stop == last else x
+    def make(self, name: str) -> nn.Module:
+        """The layer of that name with its parameters."""
+        layer = next(layer for layer in self.layers if layer.name == name)
+        return _Bound(layer, self.dtype, name=name)
 
 
 def digits4(classes: int, image_shape: Shape) -> tuple[Layer, ...]:

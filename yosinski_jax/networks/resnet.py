@@ -16,30 +16,13 @@ import jax.numpy as jnp
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.networks import ops
+from yosinski_jax.networks.layered import Layered, Shape
 
-Shape = tuple[int, ...]
 NORMS = ("batch", "group")
 
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Uniform in ±1/√inputs, PyTorch's default for a fully connected layer.
 _torch_dense = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def cut(units: dict[str, tuple[str, ...]], start: int, stop: int | None) -> list[str]:
-    """The modules of layers start + 1 … stop of a network.
-
-    Args:
-      units: layer name → names of its modules, first to last.
-      start: number of layers already applied.
-      stop: number of the last layer to apply; all if None.
-
-    Raises:
-      ValueError: not 0 <= start <= stop <= number of layers.
-    """
-    stop = len(units) if stop is None else stop
-    if not 0 <= start <= stop <= len(units):
-        raise ValueError(f"start={start}, stop={stop}: expected 0 <= start <= stop <= {len(units)}")
-    return [name for names in list(units.values())[start:stop] for name in names]
 
 
 def _norm(kind: str, dtype: Any, train: bool) -> Callable[..., nn.Module]:
@@ -134,7 +117,7 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet(nn.Module):
+class ResNet(Layered):
     """A residual network as an ordered list of layers.
 
     Attributes:
@@ -170,41 +153,19 @@ class ResNet(nn.Module):
             middle = {name: (name,) for stage in stages for name in stage}
         return {"stem": ("stem",), **middle, "head": ("head",)}
 
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, *, start: int = 0, stop: int | None = None, train: bool = False
-    ) -> jax.Array:
-        """Applies layers start + 1 … stop.
-
-        Args:
-          x: images [B, H, W, C] if `start` is 0, else the output of layer number `start`.
-          start: number of layers already applied.
-          stop: number of the last layer to apply; all if None.
-          train: whether BatchNorm uses the batch and updates its statistics.
-
-        Returns:
-          The output of layer `stop`, in `dtype`; float32 logits [B, classes] if it is the last.
-
-        Raises:
-          ValueError: not 0 <= start <= stop <= number of layers.
-        """
+    def make(self, name: str) -> Callable[[jax.Array, bool], jax.Array]:
+        """The stem, a block or the head."""
+        if name == "stem":
+            return Stem(*self.stem, self.norm, self.dtype, name=name)
+        if name == "head":
+            dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=_torch_dense, name=name)
+            return lambda x, train: dense(x.mean((1, 2)))
+        number = int(name.removeprefix("block"))
         firsts = [sum(self.blocks[:i]) + 1 for i in range(len(self.blocks))]
-        for name in cut(self.layer_names, start, stop):
-            if name == "stem":
-                x = Stem(*self.stem, self.norm, self.dtype, name=name)(x, train)
-            elif name == "head":
-                dense = nn.Dense(
-                    self.classes, dtype=self.dtype, kernel_init=_torch_dense, name=name
-                )
-                x = dense(x.mean((1, 2)))
-                x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            else:
-                number = int(name.removeprefix("block"))
-                stage = max(i for i, first in enumerate(firsts) if first <= number)
-                stride = 2 if stage and number == firsts[stage] else 1
-                options = (self.bottleneck, self.projection, self.norm, self.dtype)
-                x = Block(self.widths[stage], stride, *options, name=name)(x, train)
-        return x
+        stage = max(i for i, first in enumerate(firsts) if first <= number)
+        stride = 2 if stage and number == firsts[stage] else 1
+        options = (self.bottleneck, self.projection, self.norm, self.dtype)
+        return Block(self.widths[stage], stride, *options, name=name)
 
 
 def _checked(network: ResNet, name: str) -> ResNet:

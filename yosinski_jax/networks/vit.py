@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.networks.resnet import Shape, cut
+from yosinski_jax.networks.layered import Layered, Shape
 
 _normal = nn.initializers.truncated_normal(0.02)
 _EPSILON = 1e-6
@@ -32,8 +32,9 @@ class Embedding(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps images [B, H, W, C] to tokens [B, 1 + H / patch · W / patch, width]."""
+        del train
         batch, height, width, channels = x.shape
         p = self.patch
         # A convolution that steps by its own size is a matrix product of patches.
@@ -89,21 +90,21 @@ class Head(nn.Module):
 
     Attributes:
       classes: number of outputs.
-      dtype: of the computation; logits are float32 at least.
+      dtype: of the computation.
     """
 
     classes: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps tokens [B, T, width] to logits [B, classes]."""
+        del train
         x = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm")(x[:, 0])
-        x = nn.Dense(self.classes, dtype=self.dtype, kernel_init=_normal, name="fc")(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return nn.Dense(self.classes, dtype=self.dtype, kernel_init=_normal, name="fc")(x)
 
 
-class ViT(nn.Module):
+class ViT(Layered):
     """A vision transformer as an ordered list of layers.
 
     Attributes:
@@ -130,32 +131,13 @@ class ViT(nn.Module):
         names = ("embedding", *(f"block{i + 1}" for i in range(self.depth)), "head")
         return {name: (name,) for name in names}
 
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, *, start: int = 0, stop: int | None = None, train: bool = False
-    ) -> jax.Array:
-        """Applies layers start + 1 … stop.
-
-        Args:
-          x: images [B, H, W, C] if `start` is 0, else the output of layer number `start`.
-          start: number of layers already applied.
-          stop: number of the last layer to apply; all if None.
-          train: whether dropout is active (it draws from the rng collection "dropout").
-
-        Returns:
-          The output of layer `stop`, in `dtype`; float32 logits [B, classes] if it is the last.
-
-        Raises:
-          ValueError: not 0 <= start <= stop <= number of layers.
-        """
-        for name in cut(self.layer_names, start, stop):
-            if name == "embedding":
-                x = Embedding(self.width, self.patch, self.dtype, name=name)(x)
-            elif name == "head":
-                x = Head(self.classes, self.dtype, name=name)(x)
-            else:
-                x = Block(self.heads, self.dropout, self.dtype, name=name)(x, train)
-        return x
+    def make(self, name: str) -> nn.Module:
+        """The embedding, a block or the head."""
+        if name == "embedding":
+            return Embedding(self.width, self.patch, self.dtype, name=name)
+        if name == "head":
+            return Head(self.classes, self.dtype, name=name)
+        return Block(self.heads, self.dropout, self.dtype, name=name)
 
 
 def _vit(
