@@ -147,14 +147,15 @@ class Record(Mapping[str, Any]):
         Raises:
           ValueError: fields that are missing, unknown, of the wrong type, or contradict each other.
         """
-        fields = sealed(fields)  # in the form in which it is read back: lists, null for NaN
         missing = [name for name in _REQUIRED if name not in fields]
+        # In the form in which it is read back: lists, null for NaN; and with the fields left out.
+        fields = sealed({**_DEFAULTS, **fields})
         wrong = [k for k, v in fields.items() if k not in _TYPES or not _fits(v, _TYPES[k])]
         if missing or wrong:
             raise ValueError(
                 f"fields missing, unknown or of the wrong type: {', '.join(missing + wrong)}"
             )
-        record = cls(**sealed(cls(**fields)))  # with the fields left out
+        record = cls(**fields)
         contradiction = _contradiction(record)
         if contradiction:
             raise ValueError(contradiction)
@@ -168,23 +169,35 @@ class Record(Mapping[str, Any]):
 
 _TYPES = typing.get_type_hints(Record)
 _REQUIRED = [f.name for f in dataclasses.fields(Record)][:9]
+_DEFAULTS = {f.name: getattr(Record, f.name, {}) for f in dataclasses.fields(Record)[9:]}
+del _DEFAULTS["digest"]
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of JSON is of an annotated type."""
-    arguments = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, h) for h in arguments)
-    origin = typing.get_origin(hint) or hint
-    if origin is Sequence:
-        return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
-    if origin is Mapping:
-        return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
-    if origin is Any:
+    kinds, within = _kinds(hint)
+    if type(value) in kinds:
         return True
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if origin is float else origin)
+    if isinstance(value, list) and Sequence in within:
+        one = within[Sequence]
+        return set(map(type, value)) <= _kinds(one)[0] or all(_fits(v, one) for v in value)
+    if isinstance(value, dict) and Mapping in within:
+        return all(_fits(v, within[Mapping]) for v in value.values())
+    return typing.Any in within
+
+
+@functools.cache
+def _kinds(hint: Any) -> tuple[frozenset[type], dict[Any, Any]]:
+    """Types of JSON's plain values that an annotation allows; what it allows within lists and objects."""
+    alone = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    kinds, within = set(), {}
+    for one in alone:
+        origin = typing.get_origin(one)
+        if origin is None and one is not Any:
+            kinds |= {int, float} if one is float else {one}
+        else:
+            within[origin or Any] = typing.get_args(one)[-1] if origin else Any
+    return frozenset(kinds), within
 
 
 def _contradiction(record: Record) -> str | None:

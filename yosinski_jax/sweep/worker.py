@@ -345,6 +345,7 @@ class _Training:
         self.group, self.work, self.workdir = group, work, workdir
         self.watch, self.asked = watch, asked
         self.records: dict[str, Record] = {}
+        self.bases: dict[str, Any] = {}  # what members copy
         self.leader = multihost.leader()
 
     def run(self) -> list[Record]:
@@ -373,7 +374,7 @@ class _Training:
                     diverged.add(planned.waits_for)
                     continue
                 try:  # read here, where all processes learn of damage, and kept
-                    self.work.base(planned, self.workdir)
+                    self.bases[planned.id] = self.work.base(planned, self.workdir)
                 except DamagedBase as e:
                     return (e.base, str(e)), [], []
         return None, found, sorted(diverged)
@@ -393,7 +394,9 @@ class _Training:
         work, names = self.work, self.work.network(planned).layer_names
         run = planned.run
         # Processes that do not read the base are told its values by process 0.
-        base = work.base(planned, self.workdir) if self.leader else None
+        base = None
+        if self.leader:
+            base = self.bases.get(planned.id) or work.base(planned, self.workdir)
         key = planned.key(work.settings)
         return Job(key, work.task(planned), names[: run.frozen], names[: run.copied], base)
 
