@@ -94,6 +94,41 @@ def test_the_core_imports_nothing_of_an_extra(command):
     assert out.stdout.strip() == "[]"
 
 
+BARE = """
+import importlib, sys
+from pathlib import Path
+for name in sys.argv[1].split():
+    sys.modules[name] = None
+for room in sys.argv[2].split():
+    importlib.import_module(room)
+import numpy as np
+from yosinski_jax import transfer_sweep
+random = np.random.default_rng(0)
+labels = np.arange(256, dtype=np.int32) % 4
+images = random.integers(0, 256, (256, 8, 8, 1)).astype(np.uint8)
+transfer_sweep(
+    "digits4", images, labels, images, labels, seeds=1, treatments=["AnB"], ns=[1], workdir=sys.argv[3], progress=False,
+    recipe="digits", name="bare",
+)
+print(len(list(Path(sys.argv[3]).glob("records/*/*.json"))))
+"""
+
+
+def test_networks_train_with_jax_flax_optax_orbax_and_numpy_alone(tmp_path):
+    """As on a TPU host's or a GPU container's image; what else there is, is imported where it is used."""
+    brought = {"absl", "scipy", "rich"}  # by optax, jax and flax
+    core = {"jax", "flax", "optax", "orbax", "numpy"} | brought
+    missing = (modules(PROJECT["dependencies"]) | set(extras.EXTRAS) | {"cv2", "pandas"}) - core
+    assert {"matplotlib", "PIL", "jinja2", "sklearn", "filelock", "ray"} <= missing
+    rooms = [r for r in ROOMS if not re.search(r"\.(report|commands|prepare|__main__)", r)]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, " ".join(missing), " ".join(rooms), tmp_path / "work"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "4", "two bases and their copies"
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -144,6 +144,8 @@ class RayCluster(Local):
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(measure.ROOT), os.environ.get("PYTHONPATH", "")]
         )
+        # On a machine that is busy a raylet takes its time.
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
         # A machine that is silent for a few seconds is lost; by default it takes half a minute.
         health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
         self._cluster = Cluster(

@@ -238,6 +238,10 @@ class _Run:
         hit = getattr(self, f"_hit_{kind.replace(' ', '_')}")()
         if hit:
             self.told.faults.append(kind)
+            disturbed = sum(self.told.disturbed.values())
+            print(
+                f"  fault {len(self.told.faults)}: {kind}; {disturbed} groups disturbed", flush=True
+            )
 
     def _hit_worker(self) -> bool:
         with self._victim(self.engine.victims(self.workdir)) as process:

@@ -134,7 +134,7 @@ def _until(command: Sequence[str], text: str | None) -> Used:
     """
     began = time.perf_counter()
     with subprocess.Popen(
-        command, cwd=measure.ROOT, stdout=subprocess.PIPE, text=True,
+        command, cwd=measure.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     ) as child:  # fmt: skip
         assert child.stdout is not None

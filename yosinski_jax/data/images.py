@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 # A file may declare any size: 8192×8192 RGB pixels take 200 MB, ImageNet's largest image a third of that.
 MAX_PIXELS = 1 << 26
@@ -52,6 +51,8 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
             if channels == 1:
                 return pixels[:, :, None]
             return pixels if rgb else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    from PIL import Image  # here: arrays of pixels train without it
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(image.height, image.width)
@@ -87,6 +88,8 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         resized = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
         return resized.reshape(size, size, channels)
     shrinks = height >= size and width >= size
+    from PIL import Image
+
     how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     return np.asarray(image.resize((size, size), how)).reshape(size, size, channels)
@@ -108,6 +111,8 @@ def fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if channels < pixels.shape[2]:
         exact = (exact @ _LUMA)[..., None]
     if pixels.shape[:2] != (height, width):
+        from PIL import Image
+
         how = Image.Resampling.BILINEAR
         planes = [
             Image.fromarray(plane).resize((width, height), how)

@@ -66,6 +66,21 @@ def test_what_is_submitted_is_as_it_was(tmp_path, commands):
     executor.cancel()
 
 
+def test_arrays_are_no_larger_than_slurm_takes(tmp_path, commands, monkeypatch):
+    monkeypatch.setattr(slurm, "MOST_JOBS", 2)
+    executor = slurm.Slurm(tmp_path / "work", {})
+    bases = [executor.submit(units.write(name)) for name in "abc"]
+    for name in "xyz":
+        executor.submit(units.copy("a", name), bases)
+    executor._flush()
+    scripts = [path.read_text() for path in sorted(commands.iterdir())]
+    assert ["--array=0-1%2" in text for text in scripts] == [True, False, True, False]
+    assert ["--dependency=afterok:101:102\n" in text for text in scripts] == [False] * 2 + [
+        True
+    ] * 2
+    executor.cancel()
+
+
 def test_wrong_options_and_no_slurm_end_in_one_line(tmp_path, commands, monkeypatch):
     with pytest.raises(UserError, match=r"--slurm_…: .*colour"):
         slurm.Slurm(tmp_path, {}, {"colour": "red"})

@@ -13,6 +13,8 @@ from yosinski_jax.base.files import first_line, local_path
 from yosinski_jax.sweep.executors import local
 from yosinski_jax.sweep.executors.interface import DONE, LOST, Outcome, Unit
 
+#: Jobs of an array: Slurm refuses more than its MaxArraySize, 1001 where nobody changed it.
+MOST_JOBS = 1000
 POLL = 5.0  # seconds between two looks at the jobs; a controller serves many users
 
 
@@ -61,7 +63,7 @@ class Slurm:
 
     What is submitted before the first outcome is asked for goes out together: what depends on nothing as
     one array, what depends on jobs of it as a second array that starts when the whole first one has ended
-    well.
+    well; arrays are of at most `MOST_JOBS`.
 
     Args:
       workdir: a folder that all machines see.
@@ -139,6 +141,10 @@ class Slurm:
         if not self._local:
             dependency = "afterok:" + ":".join(after) if after else None
             self._executor.update_parameters(dependency=dependency)
+        if len(items) > MOST_JOBS:
+            for i in range(0, len(items), MOST_JOBS):
+                self._send(items[i : i + MOST_JOBS], after)
+            return
         try:
             jobs = self._executor.map_array(self._job, [unit for _, unit, _ in items])
         except Exception as e:  # submitit's FailedJobError with sbatch's words
