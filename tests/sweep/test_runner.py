@@ -150,6 +150,25 @@ def test_asked_to_stop_saves_and_goes_on(whole, tmp_path, monkeypatch):
     assert table(rows) == table(whole[1])
 
 
+def test_a_save_that_holds_another_network_in_a_place_is_not_gone_on_from(tmp_path):
+    """One base's record is damaged, its training killed; then the other's is, in whose place the first stood."""
+    from yosinski_jax.sweep.worker import Interrupted
+
+    class Stop(Log):
+        def progress(self, sweep, group, population):
+            if population.dispatched == 0:
+                os.kill(os.getpid(), 15)
+
+    undisturbed = table(make(tmp_path, replicas=2).run())
+    records.path_of(tmp_path, "random", 0, "baseA").write_text("{")
+    with pytest.raises(Interrupted, match=r"of random-0/baseA$"):
+        make(tmp_path, display=Stop(), replicas=2).run()
+    records.path_of(tmp_path, "random", 0, "baseB").write_text("{")
+    log = Log()
+    assert table(make(tmp_path, display=log, replicas=2).run()) == undisturbed
+    assert any("holds another network in a pending one's place" in line for line in log.lines)
+
+
 @pytest.mark.parametrize(
     "damage", ["truncated", "empty", "not json", "a list", "another network's"]
 )

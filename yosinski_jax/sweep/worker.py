@@ -42,6 +42,8 @@ from yosinski_jax.training.population import Population
 from yosinski_jax.training.saves import Saves
 from yosinski_jax.training.trainer import Trainer
 
+#: Of a save: which members were trained, and not stood in for.
+_TRAINED = "trained"
 #: Bytes of bases kept between groups, so that each is not read again by every group that copies it.
 _BASE_BYTES = 2**30
 
@@ -410,7 +412,7 @@ class _Training:
         population = self.work.trainer(members[0]).start(jobs, group.replicas)
         saves = Saves(saves_folder(self.workdir, group, self.work.digest))
         with contextlib.closing(population), saves:
-            self._restore(population, saves)
+            self._restore(population, saves, pending)
             before, began = population.images, time.monotonic()
             self._advance(population, saves, pending)
             saves.wait()
@@ -446,6 +448,7 @@ class _Training:
             stop, save = self.work.votes.take(self.asked[0] if self.asked else 0, due)
             if stop or save:
                 snapshot = population.snapshot()  # its parts may lie in all processes
+                snapshot[_TRAINED] = np.asarray([m in pending for m in self.group.members])
                 if self.leader:
                     saves.start(population.dispatched, snapshot)
                 last_save = time.monotonic()
@@ -457,11 +460,15 @@ class _Training:
                     f"{', '.join(m.id for m in pending[:4])}{' …' if len(pending) > 4 else ''}",
                 )
 
-    def _restore(self, population: Population, saves: Saves) -> None:
-        """Goes on from the newest save that can be read."""
+    def _restore(self, population: Population, saves: Saves, pending: Sequence[Planned]) -> None:
+        """Goes on from the newest save that can be read and holds every pending network."""
+        places = [i for i, m in enumerate(self.group.members) if m in pending]
         for path in saves if self.leader else ():
             try:
-                population.restore(checkpoints.load(path))
+                save = checkpoints.load(path)
+                if not all(np.asarray(save[_TRAINED])[places]):  # its record was there then
+                    raise ValueError(f"{path}: holds another network in a pending one's place")
+                population.restore(save)
             except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
                 self.watch.note(f"{e}; an older save is taken, or its group starts again")
                 checkpoints.delete(path)  # or it would count as the newest for ever
