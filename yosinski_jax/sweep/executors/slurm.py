@@ -127,7 +127,7 @@ class Slurm:
         behind = [item for item in new if item[2]]
         self._send(first, ())
         if self._local and behind:  # submitit's imitation knows no dependencies
-            for handle in {name for item in behind for name in item[2]}:
+            for handle in {name for item in behind for name in item[2]} & self._jobs.keys():
                 self._jobs[handle][1].wait()
         # A whole array as dependency: its number without the place in it.
         arrays = {self._ids[name].split("_")[0] for item in behind for name in item[2]}
