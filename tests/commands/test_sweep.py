@@ -155,7 +155,7 @@ def test_bases_of_several_datasets_share_the_target(noise, tmp_path):
         assert all(name.startswith("noise/") for name in far.A)
 
 
-def test_bases_of_several_datasets_are_trained_reported_and_measured(noise, tmp_path):
+def test_bases_of_several_datasets_are_trained_and_ordered(noise, tmp_path):
     work = tmp_path / "w"
     args = ("--images_per_class=40", "--seeds=2", "--treatments=AnB", f"--workdir={work}")
     assert run(f"--base_dataset={noise},digits", *args) == 0
