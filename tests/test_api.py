@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import signal
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from yosinski_jax import Recipe, UserError, transfer_sweep
+from yosinski_jax import Network, Recipe, UserError, transfer_sweep
 from yosinski_jax.data.dataset import load
 from yosinski_jax.study import records
 from yosinski_jax.sweep.runner import Silent
@@ -263,6 +264,18 @@ def test_an_nnx_class_and_a_network_of_the_package(arrays):
     options = OPTIONS | {"layers": None, "ns": (1,)}
     study = transfer_sweep(Tiny, *arrays, treatments=("AnB",), **options)
     assert study[2].layer_change["fc1"] == 0 and study[2].network == "Tiny"
+    network = Network.of(functools.partial(Tiny, 5))
+    module, x = network.bound(study.variables("random-0/baseA")), np.ones((3, 8, 8, 1), np.float32)
+    assert isinstance(module, Tiny)
+    np.testing.assert_array_equal(
+        module.fc1.kernel[...], study.params("random-0/baseA")["fc1"]["kernel"]
+    )
+    np.testing.assert_allclose(
+        module(x), network.apply(study.variables("random-0/baseA"), x)[0], rtol=1e-6
+    )
+    given = Tiny(5, rngs=nnx.Rngs(0))
+    study = transfer_sweep(given, *arrays, treatments=("AnB",), **options)
+    assert study[2].layer_change["fc1"] == 0 and study[0].params_sha256 != study[1].params_sha256
     study = transfer_sweep("digits4", *arrays, treatments=("base",), **options)
     assert study[0].network == "digits4"
 

@@ -130,7 +130,7 @@ def transfer_sweep(
 
     Args:
       network: a linen or NNX class with an argument `classes` (or `num_classes`, `n_classes`,
-        `num_outputs`), a function from the number of classes to a network, a linen module whose head
+        `num_outputs`), a function from the number of classes to a network, a module whose head
         has at least as many outputs as a half has classes, the name of a network of the package, or
         "path/to/file.py:Net". Called on float32 inputs [B, ...] (int32 where the data are tokens); see
         `Network` for the optional arguments `train`, `start` and `stop` of its `__call__`. Running

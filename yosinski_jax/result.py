@@ -123,7 +123,13 @@ class StudyResult(Sequence[Record]):
         return _columns({name: [getattr(r, name) for r in rows] for name in workdir.COLUMNS})
 
     def params(self, name: str) -> dict[str, Any]:
-        """The trained parameters of a network, as numpy arrays.
+        """The trained parameters of a network; see `variables`."""
+        return self.variables(name)["params"]
+
+    def variables(self, name: str) -> dict[str, Any]:
+        """All trained variables of a network, running statistics too, as numpy arrays.
+
+        `Network.of(…).bound(variables)` makes a module of them, of an NNX class an NNX module.
 
         Args:
           name: such as "random-0/baseA"; of copies, "random-0/A2B", if the study was run with `keep="all"`.
@@ -143,7 +149,7 @@ class StudyResult(Sequence[Record]):
             raise UserError(
                 f"{name!r}: its parameters were not kept; run the study with keep='all' to keep those of copies too"
             )
-        return checkpoints.load(path)["params"]
+        return checkpoints.load(path)
 
     def extend(self, **changes: Any) -> "StudyResult":
         """The study with more split seeds, treatments or n; what is finished is not trained again.

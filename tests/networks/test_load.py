@@ -84,6 +84,10 @@ def test_nnx_classes_wait_for_their_keys():
             self.fc = nnx.Linear(2, classes, rngs=rngs)
 
     assert builder(Net)(3)(rngs=nnx.Rngs(0)).fc.out_features == 3
+    instance = Net(3, rngs=nnx.Rngs(0))
+    assert builder(instance)(2) is instance
+    with pytest.raises(UserError, match="Net is an instance; pass its class"):
+        builder(instance, {"width": 3})
 
 
 def test_layers_from_a_file(tmp_path):

@@ -105,9 +105,36 @@ def test_networks_take_nnx_classes():
     assert network.stochastic(len(network.layers), (4,))
 
 
+def test_an_instance_is_a_start_of_its_own_for_every_key():
+    given = Net(3, rngs=nnx.Rngs(0))
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(given, nnx.Param)))
+    network = Network.of(given)
+    assert network.layer_names == ("z_first", "norm", "blocks", "head")
+    one, same, two = (network.init(jax.random.key(key), X)["params"] for key in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    kernels = [tree["z_first"]["kernel"] for tree in (one, two, before)]
+    assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 3
+    for kernel in kernels[:2]:
+        np.testing.assert_array_equal(np.sort(kernel.ravel()), np.sort(kernels[2].ravel()))
+    assert not np.array_equal(one["blocks"]["0"]["kernel"], one["blocks"]["1"]["kernel"])
+    np.testing.assert_array_equal(one["norm"]["scale"], np.ones(8))
+    # Training moves statistics of the network's variables, never the instance.
+    variables = network.init(jax.random.key(1), X)
+    network.apply(variables, X, train=True, key=jax.random.key(0))
+    after = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(given, nnx.Param)))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert not np.any(given.norm.mean[...])
+    module = unwrap(network.module, variables)
+    module.eval()
+    np.testing.assert_allclose(network.apply(variables, X)[0], module(X), rtol=1e-6)
+
+
+def test_the_identity_of_an_instance_goes_by_its_values():
+    found = [Network.of(Net(3, rngs=nnx.Rngs(seed))).identity((4,)) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
 def test_what_cannot_be_wrapped():
-    with pytest.raises(UserError, match="Net is an instance and every run needs initial values"):
-        wrap(Net(3, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match="must make a linen or NNX module"):
         wrap(lambda rngs: jnp.ones(2))
 

@@ -91,7 +91,7 @@ def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[
     """What makes a network from a number of classes.
 
     Args:
-      network: a linen or NNX class, a function that returns a network, or a linen instance, which is
+      network: a linen or NNX class, a function that returns a network, or an instance, which is
         taken as it is. The number of classes goes to the argument called `classes`, `num_classes`,
         `n_classes` or `num_outputs`, or to the only one that has no default.
       options: other arguments of the class or function.
@@ -104,7 +104,7 @@ def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[
     """
     options = dict(options or {})
     what = getattr(network, "__name__", type(network).__name__)
-    if isinstance(network, nn.Module):
+    if _is_instance(network):
         if options:
             raise UserError(
                 f"network_args={options}: {what} is an instance; pass its class to set them"
@@ -141,6 +141,12 @@ def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[
     return lambda classes: _call(network, {head: classes, **options})
 
 
+def _is_instance(network: Any) -> bool:
+    # Loaded only by those who use it.
+    nnx = sys.modules.get("flax.nnx")
+    return isinstance(network, (nn.Module, nnx.Module) if nnx else nn.Module)
+
+
 def _signature(network: Callable[..., Any]) -> inspect.Signature:
     # NNX hides its classes' arguments from `inspect.signature`.
     return inspect.signature(network.__init__ if inspect.isclass(network) else network)
@@ -156,7 +162,7 @@ class Own:
     """Gives a network of one's own for a number of classes; can be pickled if what is given can.
 
     Args:
-      network: a linen module, a linen or NNX class, a function that returns a network, or where one
+      network: a linen or NNX module or its class, a function that returns a network, or where one
         is: "my_module:Net", "path/to/file.py:Net".
       layers: see `Network.of`.
       options: other arguments of the class or function.

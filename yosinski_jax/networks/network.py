@@ -59,7 +59,7 @@ class Network:
         """A network of the module.
 
         Args:
-          module: a linen module, or an NNX class or function called as `module(rngs=…)`.
+          module: a linen or NNX module, or an NNX class or function called as `module(rngs=…)`.
           layers: in order, names or paths ("encoder/block_0") of subtrees of its parameters, or a
             mapping from a layer's name to the paths of its subtrees; `module.layer_names` if None.
 
@@ -256,6 +256,14 @@ class Network:
         # Where flag is both, a field that is set would contradict the argument.
         set_: Any = {f: v if f not in called else None for f, v in values.items() if f in fields}
         return (self.module.clone(**set_) if set_ else self.module), called
+
+    def bound(self, variables: Variables) -> Any:
+        """The module with these variables: an NNX module, to go on with in NNX, or a bound linen module."""
+        if hasattr(self.module, "build"):
+            from yosinski_jax.networks import nnx
+
+            return nnx.unwrap(self.module, variables)  # pyright: ignore[reportArgumentType]
+        return self.module.bind(dict(variables))
 
     def output(self, like: Like, stop: int) -> jax.ShapeDtypeStruct:
         """Shape and dtype of one input's output of layer `stop`, without a batch axis."""

@@ -1,9 +1,12 @@
 """NNX modules as linen modules, so that all that trains linen trains them: NNX in, NNX out.
 
-A run draws its own initial values, so what is wrapped is a function that makes a module from `rngs`:
-a class with its other arguments bound. Frozen BatchNorm and dropout work as in linen.
+A run draws its own initial values, so what is wrapped is a function that makes a module from `rngs`: a
+class with its other arguments bound. An instance has forgotten how it was made; a run's values are
+drawn from its own (`Shuffled`). Frozen BatchNorm and dropout work as in linen.
 """
 
+import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from yosinski_jax.base.errors import UserError
@@ -39,7 +43,7 @@ class Bridge(nn.Module):
 
         def make():
             module = self.build(rngs=nnx.Rngs(0))
-            order.extend(vars(module))
+            order.extend(vars(getattr(self.build, "module", module)))
             return module
 
         module = nnx.eval_shape(make)
@@ -144,19 +148,50 @@ def _copied(tree: Any) -> Any:
     return {k: _copied(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shuffled:
+    """Makes modules like an instance, the elements of each of its parameters shuffled.
+
+    Of values drawn independently, as flax's initializers but the orthogonal ones draw them, an
+    arrangement at random is a draw like any other; constants stay what they are. Of trained values it
+    is none: those are to be given as pretrained weights.
+
+    Attributes:
+      module: the instance; it is not changed.
+    """
+
+    module: nnx.Module
+
+    def __call__(self, *, rngs: nnx.Rngs) -> nnx.Module:
+        """A new module, shuffled by the key "params"."""
+        graph, state = nnx.split(self.module)
+        key, leaves = rngs.params(), []
+        for i, variable in enumerate(_flat(state).values()):
+            value = variable[...]
+            if isinstance(variable, nnx.Param):
+                drawn = jax.random.permutation(jax.random.fold_in(key, i), value.ravel())
+                value = drawn.reshape(value.shape)
+            leaves.append(value)
+        return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(state), leaves))
+
+    def __repr__(self) -> str:
+        """Graph and values, for a sweep's identity: another instance gives other draws."""
+        graph, state = nnx.split(self.module)
+        digest = hashlib.sha256()
+        for path, variable in _flat(state).items():
+            if not isinstance(variable, nnx.RngState):
+                digest.update(f"{path}".encode() + np.asarray(variable[...]).tobytes())
+        return f"Shuffled({graph}, {digest.hexdigest()[:16]})"
+
+
 def wrap(build: Any) -> Bridge:
-    """A linen module around an NNX class with its arguments bound, or a function of `rngs`.
+    """A linen module around an NNX class with its arguments bound, a function of `rngs`, or an instance.
 
     Raises:
-      UserError: it is an instance, which has no other initial values than its own, or makes something
-        else than an NNX module.
+      UserError: it makes something else than an NNX module.
     """
     if isinstance(build, nnx.Module):
-        name = type(build).__name__
-        raise UserError(
-            f"{name} is an instance and every run needs initial values of its own: pass the class, or a function "
-            f"such as lambda classes, rngs: {name}(…, rngs=rngs)"
-        )
+        build = Shuffled(build)
     made = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
     if not isinstance(made, nnx.Module):
         raise UserError(f"{build!r} makes a {type(made).__name__}: must make a linen or NNX module")
