@@ -47,6 +47,10 @@ class Slow(sweep.Silent):
 
 recipe = recipes.Recipe("test", learning_rate=2e-5, batch_size=16, iterations=24, evaluate_steps=6,
                         caffe_momentum=True, subtract_mean=True, crop=7, mirror=True)
+if "PATIENCE" in os.environ:
+    recipe = dataclasses.replace(
+        recipe, evaluate_steps=2, validation=0.2, patience=int(os.environ["PATIENCE"])
+    )
 settings = Settings("digits", "random", "digits4", recipe, 4, seeds=(0,), layers=(2,),
                          treatments=("base", "AnB"), images_per_class=20)
 made = sweep.Sweep(
@@ -164,6 +168,20 @@ def test_networks_in_memory_are_spread_over_processes(alone, tmp_path, replicas)
     assert ours == theirs
     check_close(ours, alone[1])
     check_same_params(tmp_path, alone[0])
+
+
+def test_early_stopping_in_two_processes_killed_and_resumed_is_the_same(tmp_path):
+    env = {"PATIENCE": "3", "REPLICAS": "2"}
+    ours, theirs = finish(start(tmp_path / "whole", 1, count=2, **env))
+    assert ours == theirs
+    assert any(curve["step"][-1] < 24 for _, curve, _ in ours), "none has stopped early"
+    processes = start(tmp_path / "killed", 1, count=2, sleep=0.5, **env)
+    until_saved(processes, tmp_path / "killed")
+    for process in processes:
+        process.kill()
+        process.wait()
+    assert not list((tmp_path / "killed").glob("records/random-0/*2*")), "killed too late"
+    assert finish(start(tmp_path / "killed", 1, count=2, **env)) == [ours, theirs]
 
 
 def test_an_error_of_process_0_ends_all(tmp_path):

@@ -234,7 +234,7 @@ def test_rates_given_with_the_jobs_are_those_of_recipes():
         )
         np.testing.assert_allclose(result.loss, own.loss, rtol=1e-4)
     assert together[0].loss != together[1].loss
-    assert trainer.compilations["train"] == 1
+    assert trainer.compilations == {"train_and_evaluate": 1}
 
 
 def test_patience_without_a_validation_part_is_refused():
