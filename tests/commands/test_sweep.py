@@ -221,6 +221,8 @@ def test_four_seeds_of_all_classes(tmp_path):
         (["--input=stream", "--feature_cache=off"], "--feature_cache=off: goes with --input=resident only"),
         (["--epochs=2", "--iterations=5"], "--epochs=2: give either"),
         (["--replicas=99999999999"], "--replicas=99999999999: "),
+        (["--processes=900"], "--processes=900: is more workers than the "),
+        (["--shard=5/900"], "--shard=5/900: is more workers than the "),
         (["--seeds=2000000"], "--seeds=2000000: must be at least 1 and at most"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

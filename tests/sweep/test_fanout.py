@@ -13,7 +13,7 @@ from tiny_sweep import make, table
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
 from yosinski_jax.sweep import fanout, workdir
-from yosinski_jax.sweep.executors import local
+from yosinski_jax.sweep.executors import local, slurm
 from yosinski_jax.sweep.executors import ray as on_ray
 from yosinski_jax.sweep.executors.claims import create_exclusively
 
@@ -109,6 +109,12 @@ def test_groups_that_fail_leave_the_others_and_can_be_tried_again(whole, tmp_pat
 def test_a_ray_cluster_trains_the_same_networks(whole, tmp_path, shared):
     pytest.importorskip("ray", reason="Ray is not installed")
     executor = on_ray.Ray(tmp_path, {}, shared=shared, cpus=2)
+    assert table(make(tmp_path).run(executor)) == whole
+
+
+def test_jobs_of_submitits_own_imitation_train_the_same_networks(whole, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    executor = slurm.Slurm(tmp_path, {}, cluster="local")
     assert table(make(tmp_path).run(executor)) == whole
 
 
