@@ -95,6 +95,17 @@ def test_no_jax_and_no_tensorflow(what):
     assert out.stdout.strip() == "[]"
 
 
+def test_messages_of_the_library_speak_of_arguments():
+    """The command line spells them as flags."""
+    for room in PACKAGE.rglob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(room.read_text())) if isinstance(n, ast.Call)]
+        for call in calls if room.parent.name != "commands" else ():
+            if getattr(call.func, "id", "") == "UserError":
+                said = [c.value for c in ast.walk(call) if isinstance(c, ast.Constant)]
+                text = re.sub("`.*?`", "", "".join(map(str, said)))
+                assert not re.search(r"--(?!head)\w", text), f"{room}: {text}"
+
+
 def test_exports():
     for name in yosinski_jax.__all__:
         assert callable(getattr(yosinski_jax, name)), name

@@ -396,7 +396,7 @@ def test_no_such_dataset(bucket, tmp_path, capfd, args, line):
 
 
 def test_datasets_are_prepared_on_a_disk():
-    with pytest.raises(UserError, match=r"--data_dir=gs://b/x: must be a local folder; copy"):
+    with pytest.raises(UserError, match=r"data_dir=gs://b/x: must be a local folder; copy"):
         entry.prepare("cifar10", "gs://b/x")
 
 

@@ -81,7 +81,7 @@ def test_the_statistic_chooses_the_field(statistic, expected):
 
 
 def test_unknown_statistic_names_the_choices():
-    with pytest.raises(UserError, match=r"--statistic=median: unknown; choose from last, best"):
+    with pytest.raises(UserError, match=r"statistic=median: unknown; choose from last, best"):
         tables.check_statistic("median")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 from places import ROOT
 
 from yosinski_jax.commands import cli
@@ -85,3 +86,21 @@ def test_table_is_aligned():
     assert cli.table(("a", "b"), [("long", "1"), ("x", "22")]).splitlines() == [
         "a      b", "----  --", "long   1", "x     22",
     ]  # fmt: skip
+
+
+def test_arguments_of_the_library_are_spelled_as_flags(monkeypatch):
+    values = flags.FlagValues()
+    for name in ("seeds", "workdir", "network_layers"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_bool("extend", False, "", flag_values=values)
+    flags.DEFINE_enum("checksum", "auto", ["auto", "off"], "", flag_values=values)
+    monkeypatch.setattr(cli.flags, "FLAGS", values)
+    for said, shown in (
+        ("seeds=0: must be at least 1", "--seeds=0: must be at least 1"),
+        ("add extend=True, or extend=False", "add --extend, or --noextend"),
+        ("accept it with checksum=False", "accept it with --checksum=off"),
+        ("Net has none: pass layers=…", "Net has none: pass --network_layers=…"),
+        ("/tmp/seeds=3/x: cannot be read", "/tmp/seeds=3/x: cannot be read"),
+        ("width=3 is no flag here", "width=3 is no flag here"),
+    ):
+        assert cli.as_flags(said) == shown

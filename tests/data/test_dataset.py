@@ -247,7 +247,7 @@ def test_a_file_of_arrays_that_cannot_be_read(tmp_path, what):
         case "folder":
             path.unlink()
             path.mkdir()
-    with pytest.raises(UserError, match=f"^--dataset=.*mine.npz: {message}") as caught:
+    with pytest.raises(UserError, match=f"^dataset=.*mine.npz: {message}") as caught:
         data.load(str(path))
     assert "\n" not in str(caught.value)
 

@@ -225,9 +225,9 @@ def alive(pid):
 
 
 def test_errors(dataset, task, tmp_path):
-    with pytest.raises(UserError, match="--batch_size=17: the task has only 16 training images"):
+    with pytest.raises(UserError, match="batch_size=17: the task has only 16 training images"):
         take(1, dataset, task, batch_size=17)
-    with pytest.raises(UserError, match="--batch_size=5: expected a multiple of the 2 hosts"):
+    with pytest.raises(UserError, match="batch_size=5: expected a multiple of the 2 hosts"):
         take(1, dataset, task, batch_size=5, hosts=Hosts(0, 2))
     with pytest.raises(ValueError, match="host 2 of 2"):
         Hosts(2, 2)

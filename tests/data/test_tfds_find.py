@@ -55,10 +55,10 @@ def test_not_prepared_without_a_folder(tmp_path, monkeypatch):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match=r"--data_dir=.*none: does not exist.*experiments\.prepare"):
+    with pytest.raises(UserError, match=r"data_dir=.*none: does not exist.*experiments\.prepare"):
         dataset.load("cifar10", str(tmp_path / "none"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--data_dir=.*file: is not a directory"):
+    with pytest.raises(UserError, match=r"data_dir=.*file: is not a directory"):
         dataset.load("cifar10", str(tmp_path / "file"))
 
 

@@ -228,7 +228,7 @@ def test_initial_values_of_pytorch():
 
 
 def test_unknown_network():
-    with pytest.raises(UserError, match="--network=alexnet: unknown; choose one of caffenet, caf"):
+    with pytest.raises(UserError, match="network=alexnet: unknown; choose one of caffenet, caf"):
         convnets.make("alexnet", 5, (8, 8, 1))
 
 

@@ -111,7 +111,7 @@ def test_statistics_move_in_training_only():
 @pytest.mark.parametrize(
     "name, shape, options, message",
     [
-        ("resnet99", (32, 32, 3), {}, "--network=resnet99: unknown; choose one of caffenet"),
+        ("resnet99", (32, 32, 3), {}, "network=resnet99: unknown; choose one of caffenet"),
         ("resnet20", (32, 32, 3), {"norm": "layer"}, "norm=layer: resnet20 has batch or group"),
         ("resnet20", (32, 32, 3), {"by": "half"}, "by=half: a layer of resnet20 is a block or a"),
         ("resnet20", (32, 32, 3), {"depth": 3}, "depth is not an option of it; its options are norm, by"),

@@ -305,7 +305,7 @@ def test_no_workdir_is_one_line(tmp_path, prepare, message):
     prepare(folder)
     with pytest.raises(UserError, match=message) as e:
         build.write_report(folder)
-    assert f"--workdir={folder}" in str(e.value)
+    assert f"workdir={folder}" in str(e.value)
     assert "\n" not in str(e.value)
 
 

@@ -133,7 +133,7 @@ def test_a_tracker_that_fails_is_left_out_and_told(wandb, tmp_path):
     for record in STUDY:
         display.recorded(sweep(record), record)
     assert told.calls == ["plan"] + ["recorded"] * len(STUDY) and len(told.notes) == 1
-    assert "--wandb failed and is left out: no network;" in told.notes[0]
+    assert "wandb failed and is left out: no network;" in told.notes[0]
     wandb.down = False  # the next start sends everything
     display = trackers.Tracked(told, [trackers.WandB("project")])
     display.plan(sweep(*STUDY, folder=tmp_path), len(STUDY))
@@ -143,9 +143,9 @@ def test_a_tracker_that_fails_is_left_out_and_told(wandb, tmp_path):
 def test_without_the_package(monkeypatch, tmp_path):
     for name in ("tensorboardX", "wandb"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
-    with pytest.raises(UserError, match=r"--tensorboard=.*yosinski-jax\[tensorboard\]"):
+    with pytest.raises(UserError, match=r"tensorboard=.*yosinski-jax\[tensorboard\]"):
         trackers.TensorBoard(tmp_path)
-    with pytest.raises(UserError, match=r"--wandb=p: .*yosinski-jax\[wandb\]"):
+    with pytest.raises(UserError, match=r"wandb=p: .*yosinski-jax\[wandb\]"):
         trackers.WandB("p")
 
 

@@ -218,7 +218,7 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
     source = Varied()
     dataset = data.Dataset("varied", ("cat",), source, source, None)  # pyright: ignore
     recipe = dataclasses.replace(RECIPE, batch_size=4)
-    with pytest.raises(UserError, match=r"--dataset=varied: .* vary in size; give --image_size"):
+    with pytest.raises(UserError, match=r"dataset=varied: .* vary in size; give image_size=PIXELS"):
         streaming(model, recipe, dataset)
     trainer = streaming(model, recipe, dataset, size=8)
     assert trainer.input.shape == (8, 8, 3)
@@ -317,9 +317,9 @@ def test_metrics_by_hand():
 
 
 def test_errors():
-    with pytest.raises(UserError, match="--replicas=2: networks are trained one at a time"):
+    with pytest.raises(UserError, match="replicas=2: networks are trained one at a time"):
         shared().start([Job("x", task()), Job("y", task())])
-    with pytest.raises(UserError, match="--batch_size=32: is larger than a task of 25"):
+    with pytest.raises(UserError, match="batch_size=32: is larger than a task of 25"):
         shared().start([Job("x", task(images=5))])
 
 

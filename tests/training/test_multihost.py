@@ -195,11 +195,11 @@ def test_an_error_of_process_0_ends_all(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("maybe",), "--distributed=maybe: must be one of auto, on, off"),
-        (("auto", "localhost:1"), "--num_processes is missing: give"),
-        (("on", "localhost:1", 2, 2), "--process_id=2: must be 0 … 1"),
-        (("on", "localhost:1", 0, 0), "--num_processes=0: must be at least 1"),
-        (("on", "localhost", 2, 0), "--coordinator_address=localhost: must be HOST:PORT"),
+        (("maybe",), "distributed=maybe: must be one of auto, on, off"),
+        (("auto", "localhost:1"), "num_processes=None: is missing; give"),
+        (("on", "localhost:1", 2, 2), "process_id=2: must be 0 … 1"),
+        (("on", "localhost:1", 0, 0), "num_processes=0: must be at least 1"),
+        (("on", "localhost", 2, 0), "coordinator_address=localhost: must be HOST:PORT"),
     ],
 )
 def test_flags_that_do_not_go_together(arguments, message):

@@ -109,20 +109,20 @@ def direction_title(split: str, target: str) -> str:
     return "all classes"
 
 
-def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Study:
-    """Reads a workdir; `flag` is the one that named it, for errors.
+def read(workdir: Path, statistic: str = "last", argument: str = "workdir") -> Study:
+    """Reads a workdir; `argument` is the one that named it, for errors.
 
     Raises:
       UserError: it is missing, is no folder, holds nothing of a sweep, or mixes settings.
     """
-    workdir = as_path(workdir, flag)
+    workdir = as_path(workdir, argument)
     check_statistic(statistic)
-    with reading(workdir, flag):
+    with reading(workdir, argument):
         there = workdir.is_dir()
     if not there:
         state = "is a file" if workdir.exists() else "does not exist"
         raise UserError(
-            f"{flag}={workdir}: {state}; expected the folder of a sweep: give the one that "
+            f"{argument}={workdir}: {state}; expected the folder of a sweep: give the one that "
             "python -m experiments.sweep wrote, or start that first"
         )
     found, damaged = read_all(workdir)
@@ -135,14 +135,14 @@ def read(workdir: Path, statistic: str = "last", flag: str = "--workdir") -> Stu
         settings, _ = {}, damaged.append(str(e))
     if not found and not damaged and not plan:
         raise UserError(
-            f"{flag}={workdir}: holds no records and no plan.json, so there is nothing to report; "
+            f"{argument}={workdir}: holds no records and no plan.json, so there is nothing to report; "
             "give the folder of a sweep"
         )
     sound = [dict(record) for record in found]
     try:
         check_records(sound)
     except UserError as e:
-        raise UserError(f"{flag}={workdir}: {e}") from e
+        raise UserError(f"{argument}={workdir}: {e}") from e
     dataset = str(settings.get("dataset") or next((r.get("dataset") for r in sound), "") or workdir)
     names = {r["split"] for r in (*sound, *plan)}
     split = next(iter(names), "") if len(names) < 2 else str(settings.get("split") or "")
@@ -190,7 +190,7 @@ def read_published(statistic: str = published.STATISTIC) -> Study:
     )
 
 
-def check_comparable(ours: Study, theirs: Study, flag: str) -> None:
+def check_comparable(ours: Study, theirs: Study, argument: str) -> None:
     """Checks that two studies can be compared layer by layer.
 
     Raises:
@@ -199,10 +199,10 @@ def check_comparable(ours: Study, theirs: Study, flag: str) -> None:
     depth = [_layers(s.records) for s in (ours, theirs)]
     if not all(depth):
         empty = ours if not depth[0] else theirs
-        raise UserError(f"{flag}: {empty.title} has no finished network to compare")
+        raise UserError(f"{argument}: {empty.title} has no finished network to compare")
     if len(depth[0]) != len(depth[1]):
         raise UserError(
-            f"{flag}: networks of {len(depth[0])} and {len(depth[1])} layers cannot be compared "
+            f"{argument}: networks of {len(depth[0])} and {len(depth[1])} layers cannot be compared "
             f"cut by cut ({ours.label}: {', '.join(depth[0])}; {theirs.label}: "
             f"{', '.join(depth[1])}); compare sweeps of equally deep networks"
         )

@@ -46,7 +46,7 @@ def check_statistic(statistic: str) -> str:
       UserError: it is not.
     """
     if statistic not in STATISTICS:
-        raise UserError(f"--statistic={statistic}: unknown; choose from {', '.join(STATISTICS)}")
+        raise UserError(f"statistic={statistic}: unknown; choose from {', '.join(STATISTICS)}")
     return statistic
 
 

@@ -40,7 +40,7 @@ def load(folder: Path, bundle: Path) -> Objects:
     """
     from fsspec.core import url_to_fs
 
-    with reading(folder, "--workdir"):
+    with reading(folder, "workdir"):
         system, root = url_to_fs(os.fspath(folder))
         root = root.rstrip("/") + "/"
         # Listed before anything is read: a content that is newer than its generation is only read again.

@@ -24,7 +24,7 @@ def load(module: str, what: str) -> Any:
 
     Args:
       module: its name, such as "tensorflow_datasets" or "grain.python".
-      what: what needs it, as the user asked for it: "--dataset=cifar10", "streaming".
+      what: what needs it, as the user asked for it: "dataset=cifar10", "streaming".
 
     Returns:
       The module.

@@ -25,12 +25,12 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def as_path(path: str | os.PathLike[str], flag: str = "--workdir") -> Path:
+def as_path(path: str | os.PathLike[str], argument: str = "workdir") -> Path:
     """A path that can be read and written; one in a bucket is an `epath.Path`.
 
     Args:
       path: of a file or folder, or what this function returned before.
-      flag: the one that named it, for errors.
+      argument: the one that named it, for errors.
 
     Raises:
       UserError: a scheme other than gs://, no bucket's name, or nothing is installed that reads it.
@@ -39,16 +39,16 @@ def as_path(path: str | os.PathLike[str], flag: str = "--workdir") -> Path:
         return Path(path)
     text = os.fspath(path)
     if not text.startswith(SCHEME) or not text.removeprefix(SCHEME).split("/")[0]:
-        raise UserError(f"{flag}={text}: must be a local path or gs://BUCKET/FOLDER")
+        raise UserError(f"{argument}={text}: must be a local path or gs://BUCKET/FOLDER")
     from etils import epath
 
     # etils takes TensorFlow for buckets where that is installed, else gcsfs.
     if importlib.util.find_spec("tensorflow") is None:
-        _prepare_gcsfs(flag, text)
+        _prepare_gcsfs(argument, text)
     return epath.Path(text)  # pyright: ignore[reportReturnType]
 
 
-def _prepare_gcsfs(flag: str, text: str) -> None:
+def _prepare_gcsfs(argument: str, text: str) -> None:
     try:
         import fsspec
         from fsspec import config
@@ -58,12 +58,12 @@ def _prepare_gcsfs(flag: str, text: str) -> None:
         fsspec.get_filesystem_class("gcs")
     except ImportError as e:
         raise UserError(
-            f'{flag}={text}: gcsfs is needed for buckets and not installed; pip install -e ".[gcs]"'
+            f'{argument}={text}: gcsfs is needed for buckets and not installed; pip install -e ".[gcs]"'
         ) from e
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
+def reading(path: str | os.PathLike[str], argument: str) -> Iterator[None]:
     """Makes one line of what goes wrong on the way to a bucket; local errors pass.
 
     Raises:
@@ -77,7 +77,7 @@ def reading(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
         if not is_remote(path):
             raise
         raise UserError(
-            f"{flag}={os.fspath(path)}: cannot be read ({first_line(e)}); check the bucket's name, the network and "
+            f"{argument}={os.fspath(path)}: cannot be read ({first_line(e)}); check the bucket's name, the network and "
             "your credentials (gcloud auth application-default login)"
         ) from e
 
@@ -87,14 +87,14 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def local_path(path: str | os.PathLike[str], flag: str, advice: str) -> Path:
+def local_path(path: str | os.PathLike[str], argument: str, advice: str) -> Path:
     """A path that must be on a disk.
 
     Raises:
       UserError: it is in a bucket; says what to do instead.
     """
     if is_remote(path):
-        raise UserError(f"{flag}={os.fspath(path)}: must be a local folder; {advice}")
+        raise UserError(f"{argument}={os.fspath(path)}: must be a local folder; {advice}")
     return Path(path)
 
 

@@ -77,13 +77,13 @@ def as_flags(line: str) -> str:
 
     def flag(m: re.Match[str]) -> str:
         name = ARGUMENTS.get(m[1], m[1])
-        return (
-            m[0]
-            if name not in flags.FLAGS
-            else f"--{name}" + ("" if m[2] == "True" else f"={m[2]}")
-        )
+        if name not in flags.FLAGS:
+            return m[0]
+        if m[2] == "False":
+            return f"--no{name}" if flags.FLAGS[name].boolean else f"--{name}=off"
+        return f"--{name}" if m[2] else f"--{name}="
 
-    return re.sub(r"(?<![\w/.=-])(\w+)=(True\b|)", flag, line)
+    return re.sub(r"(?<![\w/.=-])(\w+)=(True\b|False\b|)", flag, line)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

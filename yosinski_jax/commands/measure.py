@@ -59,19 +59,14 @@ def main() -> None:
         raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
     machine.use_all_cores()
     programs.keep(folder)  # where the sweep has kept them: bases are trained by the same
-    try:
-        names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
-        registry.choose(names)
-        workdir.check(folder, names)
-        bench = workdir.open_bench(
-            folder, _DATA_DIR.value, images=_IMAGES.value, width=_WIDTH.value
+    names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
+    registry.choose(names)
+    workdir.check(folder, names)
+    bench = workdir.open_bench(folder, _DATA_DIR.value, images=_IMAGES.value, width=_WIDTH.value)
+    with lock(folder), Progress("measures", workdir.steps(folder), "layers") as progress:
+        rows = workdir.measure(
+            folder, names, bench, note=progress.note, progress=lambda *_: progress.advance()
         )
-        with lock(folder), Progress("measures", workdir.steps(folder), "layers") as progress:
-            rows = workdir.measure(
-                folder, names, bench, note=progress.note, progress=lambda *_: progress.advance()
-            )
-    except UserError as e:
-        raise UserError(_with_flag(str(e))) from e
     _print(rows, names)
     paths = _compare(folder)
     for path in (folder / "measures.csv", *paths):
@@ -87,12 +82,6 @@ def _compare(folder: Path) -> list[Path]:
     print(f"\n{predictors_words.text_table(predicting)}\n")
     print(*said, sep="\n")
     return paths
-
-
-def _with_flag(line: str) -> str:
-    """A message of the library, which speaks of arguments, as one of the command line."""
-    known = ("workdir=", "measures=", "images=", "width=")
-    return f"--{line}" if line.startswith(known) else line
 
 
 def _print(rows: list[Any], names: list[str]) -> None:

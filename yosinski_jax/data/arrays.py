@@ -231,14 +231,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             if missing:
                 has = ", ".join(sorted(file)[:20]) or "nothing"
                 raise UserError(
-                    f"--dataset={path}: lacks {', '.join(missing)} (it has {has}); expected {', '.join(NPZ_ARRAYS)}"
+                    f"dataset={path}: lacks {', '.join(missing)} (it has {has}); expected {', '.join(NPZ_ARRAYS)}"
                 )
             return {name: file[name] for name in file if name in (*NPZ_ARRAYS, "label_names")}
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many kinds over a damaged file
         raise UserError(
-            f"--dataset={path}: cannot be read ({first_line(error)}); expected an .npz file of {', '.join(NPZ_ARRAYS)} "
+            f"dataset={path}: cannot be read ({first_line(error)}); expected an .npz file of {', '.join(NPZ_ARRAYS)} "
             "as np.savez writes it"
         ) from None
 

@@ -327,7 +327,7 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
         x_train, y_train, x_test, y_test = (found[key] for key in arrays.NPZ_ARRAYS)
         names = found["label_names"].ravel().tolist() if "label_names" in found else None
         return from_arrays(Path(name).stem, x_train, y_train, x_test, y_test, names)
-    extras.load("tensorflow_datasets", f"--dataset={name}")
+    extras.load("tensorflow_datasets", f"dataset={name}")
     return _from_tfds(name, tfds_find.find(name, data_dir))
 
 

@@ -155,7 +155,7 @@ def train(
     """
     if batch_size > len(task.train_index):
         raise UserError(
-            f"--batch_size={batch_size}: the task has only {len(task.train_index)} training images"
+            f"batch_size={batch_size}: the task has only {len(task.train_index)} training images"
         )
     load = _Load(source, task.train_index, task.train_labels, _shape(source, size),
                  replace=skip_corrupt)  # fmt: skip
@@ -218,7 +218,7 @@ def _grain() -> Any:
 def _check_hosts(batch_size: int, hosts: Hosts) -> None:
     if batch_size < 1 or batch_size % hosts.count:
         raise UserError(
-            f"--batch_size={batch_size}: expected a multiple of the {hosts.count} hosts, at least 1"
+            f"batch_size={batch_size}: expected a multiple of the {hosts.count} hosts, at least 1"
         )
 
 
@@ -275,7 +275,7 @@ def _shape(source: Source, size: int | None) -> tuple[int, ...]:
     shape = source.shape
     if size is not None and len(shape) == 3:
         if not 1 <= size <= MAX_SIZE:
-            raise UserError(f"--image_size={size}: must be 1 to {MAX_SIZE} pixels")
+            raise UserError(f"image_size={size}: must be 1 to {MAX_SIZE} pixels")
         return size, size, int(shape[2] or 0)
     if None in shape:
         raise UserError(

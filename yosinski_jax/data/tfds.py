@@ -140,7 +140,7 @@ class PreparedSplit:
         except (ValueError, IndexError, _decode_error()) as error:
             raise CorruptRecord(
                 f"{self.where(index)}: cannot be decoded ({first_line(error)}); prepare the dataset "
-                "again, or leave such images out with --input=stream --skip_corrupt"
+                "again, or leave such images out with input=stream skip_corrupt=True"
             ) from None
 
     @property

@@ -38,31 +38,31 @@ def find(name: str, data_dir: str | None) -> Path:
         UserError: unknown dataset, dataset not prepared, missing folder.
     """
     place = name if is_remote(name) else data_dir or os.environ.get("TFDS_DATA_DIR") or ""
-    with reading(place, "--dataset" if is_remote(name) else "--data_dir"):
+    with reading(place, "dataset" if is_remote(name) else "data_dir"):
         return _find(name, data_dir)
 
 
 def _find(name: str, data_dir: str | None) -> Path:
-    path = as_path(name, "--dataset").expanduser()
+    path = as_path(name, "dataset").expanduser()
     if path.is_absolute() or name.startswith((".", "~")):
         if not path.is_dir():
             raise UserError(
-                f"--dataset={name}: no such directory; expected a prepared TFDS directory or a name"
+                f"dataset={name}: no such directory; expected a prepared TFDS directory or a name"
             )
-        return _newest(path, f"--dataset={name}")
+        return _newest(path, f"dataset={name}")
     root = as_path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "--data_dir"
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "data_dir"
     ).expanduser()
     if data_dir and not root.is_dir():
         state = "is not a directory" if root.exists() else "does not exist"
-        raise UserError(f"--data_dir={data_dir}: {state}; {_how_to_prepare(name, data_dir, root)}")
+        raise UserError(f"data_dir={data_dir}: {state}; {_how_to_prepare(name, data_dir, root)}")
     stem, _, version = name.partition(":")
     folder = root / stem / version if version else root / stem
     if folder.is_dir():
-        return _newest(folder, f"--dataset={name}")
+        return _newest(folder, f"dataset={name}")
     if path.is_dir() and os.sep in name:
-        return _newest(path, f"--dataset={name}")
-    raise UserError(f"--dataset={name}: {_how_to_prepare(name, data_dir, root)}")
+        return _newest(path, f"dataset={name}")
+    raise UserError(f"dataset={name}: {_how_to_prepare(name, data_dir, root)}")
 
 
 def _how_to_prepare(name: str, data_dir: str | None, root: Path) -> str:
@@ -91,7 +91,7 @@ def _how_to_prepare(name: str, data_dir: str | None, root: Path) -> str:
     )
 
 
-def _newest(folder: Path, flag: str) -> Path:
+def _newest(folder: Path, argument: str) -> Path:
     """Returns the newest prepared version in a folder, or the folder itself if it is one."""
     if (folder / "dataset_info.json").exists():
         return folder
@@ -104,11 +104,13 @@ def _newest(folder: Path, flag: str) -> Path:
         return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
     configs = sorted(p.name for p in inside if any(p.glob("*/dataset_info.json")))
     if len(configs) == 1:
-        return _newest(folder / configs[0], flag)
+        return _newest(folder / configs[0], argument)
     if configs:
-        raise UserError(f"{flag}: choose one of its configurations, NAME/{{{','.join(configs)}}}")
+        raise UserError(
+            f"{argument}: choose one of its configurations, NAME/{{{','.join(configs)}}}"
+        )
     raise UserError(
-        f"{flag}: {folder} is not a prepared TFDS directory (no dataset_info.json in it or in a "
+        f"{argument}: {folder} is not a prepared TFDS directory (no dataset_info.json in it or in a "
         "version folder); remove it and prepare the dataset again"
     )
 

@@ -324,10 +324,10 @@ def _lacks(folder: Path, m: Measure, pairs: Sequence[_Pair]) -> str | None:
     if lacking:
         return (
             f"needs the treatments {', '.join(m.needs)}, of which {folder} has no {', '.join(lacking)}; add them to the "
-            "sweep with --treatments and --extend"
+            "sweep with treatments=… and extend=True"
         )
     if m.copies and not any(_kept_copies(folder, p, m.needs) for p in pairs):
-        return f"needs the parameters of {', '.join(m.needs)}, which {folder} did not keep; run the sweep with --keep=all"
+        return f"needs the parameters of {', '.join(m.needs)}, which {folder} did not keep; run the sweep with keep=all"
     return None
 
 

@@ -281,14 +281,14 @@ def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) 
         UserError: If there is no such network or the images are too small for it.
     """
     if name not in NETWORKS:
-        raise UserError(f"--network={name}: unknown; choose one of {', '.join(sorted(NETWORKS))}")
+        raise UserError(f"network={name}: unknown; choose one of {', '.join(sorted(NETWORKS))}")
     layers = NETWORKS[name](classes, tuple(image_shape))
     for layer, shape in zip(layers, shapes(layers, image_shape)[1:], strict=True):
         if min(shape) < 1:
             size = "×".join(map(str, image_shape))
             raise UserError(
-                f"--network={name}: does not fit images of {size}: nothing is left after"
-                f" {layer.name}; use larger images or --network={default_network('', image_shape)}"
+                f"network={name}: does not fit images of {size}: nothing is left after"
+                f" {layer.name}; use larger images or network={default_network('', image_shape)}"
             )
     return ConvNet(layers, dtype)
 

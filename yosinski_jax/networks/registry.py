@@ -36,7 +36,7 @@ def make(
     """
     builder = BUILDERS.get(name)
     if builder is None and name not in convnets.NETWORKS:
-        raise UserError(f"--network={name}: unknown; choose one of {', '.join(sorted(NAMES))}")
+        raise UserError(f"network={name}: unknown; choose one of {', '.join(sorted(NAMES))}")
     options = {key: value for key, value in options.items() if value is not None}
     known = [] if builder is None else list(inspect.signature(builder).parameters)[3:]
     unknown = [key for key in options if key not in known]

@@ -150,7 +150,7 @@ def _vit(
     if any(length % patch for length in image_shape[:2]):
         size = "×".join(map(str, image_shape[:2]))
         raise UserError(
-            f"--network={name}: images of {size} pixels are no whole number of patches of {patch}×{patch}; "
+            f"network={name}: images of {size} pixels are no whole number of patches of {patch}×{patch}; "
             f"crop them to a multiple of {patch} or set patch"
         )
     return ViT(classes, patch, width, depth, width // 64, dropout, dtype)

@@ -94,7 +94,7 @@ def write_published(
     """Writes the same page and exports from the published networks into a folder."""
     study = read_published(statistic) if statistic else read_published()
     study = dataclasses.replace(study, margin=margin)
-    output = as_path(output, "--output")
+    output = as_path(output, "output")
     return write_study(study, output, figure_files=figure_files, comparisons=comparisons)
 
 
@@ -109,7 +109,7 @@ def write_study(
 ) -> Path:
     """Writes the page and the exports of a study into a folder; see `write_report`."""
     if output.exists() and not output.is_dir():
-        raise UserError(f"--output={output}: is a file; choose a folder")
+        raise UserError(f"output={output}: is a file; choose a folder")
     others = [_other(study, name) for name in comparisons]
     rows = {
         split: effects.all_rows(study.of(split), study.statistic, study.margin)
@@ -138,12 +138,12 @@ def write_study(
 
 
 def _other(study: Study, name: str) -> Study:
-    flag = f"--compare={name}"
+    flag = f"compare={name}"
     # Each study with its own habit: the published one reports the mean of its ten best.
     other = (
         read_published()
         if name == "published"
-        else read(as_path(name, "--compare"), study.statistic, "--compare")
+        else read(as_path(name, "compare"), study.statistic, "compare")
     )
     check_comparable(study, other, flag)
     return other

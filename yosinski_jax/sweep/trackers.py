@@ -63,7 +63,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files below a folder: one run a network, and "sweep"."""
 
-    name = "--tensorboard"
+    name = "tensorboard"
 
     def __init__(self, folder: str | Path):
         """Prepares a folder.
@@ -72,7 +72,7 @@ class TensorBoard:
           UserError: tensorboardX is not installed.
         """
         self._folder = Path(folder).expanduser()
-        self._writer = extras.load("tensorboardX", f"--tensorboard={folder}").SummaryWriter
+        self._writer = extras.load("tensorboardX", f"tensorboard={folder}").SummaryWriter
         self._sweep = None
 
     def begin(self, folder: Path) -> None:
@@ -110,7 +110,7 @@ class WandB:
     `WANDB_MODE=offline` keeps runs on this machine until `wandb sync`.
     """
 
-    name = "--wandb"
+    name = "wandb"
 
     def __init__(self, project: str):
         """Prepares a project: PROJECT or ENTITY/PROJECT.
@@ -120,7 +120,7 @@ class WandB:
         """
         entity, _, self._project = project.rpartition("/")
         self._entity = entity or None
-        self._wandb = extras.load("wandb", f"--wandb={project}")
+        self._wandb = extras.load("wandb", f"wandb={project}")
 
     def begin(self, folder: Path) -> None:
         """Reads what was sent before, which the workdir remembers."""

@@ -144,7 +144,7 @@ def _read_lock(workdir: Path) -> dict[str, Any] | None:
       UserError: the bucket cannot be read.
     """
     path = workdir / "lock"
-    with reading(workdir, "--workdir"):
+    with reading(workdir, "workdir"):
         if not path.exists():
             return None
         try:

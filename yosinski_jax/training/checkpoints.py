@@ -72,7 +72,7 @@ def save(path: Path, tree: Any) -> None:
     ) as e:  # tensorstore reports a full disk as ValueError or RuntimeError, not only as OSError
         raise UserError(
             f"{path}: the checkpoint cannot be written ({_first_line(e)}); free some space or choose a "
-            "--workdir that can be written, and start the same command again: finished networks are kept"
+            "workdir that can be written, and start the same command again: finished networks are kept"
         ) from e
 
 

@@ -53,17 +53,17 @@ def initialize(
     if multiprocessing.parent_process() is not None:
         return
     if mode not in MODES:
-        raise UserError(f"--distributed={mode}: must be one of {', '.join(MODES)}")
+        raise UserError(f"distributed={mode}: must be one of {', '.join(MODES)}")
     given = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
         "process_id": process_id,
     }
     if mode == "off":
-        without = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        without = [f"{name}={value}" for name, value in given.items() if value is not None]
         if without:
             raise UserError(
-                f"{without[0]}: has no effect with --distributed=off; leave one of them out"
+                f"{without[0]}: has no effect with distributed=off; leave one of them out"
             )
         return
     missing = [name for name, value in given.items() if value is None]
@@ -71,17 +71,17 @@ def initialize(
         return
     if missing and len(missing) < 3:
         raise UserError(
-            f"--{missing[0]} is missing: give --coordinator_address=HOST:PORT, --num_processes and "
-            "--process_id together, or none of them where the cluster says so itself"
+            f"{missing[0]}=None: is missing; give coordinator_address=HOST:PORT, num_processes=N and "
+            "process_id=I together, or none of them where the cluster says so itself"
         )
     if num_processes is not None and num_processes < 1:
-        raise UserError(f"--num_processes={num_processes}: must be at least 1")
+        raise UserError(f"num_processes={num_processes}: must be at least 1")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
-        raise UserError(f"--process_id={process_id}: must be 0 … {num_processes - 1}")
+        raise UserError(f"process_id={process_id}: must be 0 … {num_processes - 1}")
     host, _, port = (coordinator_address or "host:1").rpartition(":")
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UserError(
-            f"--coordinator_address={coordinator_address}: must be HOST:PORT, the port from 1 to 65535"
+            f"coordinator_address={coordinator_address}: must be HOST:PORT, the port from 1 to 65535"
         )
     try:
         known = inspect.signature(jax.distributed.initialize).parameters
@@ -92,8 +92,8 @@ def initialize(
     except (ValueError, RuntimeError) as e:
         line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"--distributed={mode}: the processes could not be joined ({line}); give "
-            "--coordinator_address=HOST:PORT, --num_processes and --process_id, or --distributed=off"
+            f"distributed={mode}: the processes could not be joined ({line}); give "
+            "coordinator_address=HOST:PORT, num_processes=N and process_id=I, or distributed=off"
         ) from e
 
 

@@ -60,7 +60,7 @@ class Population:
         recipe, streams = trainer.recipe, trainer.streaming is not None
         if recipe.batch_size > self.train_images:
             raise UserError(
-                f"--batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
+                f"batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
                 f"use at most {self.train_images}"
             )
         if recipe.patience and not self.validation_images:
@@ -69,8 +69,8 @@ class Population:
             )
         if streams and max(len(jobs), replicas) > 1:
             raise UserError(
-                f"--replicas={max(len(jobs), replicas)}: networks are trained one at a time from a "
-                "stream; leave it out, or use --input=resident if the dataset fits into memory"
+                f"replicas={max(len(jobs), replicas)}: networks are trained one at a time from a "
+                "stream; leave it out, or use input=resident if the dataset fits into memory"
             )
         self.trainer, self.jobs = trainer, tuple(jobs)
         network, task = trainer.network(classes), jobs[0].task

@@ -96,8 +96,8 @@ class Trainer:
         size = self.streaming.size if self.streaming else None
         if size is None and self.dataset.image_shape is None:
             raise UserError(
-                f"--dataset={self.dataset.name}: its images vary in size; "
-                + ("give --image_size, or better " if self.streaming else "")
+                f"dataset={self.dataset.name}: its images vary in size; "
+                + ("give image_size=PIXELS, or better " if self.streaming else "")
                 + "prepare them at one size with python -m experiments.prepare"
             )
         shape = self.dataset.image_shape or self.dataset.train.image(0).shape
@@ -111,7 +111,7 @@ class Trainer:
         batch = self.recipe.batch_size
         if batch % len(found) and multihost.several():
             raise UserError(
-                f"--batch_size={batch}: must be a multiple of the {len(found)} devices of all processes"
+                f"batch_size={batch}: must be a multiple of the {len(found)} devices of all processes"
             )
         return found[: max(n for n in range(1, len(found) + 1) if batch % n == 0)]
 

@@ -167,7 +167,7 @@ def test_a_wrong_sum_names_both(tmp_path):
     message = str(caught.value)
     assert md5(tmp_path / "a.tar.gz") in message
     assert "c58f30108f718f92721af3b95e74349a" in message
-    assert "--checksum=off" in message and "\n" not in message
+    assert "checksum=False" in message and "\n" not in message
     assert not (tmp_path / "cifar10" / "3.0.2").exists()
 
 
@@ -282,7 +282,7 @@ def test_a_link_in_place_of_the_lock_is_not_written_through(tmp_path):
 
 
 def test_sources_that_are_none(tmp_path):
-    with pytest.raises(UserError, match=r"--source=.*no such file or folder"):
+    with pytest.raises(UserError, match=r"source=.*no such file or folder"):
         entry.prepare("cifar10", str(tmp_path), str(tmp_path / "none"))
     (tmp_path / "text").write_text("text")
     with pytest.raises(UserError, match="not a readable tar archive"):

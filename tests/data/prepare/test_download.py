@@ -29,7 +29,7 @@ def test_a_damaged_download_is_deleted(tmp_path):
 def test_a_failed_download_says_what_to_do(tmp_path):
     path, local = remote(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match=r"download failed .*--source=FILE"):
+    with pytest.raises(UserError, match=r"download failed .*source=FILE"):
         download.download(local, tmp_path / "downloads")
 
 

@@ -57,8 +57,8 @@ def test_imagenet(tmp_path):
     final = entry.directory("imagenet2012", str(tmp_path / "data"))
     assert not [*final.glob("*.note.json"), *final.glob("*.sums.npz"), *final.glob("plan.json")]
     for settings, flags in (
-        (imagenet.Settings(24), "--size=24"),
-        (imagenet.Settings(16, None), "--size=16 --raw"),
+        (imagenet.Settings(24), "size=24"),
+        (imagenet.Settings(16, None), "size=16 raw=True"),
     ):
         with pytest.raises(UserError, match=f"^{flags}: .*JPEG images of 16 pixels a side"):
             entry.prepare("imagenet2012", str(tmp_path / "data"), settings=settings)
@@ -82,9 +82,9 @@ def test_flags_that_are_missing(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"dataset": "mnist"}, "--dataset=mnist: can prepare cifar10, cifar100, imagenet2012"),
-        ({"dataset": "imagenet2012"}, "--source: imagenet2012 is not free to download"),
-        ({"dataset": "imagenet2012", "source": "x", "processes": 0}, "--processes=0"),
+        ({"dataset": "mnist"}, "dataset=mnist: can prepare cifar10, cifar100, imagenet2012"),
+        ({"dataset": "imagenet2012"}, "source=…: imagenet2012 is not free to download"),
+        ({"dataset": "imagenet2012", "source": "x", "processes": 0}, "processes=0"),
     ],
 )
 def test_arguments_out_of_range(tmp_path, arguments, message):
@@ -94,5 +94,5 @@ def test_arguments_out_of_range(tmp_path, arguments, message):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--data_dir=.*file: cannot be written"):
+    with pytest.raises(UserError, match=r"data_dir=.*file: cannot be written"):
         entry.prepare("cifar10", str(tmp_path / "file"), str(tmp_path))

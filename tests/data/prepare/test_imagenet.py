@@ -222,7 +222,7 @@ def test_a_kill_costs_no_finished_file(tmp_path):
 
 @pytest.mark.parametrize("change", [{"size": 4}, {"quality": 0}, {"quality": 101}])
 def test_settings_out_of_range(change):
-    with pytest.raises(UserError, match=f"--{next(iter(change))}="):
+    with pytest.raises(UserError, match=f"{next(iter(change))}="):
         Settings(**change)
 
 

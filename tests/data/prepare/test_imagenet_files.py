@@ -135,13 +135,13 @@ def test_errors_of_validation_labels(tmp_path, text, message):
     official(tmp_path)
     tar = tar_bytes({"b.JPEG": b"b", "a.JPEG": b"a"})
     (tmp_path / imagenet_files.VALIDATION_TAR).write_bytes(tar)
-    with pytest.raises(UserError, match=r"no official name, such as a\.JPEG.*--validation_labels"):
+    with pytest.raises(UserError, match=r"no official name, such as a\.JPEG.*validation_labels"):
         scan(tmp_path)
     labels = tmp_path / "labels.txt"
     labels.write_text(text.format(*CLASSES))
     with pytest.raises(UserError, match=message) as caught:
         scan(tmp_path, str(labels))
-    assert f"--validation_labels={labels}" in str(caught.value)
+    assert f"validation_labels={labels}" in str(caught.value)
     with pytest.raises(UserError, match="cannot be read"):
         scan(tmp_path, str(tmp_path / "none"))
 

@@ -107,7 +107,7 @@ def test_devices_are_dealt_out():
     chips = local.pinned(1, 4, "tpu", 4)
     assert chips["TPU_VISIBLE_CHIPS"] == "1" and chips["TPU_PROCESS_BOUNDS"] == "1,1,1"
     assert local.pinned(3, 4, "cpu", 2) == {}
-    with pytest.raises(UserError, match=r"--processes=3: this machine has 2 GPUs .* use at most 2"):
+    with pytest.raises(UserError, match=r"processes=3: this machine has 2 GPUs .* use at most 2"):
         local.pinned(0, 3, "gpu", 2)
 
 

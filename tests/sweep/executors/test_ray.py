@@ -21,7 +21,7 @@ def test_an_address_that_is_none_or_does_not_answer(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"--ray_address={address}: does not answer"):
+        with pytest.raises(UserError, match=f"ray_address={address}: does not answer"):
             on_ray.Ray(tmp_path, {}, address=address)
     for wrong in ("here", "host:", ":6379", "host:99999999"):
         with pytest.raises(UserError, match="must be auto or HOST:PORT"):
@@ -80,6 +80,6 @@ def test_a_workdir_that_a_machine_does_not_see_is_found_before_anything_is_train
 
 def test_more_than_any_machine_has_is_refused(cluster, tmp_path):
     with pytest.raises(
-        UserError, match=r"--group_gpus=2 .*no machine of the cluster .*\(2 CPU, 0 GPU"
+        UserError, match=r"group_gpus=2 .*no machine of the cluster .*\(2 CPU, 0 GPU"
     ):
         on_ray.Ray(tmp_path, {}, on_ray.Share(gpus=2))

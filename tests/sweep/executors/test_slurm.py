@@ -82,10 +82,10 @@ def test_arrays_are_no_larger_than_slurm_takes(tmp_path, commands, monkeypatch):
 
 
 def test_wrong_options_and_no_slurm_end_in_one_line(tmp_path, commands, monkeypatch):
-    with pytest.raises(UserError, match=r"--slurm_…: .*colour"):
+    with pytest.raises(UserError, match=r"executor=slurm: .*colour"):
         slurm.Slurm(tmp_path, {}, {"colour": "red"})
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match=r"--executor=slurm: .*srun.*; run this where srun"):
+    with pytest.raises(UserError, match=r"executor=slurm: .*srun.*; run this where srun"):
         slurm.Slurm(tmp_path, {})
 
 

@@ -152,7 +152,7 @@ def _read(cifar: Cifar, source: Path, checksum: bool) -> Content:
         return _read_archive(cifar, source, checksum)
     if not source.is_dir():
         raise UserError(
-            f"--source={source}: no such file or folder; expected {cifar.python.name}, "
+            f"source={source}: no such file or folder; expected {cifar.python.name}, "
             f"{cifar.binary.name} or a folder with one of them or its files"
         )
     for archive in (cifar.binary, cifar.python):
@@ -168,15 +168,15 @@ def _check_files(cifar: Cifar, source: Path, files: dict[str, Path]) -> None:
     """Checks unpacked files against the published sums."""
     if f"{cifar.test}.bin" in files and cifar.test not in files:
         raise UserError(
-            f"--source={source}: no sums are published for unpacked binary files; give the archive "
-            f"{cifar.binary.name}, or accept the files as they are with --checksum=off"
+            f"source={source}: no sums are published for unpacked binary files; give the archive "
+            f"{cifar.binary.name}, or accept the files as they are with checksum=False"
         )
     for name, expected in cifar.python.files.items():
         found = md5(files[name]) if name in files else expected
         if found != expected:
             raise UserError(
-                f"--source={source}: {files[name]} has md5 {found}, published is {expected}; "
-                "unpack the official archive again, or accept it with --checksum=off"
+                f"source={source}: {files[name]} has md5 {found}, published is {expected}; "
+                "unpack the official archive again, or accept it with checksum=False"
             )
 
 
@@ -187,8 +187,8 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
         if found not in published:
             sums = ", ".join(f"{name} {md5sum}" for md5sum, name in published.items())
             raise UserError(
-                f"--source={path}: md5 is {found}, published are {sums}; download it again, or "
-                "accept it with --checksum=off"
+                f"source={path}: md5 is {found}, published are {sums}; download it again, or "
+                "accept it with checksum=False"
             )
     try:
         with open(path, "rb") as file:
@@ -202,7 +202,7 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
             while file.read(1 << 20):  # gzip checks its sum at the end
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
-        raise UserError(f"--source={path}: not a readable tar archive ({error})") from None
+        raise UserError(f"source={path}: not a readable tar archive ({error})") from None
     return _parse(cifar, {name: lambda d=data: d for name, data in contents.items()}, path)
 
 
@@ -223,7 +223,7 @@ def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) ->
     missing = [name for name in needed if name not in files]
     if missing:
         raise UserError(
-            f"--source={source}: missing {', '.join(missing)}; expected the files of "
+            f"source={source}: missing {', '.join(missing)}; expected the files of "
             f"{cifar.python.name} or {cifar.binary.name}"
         )
     try:
@@ -254,7 +254,7 @@ def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) ->
             splits[split] = (np.concatenate([b[0] for b in batches]), labels)
     except Exception as error:  # pickle and numpy raise many kinds over damaged files
         raise UserError(
-            f"--source={source}: not the official format ({type(error).__name__}: {first_line(error)})"
+            f"source={source}: not the official format ({type(error).__name__}: {first_line(error)})"
         ) from None
     return Content(names, splits)
 

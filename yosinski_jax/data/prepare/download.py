@@ -90,7 +90,7 @@ def download(archive: Archive, folder: Path) -> Path:
 def _failed(archive: Archive, error: Exception) -> str:
     return (
         f"{archive.url}: download failed ({getattr(error, 'reason', error)}); run the same command "
-        "again, or fetch the file by other means and give it with --source=FILE"
+        "again, or fetch the file by other means and give it with source=FILE"
     )
 
 

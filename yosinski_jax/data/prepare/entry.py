@@ -40,8 +40,8 @@ def prepare(
         UserError: a flag or file that cannot be used; one line says which and what to do.
     """
     if processes is not None and not 1 <= processes <= 1024:
-        raise UserError(f"--processes={processes}: expected 1 to 1024")
-    extras.load("tensorflow_datasets", f"--dataset={dataset}")
+        raise UserError(f"processes={processes}: expected 1 to 1024")
+    extras.load("tensorflow_datasets", f"dataset={dataset}")
     final = directory(dataset, data_dir)
     if (final / "dataset_info.json").exists():
         if settings is not None and dataset not in cifar.DATASETS:
@@ -51,7 +51,7 @@ def prepare(
         return cifar.prepare(dataset, data_dir, source, checksum=checksum is not False)
     if source is None:
         raise UserError(
-            f"--source: {dataset} is not free to download; give the folder of "
+            f"source=…: {dataset} is not free to download; give the folder of "
             "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of train/ and val/"
         )
     return imagenet.prepare(
@@ -71,9 +71,9 @@ def directory(dataset: str, data_dir: str) -> Path:
         UserError: it is none of `PREPARABLE`, or the folder is in a bucket.
     """
     if dataset not in PREPARABLE:
-        raise UserError(f"--dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
+        raise UserError(f"dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
     advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
-    folder = local_path(data_dir, "--data_dir", advice).expanduser()
+    folder = local_path(data_dir, "data_dir", advice).expanduser()
     return folder / dataset / writer.registered_version(dataset)
 
 
@@ -84,6 +84,6 @@ def _check_prepared(final: Path, settings: imagenet.Settings) -> None:
     if train.shape[0] != size or train.raw != raw:
         kind = "raw" if train.raw else "JPEG"
         raise UserError(
-            f"--size={size}{' --raw' if raw else ''}: {final} holds {kind} images of {train.shape[0]} pixels a side; "
-            "choose another --data_dir, or remove that folder to prepare anew"
+            f"size={size}{' raw=True' if raw else ''}: {final} holds {kind} images of {train.shape[0]} pixels a side; "
+            "choose another data_dir, or remove that folder to prepare anew"
         )

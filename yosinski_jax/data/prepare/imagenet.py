@@ -57,11 +57,11 @@ class Settings:
 
     def __post_init__(self):
         if not 8 <= self.size <= 2048:
-            raise UserError(f"--size={self.size}: expected 8 to 2048 pixels")
+            raise UserError(f"size={self.size}: expected 8 to 2048 pixels")
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UserError(f"--quality={self.quality}: expected 1 to 100")
+            raise UserError(f"quality={self.quality}: expected 1 to 100")
         if self.images_per_file < 1:
-            raise UserError(f"--images_per_file={self.images_per_file}: expected 1 or more")
+            raise UserError(f"images_per_file={self.images_per_file}: expected 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +182,8 @@ def _check_tars(source: str) -> None:
                 found = md5(tar)
                 if found != _MD5[tar.name]:
                     raise UserError(
-                        f"--source={tar}: md5 is {found}, published is {_MD5[tar.name]}; download "
-                        "it again, or accept it with --checksum=off"
+                        f"source={tar}: md5 is {found}, published is {_MD5[tar.name]}; download "
+                        "it again, or accept it with checksum=False"
                     )
 
 
@@ -217,7 +217,7 @@ def _check_plan(directory: Path, found: dict[str, list[Item]], settings: Setting
         os.replace(partial, path)
     elif json.loads(path.read_text()) != plan:
         raise UserError(
-            f"--data_dir: {directory} holds an interrupted preparation with other settings or "
+            f"{directory}: holds an interrupted preparation with other settings or "
             "other images; repeat that command, or remove the folder"
         )
 
@@ -243,7 +243,7 @@ def _run(works: Sequence[Work], pool: ProcessPoolExecutor) -> None:
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed (out of memory?); run the same command again, with "
-                "fewer --processes; finished files are kept"
+                "fewer processes; finished files are kept"
             ) from None
         finally:
             for future in pending:
@@ -325,7 +325,7 @@ def _finish(
 
     empty = [split for split, parts in notes.items() if not any(p["records"] for p in parts)]
     if empty:
-        raise UserError(f"--source: no readable image in {', '.join(empty)}")
+        raise UserError(f"source=…: no readable image in {', '.join(empty)}")
     shape = (settings.size, settings.size, 3)
     if settings.quality is None:
         image: Any = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")

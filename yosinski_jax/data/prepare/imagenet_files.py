@@ -87,13 +87,13 @@ def scan(source: str, validation_labels: str | None, pool: Executor) -> dict[str
     for given in source.split(","):
         path = Path(given).expanduser()
         if not path.exists():
-            raise UserError(f"--source={given}: no such file or folder; expected {_EXPECTED}")
+            raise UserError(f"source={given}: no such file or folder; expected {_EXPECTED}")
         for part in _parts(path):
             is_validation = "val" in part.name.lower()
             (validation if is_validation else train).extend(_scan_part(part, pool))
     for split, items in (("training", train), ("validation", validation)):
         if not items:
-            raise UserError(f"--source={source}: no {split} images found; expected {_EXPECTED}")
+            raise UserError(f"source={source}: no {split} images found; expected {_EXPECTED}")
     if any(not item.wnid for item in validation):
         classes = _validation_classes([item.name for item in validation], validation_labels)
         validation = [
@@ -105,7 +105,7 @@ def scan(source: str, validation_labels: str | None, pool: Executor) -> dict[str
     unknown = sorted(wnid or "(none)" for wnid in found - known)
     if unknown:
         raise UserError(
-            f"--source={source}: {len(unknown)} classes are not among the 1000 of ILSVRC-2012: "
+            f"source={source}: {len(unknown)} classes are not among the 1000 of ILSVRC-2012: "
             f"{', '.join(unknown[:20])}; expected {_EXPECTED}"
         )
     result = {"train": sorted(train), "validation": sorted(validation)}
@@ -113,7 +113,7 @@ def scan(source: str, validation_labels: str | None, pool: Executor) -> dict[str
         for one, other in itertools.pairwise(items):
             if (one.wnid, one.name) == (other.wnid, other.name):
                 raise UserError(
-                    f"--source={source}: {split} image {one.name} stands in {one.path} and in "
+                    f"source={source}: {split} image {one.name} stands in {one.path} and in "
                     f"{other.path}; give each split once"
                 )
     return result
@@ -195,7 +195,7 @@ def _members(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
                         yield member
     except (tarfile.TarError, OSError) as error:
         raise UserError(
-            f"--source={path}: not a complete tar archive ({error}); download it again"
+            f"source={path}: not a complete tar archive ({error}); download it again"
         ) from None
 
 
@@ -208,13 +208,13 @@ def _validation_classes(names: Iterable[str], labels_file: str | None) -> dict[s
         strange = [n for n, m in zip(names, numbers, strict=True) if not _in_range(m, official)]
         if strange:
             raise UserError(
-                f"--source: {len(strange)} validation images have no class folder and no official "
-                f"name, such as {strange[0]}; give their classes with --validation_labels=FILE "
+                f"source=…: {len(strange)} validation images have no class folder and no official "
+                f"name, such as {strange[0]}; give their classes with validation_labels=FILE "
                 '(lines "FILE_NAME WNID")'
             )
         # Image numbers begin at 1.
         return {n: official[int(m[1]) - 1] for n, m in zip(names, numbers, strict=True) if m}
-    flag = f"--validation_labels={labels_file}"
+    flag = f"validation_labels={labels_file}"
     try:
         lines = [line for line in Path(labels_file).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

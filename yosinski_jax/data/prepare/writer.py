@@ -118,7 +118,7 @@ def registered_version(dataset: str) -> str:
     Raises:
         UserError: TFDS is not installed.
     """
-    tfds = extras.load("tensorflow_datasets", f"--dataset={dataset}")
+    tfds = extras.load("tensorflow_datasets", f"dataset={dataset}")
 
     return str(tfds.builder_cls(dataset).VERSION)
 
@@ -178,7 +178,7 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
     final = Path(data_dir).expanduser() / dataset / version
     partial = final.with_name(f".{version}.partial")
     if final.exists():
-        raise UserError(f"--data_dir={data_dir}: {final} exists already; remove it to prepare anew")
+        raise UserError(f"data_dir={data_dir}: {final} exists already; remove it to prepare anew")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         # A link in its place would be written through.
@@ -186,25 +186,25 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
         lock = open(os.open(partial.with_name(f".{version}.lock"), flags, 0o644), "w")
     except OSError as error:
         raise UserError(
-            f"--data_dir={data_dir}: cannot be written ({error.strerror}); choose another folder"
+            f"data_dir={data_dir}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"--data_dir={data_dir}: another process is preparing {final}; wait for it"
+                f"data_dir={data_dir}: another process is preparing {final}; wait for it"
             ) from None
         except OSError as error:  # some network file systems
             raise UserError(
-                f"--data_dir={data_dir}: cannot be locked ({error.strerror}); choose a folder on a file system with locks"
+                f"data_dir={data_dir}: cannot be locked ({error.strerror}); choose a folder on a file system with locks"
             ) from None
         try:
             yield partial
             os.rename(partial, final)
         except OSError as error:
             raise UserError(
-                f"--data_dir={data_dir}: writing failed ({error}); make room or choose another "
+                f"data_dir={data_dir}: writing failed ({error}); make room or choose another "
                 "folder and run the same command again"
             ) from None
         partial.with_name(f".{version}.lock").unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def pinned(slot: int, slots: int, platform: str, devices: int) -> dict[str, str]
         return {}
     if slots > devices:
         raise UserError(
-            f"--processes={slots}: this machine has {devices} {platform.upper()}s and a process takes at least one; "
+            f"processes={slots}: this machine has {devices} {platform.upper()}s and a process takes at least one; "
             f"use at most {devices}"
         )
     mine = ",".join(str(i) for i in range(slot * devices // slots, (slot + 1) * devices // slots))

@@ -43,7 +43,7 @@ def connect(address: str | None, cpus: int | None = None) -> Any:
     Raises:
       UserError: Ray is not installed, or nothing answers.
     """
-    ray = extras.load("ray", "--executor=ray")
+    ray = extras.load("ray", "executor=ray")
     _check_address(address)
     # The same package on every machine that sees this one's disk; elsewhere the installed one.
     paths = os.pathsep.join(filter(None, [str(local.ROOT), os.environ.get("PYTHONPATH")]))
@@ -59,10 +59,10 @@ def connect(address: str | None, cpus: int | None = None) -> Any:
     try:
         ray.init(**options)
     except Exception as e:  # ConnectionError, RuntimeError, and kinds of its own
-        where = f"--ray_address={address}" if address else "--executor=ray"
+        where = f"ray_address={address}" if address else "executor=ray"
         raise UserError(
             f"{where}: no cluster can be reached ({first_line(e)}); start one with ray start --head, or leave "
-            "--ray_address out for one on this machine"
+            "ray_address out for one on this machine"
         ) from e
     return ray
 
@@ -74,12 +74,12 @@ def _check_address(address: str | None) -> None:
     assert address is not None
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError(f"--ray_address={address}: must be auto or HOST:PORT")
+        raise UserError(f"ray_address={address}: must be auto or HOST:PORT")
     try:
         socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
     except OSError as e:
         raise UserError(
-            f"--ray_address={address}: does not answer ({e.strerror or first_line(e)}); check the address, or start a "
+            f"ray_address={address}: does not answer ({e.strerror or first_line(e)}); check the address, or start a "
             "cluster there with ray start --head"
         ) from e
 
@@ -158,7 +158,7 @@ class Ray:
                 for node in self._nodes[:4]
             )
             raise UserError(
-                f"--group_cpus={cpus:g} --group_gpus={gpus:g} --group_tpus={tpus:g}: no machine of the cluster has "
+                f"group_cpus={cpus:g} group_gpus={gpus:g} group_tpus={tpus:g}: no machine of the cluster has "
                 f"that much ({has}); ask for less, or start such machines first"
             )
         self.workers: int | None = sum(
@@ -195,12 +195,12 @@ class Ray:
                     if not self._alive(node["NodeID"]):
                         continue  # lost since it was listed; others do its work
                     raise UserError(
-                        f"--executor=ray: nothing runs on {name} ({_cause(e)}); install this package there"
+                        f"executor=ray: nothing runs on {name} ({_cause(e)}); install this package there"
                     ) from e
                 if blind:
                     raise UserError(
-                        f"--workdir={self.workdir}: cannot be seen from {name} ({blind}); mount it there, use a bucket "
-                        "(gs://…), or add --noshared_workdir to send files through Ray's object store"
+                        f"workdir={self.workdir}: cannot be seen from {name} ({blind}); mount it there, use a bucket "
+                        "(gs://…), or add shared_workdir=False to send files through Ray's object store"
                     )
         finally:
             for path in self.workdir.glob(f"{probe.name}*"):

@@ -35,13 +35,13 @@ def parse(value: str) -> tuple[int, int]:
     """
     first, slash, second = value.partition("/")
     if not (slash and first.isdecimal() and second.isdecimal() and len(value) < 12):
-        raise UserError(f"--shard={value}: must be I/N, such as 0/4 for the first of four")
+        raise UserError(f"shard={value}: must be I/N, such as 0/4 for the first of four")
     index, count = int(first), int(second)
     if not 0 <= index < count:
         raise UserError(
-            f"--shard={value}: is out of range; with {count} shards give 0/{count} to {count - 1}/{count}"
+            f"shard={value}: is out of range; with {count} shards give 0/{count} to {count - 1}/{count}"
             if count
-            else f"--shard={value}: must be I/N with N at least 1"
+            else f"shard={value}: must be I/N with N at least 1"
         )
     return index, count
 

@@ -84,8 +84,8 @@ class Slurm:
         options: Mapping[str, Any] | None = None,
         cluster: str = "slurm",
     ):
-        submitit = extras.load("submitit", "--executor=slurm")
-        folder = local_path(workdir, "--workdir", "Slurm's machines must see it").absolute()
+        submitit = extras.load("submitit", "executor=slurm")
+        folder = local_path(workdir, "workdir", "Slurm's machines must see it").absolute()
         options = dict(options or {})
         self.workers: int | None = options.get("array_parallelism")
         self._options = {"time": 24 * 60, "name": "yosinski_jax", **options}
@@ -104,10 +104,12 @@ class Slurm:
                 self._executor.update_parameters(**self._options)
         except RuntimeError as e:
             raise UserError(
-                f"--executor=slurm: {first_line(e)}; run this where srun and sbatch are, on a login node"
+                f"executor=slurm: {first_line(e)}; run this where srun and sbatch are, on a login node"
             ) from e
         except (TypeError, ValueError, NameError) as e:
-            raise UserError(f"--slurm_…: {first_line(e)}; see submitit's options of Slurm") from e
+            raise UserError(
+                f"executor=slurm: {first_line(e)}; see submitit's options of Slurm"
+            ) from e
         self._job, self._count = Job(str(folder), env), 0
         self._new: list[tuple[str, Unit, tuple[str, ...]]] = []
         self._jobs: dict[str, tuple[Unit, Any]] = {}
@@ -149,7 +151,7 @@ class Slurm:
             jobs = self._executor.map_array(self._job, [unit for _, unit, _ in items])
         except Exception as e:  # submitit's FailedJobError with sbatch's words
             lines = str(e).strip().splitlines() or [type(e).__name__]
-            raise UserError(f"--executor=slurm: sbatch refused: {lines[-1][:200]}") from e
+            raise UserError(f"executor=slurm: sbatch refused: {lines[-1][:200]}") from e
         for (handle, unit, _), job in zip(items, jobs, strict=True):
             self._jobs[handle], self._ids[handle] = (unit, job), str(job.job_id)
 
