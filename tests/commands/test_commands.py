@@ -202,7 +202,7 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies into a half, but --split=all"),
         (["--split=all", "--treatments=RnB", "--preserve=1"], "--preserve=1: does not go with --split=all"),
         (["--split=paper"], "--split=paper: not known for dataset digits"),
-        (["--nodropout_in_frozen"], "--dropout_in_frozen=False: has no effect, because no frozen layer of ConvNet"),
+        (["--nodropout_in_frozen"], "--nodropout_in_frozen: has no effect, because no frozen layer of ConvNet"),
         (["--images_per_class=140"], "--images_per_class=140: must be at least 1, and at most 139"),
         (["--checkpoint_minutes=nan"], "--checkpoint_minutes=nan: must be a finite number"),
         (["--replicas=few"], "--replicas=few: must be auto or a whole number"),
