@@ -9,7 +9,8 @@ import pytest
 from small_sweep import make, table
 
 from yosinski_jax.sweep import worker
-from yosinski_jax.sweep.worker import DamagedBase, Interrupted, train_group
+from yosinski_jax.sweep.work import DamagedBase
+from yosinski_jax.sweep.worker import Interrupted, train_group
 from yosinski_jax.training import feeds
 
 

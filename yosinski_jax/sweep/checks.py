@@ -12,7 +12,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks.network import Like, Network, as_input
 from yosinski_jax.study.plan import Planned
-from yosinski_jax.sweep.worker import Work
+from yosinski_jax.sweep.work import Work
 
 
 def class_sizes(dataset: Dataset) -> dict[str, int]:

@@ -15,7 +15,8 @@ from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import Record
 from yosinski_jax.sweep.executors import drive, shard
 from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
-from yosinski_jax.sweep.worker import DamagedBase, Interrupted, Work, train_group
+from yosinski_jax.sweep.work import DamagedBase, Work
+from yosinski_jax.sweep.worker import Interrupted, train_group
 from yosinski_jax.training.population import Population
 
 if TYPE_CHECKING:

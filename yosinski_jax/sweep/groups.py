@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from yosinski_jax.study.plan import Group, Planned
-from yosinski_jax.sweep.worker import Work
+from yosinski_jax.sweep.work import Work
 
 
 def plan(work: Work, planned: Sequence[Planned], replicas: int | None = None) -> list[Group]:

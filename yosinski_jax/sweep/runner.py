@@ -22,7 +22,8 @@ from yosinski_jax.study.records import Record
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import checks, fanout, groups, identity, workdir, worker
 from yosinski_jax.sweep.executors.interface import Executor
-from yosinski_jax.sweep.worker import DamagedBase, Work, train_group
+from yosinski_jax.sweep.work import DamagedBase, Work, checked_base
+from yosinski_jax.sweep.worker import train_group
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.population import Population
 from yosinski_jax.training.trainer import Trainer
@@ -269,7 +270,7 @@ class Sweep:
             if planned.id in self.records or base is None or base.status != "finished":
                 continue
             try:
-                worker.checked_base(self.folder, planned)
+                checked_base(self.folder, planned)
             except DamagedBase as e:
                 self.note(f"{e}; {e.base} is trained again")
                 self.drop(e.base)
