@@ -246,7 +246,7 @@ def settings(folder: Path, begun: Path) -> list[list[str]]:
         "norm": ("x", ""),
         "pretrained": ("nowhere", "", LONG, str(folder / "file")),
         "head": ("x", "", "TASK"),
-        "seeds": ("0", "-1", "2000000", "4294967297", "1.5", "²", ""),
+        "seeds": ("0", "-1", "2000000", "4294967297", "1.5", "²", "", "many"),
         "seed": ("-1", "4294967296", "a"),
         "replicas": ("²", "0", "-1", "1.5", "", "99999999999", "many"),
         "feature_cache": ("²", "-1", "1e9", "", "half", "9" * 30),

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from yosinski_jax.analysis import sequential
 from yosinski_jax.api import transfer_sweep
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import sealed, write_json
 from yosinski_jax.commands import cli
 from yosinski_jax.commands import sweep as command
 from yosinski_jax.report import build
@@ -78,7 +80,7 @@ def test_it_goes_on_where_it_stopped_and_ends_alike(grown, capfd):
         (["--max_seeds=5", "--margin=0"], "--margin=0: must be between 0 and 100"),
         (["--max_seeds=5", "--treatments=BnB"], "--seeds=auto: adds split seeds until"),
         (["--max_seeds=5", "--shard=0/2"], "--seeds=auto: does not go with --shard"),
-        (["--seeds=many"], "--seeds=many: must be a whole number or auto"),
+        (["--seeds=5"], "--margin=4.0: goes with --seeds=auto only"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_one_line(grown, capfd, args, line):
@@ -94,7 +96,16 @@ def test_the_page_says_what_the_rule_came_to(grown, tmp_path):
     path = folder / "sequential.json"
     path.write_text(path.read_text().replace('"seeds": ', '"seeds": 1', 1))
     page = build.write_report(folder).read_text()
-    assert "sequential.json" in page and "Added one after another" not in page
+    assert "sequential.json" in page and "Added one at a time" not in page
+
+
+def test_the_page_says_that_seeds_were_added_by_hand_afterwards(grown, tmp_path):
+    folder = shutil.copytree(grown, tmp_path / "copy")
+    assert "By hand" not in build.write_report(folder).read_text()
+    found = sequential.read(folder)
+    fewer = dataclasses.replace(found, seeds=found.seeds - 1)
+    write_json(folder / sequential.FILE, sealed(fewer.as_json()))
+    assert "By hand 1 more were added" in build.write_report(folder).read_text()
 
 
 def test_the_same_rule_by_a_function_call(tmp_path):

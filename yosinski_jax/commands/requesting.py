@@ -256,7 +256,7 @@ def rule() -> tuple[int, float] | None:
     """With --seeds=auto: split seeds at most, and the drop that counts as general, 0 … 1."""
     if _SEEDS.value == "auto":
         return _MAX_SEEDS.value, _MARGIN.value / 100
-    cli.only_with("--seeds=auto", "max_seeds")
+    cli.only_with("--seeds=auto", "max_seeds", "margin")
     return None
 
 

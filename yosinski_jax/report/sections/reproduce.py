@@ -1,10 +1,10 @@
 """How to run the study again, and how its numbers are computed."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
+from yosinski_jax.analysis.results import Study
 from yosinski_jax.analysis.tables import STATISTIC_IN_WORDS
 from yosinski_jax.analysis.wording import margin_text
 from yosinski_jax.base.files import Damaged
@@ -111,7 +111,7 @@ def method(report: Report) -> Part | None:
         ("Accuracy", f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
     items += [("Validation", line) for line in _validation(study.records)]
-    items += [("Split seeds", line) for line in _added_seeds(study.folder)]
+    items += [("Split seeds", line) for line in _added_seeds(study)]
     return Part("method", "Methods", {"facts": items}) if study.records else None
 
 
@@ -140,8 +140,9 @@ def _validation(records: Sequence[Mapping]) -> list[str]:
     return [" ".join(lines)]
 
 
-def _added_seeds(folder: Path | None) -> list[str]:
+def _added_seeds(study: Study) -> list[str]:
     """What the rule came to that chose the number of split seeds, if one did."""
+    folder = study.folder
     if folder is None or not (folder / "sequential.json").exists():
         return []
     from yosinski_jax.analysis import sequential  # brings scipy.stats
@@ -151,7 +152,9 @@ def _added_seeds(folder: Path | None) -> list[str]:
     except Damaged as e:
         return [f"{e}; start the sweep again to have it written anew."]
     assert found is not None
+    more = len({r["split_seed"] for r in study.records}) - found.seeds
+    later = f" By hand {more} more were added afterwards." if more > 0 else ""
     return [
-        f"Added one at a time by a stopping rule (alpha spending, Lan and DeMets). {found.in_words()} All other tests on "
+        f"Added one at a time by a stopping rule (alpha spending, Lan and DeMets). {found.in_words()}{later} All other tests on "
         "this page take the number of split seeds as fixed; after a stopping rule their levels are approximate."
     ]
