@@ -11,6 +11,7 @@ from experiments.benchmarks import measure
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks import registry
 from yosinski_jax.networks.costs import FLOAT32_BYTES, StepCost, step_cost
+from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes
 from yosinski_jax.sweep import pricing, request
 from yosinski_jax.sweep.feeding import SIZE, Feeding
@@ -99,11 +100,10 @@ def run(dataset: Dataset, folder: Path) -> dict[str, Any]:
     prices = [pricing.price(sweep, planned) for planned in sweep.planned]
     # As many passes over each task as the paper's steps are; the plan's tasks grow alike.
     longer, images = IMAGENET_21K[1] / train, sweep.recipe(sweep.planned[0]).batch_size
-    wide = registry.make(
-        "caffenet", IMAGENET_21K[0], sweep.trainer(sweep.planned[0]).input.shape, "bfloat16"
-    )
+    shape = sweep.trainer(sweep.planned[0]).input.shape
+    wide = Network.of(registry.make("caffenet", IMAGENET_21K[0], shape, "bfloat16"))
     steps = [
-        step_cost(wide, sweep.trainer(p.planned).input.shape, batch_size=images, frozen=p.planned.run.frozen)  # pyright: ignore[reportArgumentType]
+        step_cost(wide, sweep.trainer(p.planned).input, batch_size=images, frozen=p.planned.run.frozen)
         for p in prices
     ]  # fmt: skip
     return {

@@ -38,7 +38,7 @@ def test_a_package_that_is_missing_is_told_before_anything_is_read(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with (
         flagsaver.flagsaver(wandb="p"),
-        pytest.raises(UserError, match=r"--wandb=p: .*yosinski-jax\[wandb\]"),
+        pytest.raises(UserError, match=r"wandb=p: .*yosinski-jax\[wandb\]"),
         tracking.fed(None),
     ):
         pass

@@ -484,7 +484,7 @@ def test_the_command_writes_machine_versions_and_itself(tmp_path):
     [
         (
             ["nonsense"],
-            "--what=nonsense: choose from digits, sweep, step, population, scaling, input, precision",
+            "--what=nonsense: choose from digits, sweep, step, population, scaling, plans, faults, input, devices, precision",
         ),
         (["step", "--networks=resnet", "--out={tmp}/x"], "resnet is not one of digits4, cifar5"),
         (

@@ -141,7 +141,7 @@ def test_initial_values_that_do_not_fit_the_record_are_refused(copy):
             {},
             r"measures=barrier: needs the treatments AnB\+, BnB\+, of which .* has no BnB\+",
         ),
-        (["cka_tuned"], {}, r"measures=cka_tuned: needs the parameters of AnB\+, .* --keep=all"),
+        (["cka_tuned"], {}, r"measures=cka_tuned: needs the parameters of AnB\+, .* keep=all"),
         (["rank"], {"images": 99}, "images=99: .*measures.csv was made with images=100"),
     ],
 )
