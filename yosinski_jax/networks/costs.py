@@ -142,7 +142,11 @@ class _Counter:
                 own = values[len(values) - len(body.invars) :]  # less the constants of a condition
                 found = self.through(body, own, times)
                 if eqn.primitive.name == "scan":  # from the second turn on it takes what it gave
-                    consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+                    # What is carried has the shape outside that it has inside; how many values
+                    # that are stands in `params`, by names that change with jax's versions.
+                    same = lambda outer, inner: outer.aval.shape == inner.aval.shape
+                    carried = sum(map(same, eqn.outvars, body.outvars))
+                    consts = sum(map(same, eqn.invars, body.invars)) - carried
                     own[consts : consts + carried] = found[:carried]
                     found = self.through(body, own, times * (eqn.params["length"] - 1))
             known.update(
