@@ -4,8 +4,11 @@ import gzip
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import markupsafe
 
 from yosinski_jax.analysis import published, results
 from yosinski_jax.base.errors import UserError
@@ -103,6 +106,7 @@ def store(name: str, workdir: Path) -> Path:
     target = _path(name)
     found = [] if target.name == PUBLISHED else _finished(workdir)
     target.mkdir(parents=True, exist_ok=True)
+    settings: Mapping[str, Any] = {}
     if target.name == PUBLISHED:
         build.write_published(workdir)
         command, facts = "python -m experiments.report --published", [f"{published.SOURCE}."]
@@ -117,6 +121,10 @@ def store(name: str, workdir: Path) -> Path:
         facts = _facts(found)
     for file in (*KEPT, *(f for f in MEASURED if (workdir / f).exists())):
         shutil.copy(workdir / file, target / file)
+    if target.name != PUBLISHED:
+        page = (target / "report.html").read_text()
+        typed = str(markupsafe.escape(settings["command"]))
+        (target / "report.html").write_text(page.replace(typed, str(markupsafe.escape(command))))
     pictures = [] if target.name == PUBLISHED else _write_pictures(target, workdir)
     _write_readme(target, command, facts, pictures)
     return target

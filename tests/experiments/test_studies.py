@@ -69,6 +69,8 @@ def test_what_a_study_holds(study, workdir):
     text = (study / "README.md").read_text()
     command = "python -m experiments.sweep --seeds=1 --layers=1 --treatments=BnB,AnB --epochs=2 --noreport"
     assert f"```sh\n{command}\n```" in text  # without the places of this machine
+    page = (study / "report.html").read_text()
+    assert f"<pre>{command}</pre>" in page and str(workdir) not in page
     assert str(workdir) not in text + (study / "settings.json").read_text()
     assert "6 networks" in text and "platform cpu" in text
     assert {p.name for p in study.iterdir()} == {
