@@ -13,7 +13,7 @@ from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST
 
 
 @pytest.fixture(autouse=True)
-def tests_on_the_path(monkeypatch):
+def units_on_the_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
 
 
