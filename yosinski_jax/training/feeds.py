@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 #: Training images that the training accuracy is measured on, at most.
 TRAIN_ACCURACY_IMAGES = 1000
-# Steps of one dispatch of a resident feed, at most: between two of them a sweep can stop.
-_LONGEST = 256
+# Steps of one loop of a resident feed, at most. XLA's CPU backend gave other numbers from run to run in
+# loops of more than a hundred steps when two devices ran at once (jax 0.10.2, BUILD_NOTES.md); none up to
+# a hundred. Between two dispatches a sweep can stop.
+_LONGEST = 64
+# Steps of one dispatch with several evaluations, at most.
+_LONGEST_TOGETHER = 256
 # Numbers that a dispatch with several evaluations feeds to each network, at most; of networks for digits
 # that is some tenths of a second. Where epochs feed more there is nothing to gain from fewer dispatches.
 _TOGETHER = 2**22
@@ -184,15 +188,14 @@ class Resident:
         """Evaluations of one dispatch; 0 if they are dispatched one by one."""
         p = self._population
         recipe, program = p.trainer.recipe, p.program
-        if (
-            recipe.patience or p.total % p.every
-        ):  # it may stop after each; the last is after fewer steps
+        # It may stop after each; the last is after fewer steps.
+        if recipe.patience or p.total % p.every or p.every > _LONGEST:
             return 0
         fed = p.trainer.input
         if program.cached:
             fed = program.network.output(fed, program.prefix)
         numbers = p.every * recipe.batch_size * math.prod(fed.shape)
-        most = min(_LONGEST // p.every, _TOGETHER // numbers)
+        most = min(_LONGEST_TOGETHER // p.every, _TOGETHER // numbers)
         evaluations = p.total // p.every
         # Parts of one size, since each size is a program of its own.
         return next((n for n in range(most, 1, -1) if evaluations % n == 0), 0)
