@@ -331,3 +331,12 @@ def test_what_fits_in_memory(monkeypatch):
         monkeypatch.setattr(feeds.machine, "memory", lambda memory=memory: memory)
         assert feeds.fits_in_memory(dataset) == fits
     assert not feeds.fits_in_memory(dataclasses.replace(dataset, image_shape=None))
+
+
+def test_no_loop_is_longer_than_xla_computes_reproducibly(monkeypatch):
+    lengths, run = [], feeds.Resident._positions
+    recorded = lambda feed, start, stop: lengths.append(stop - start) or run(feed, start, stop)
+    monkeypatch.setattr(feeds.Resident, "_positions", recorded)
+    recipe = dataclasses.replace(RECIPE, iterations=150, evaluate_steps=130, subtract_mean=False)
+    train(Trainer(model, recipe, data.load("digits")).start([Job("x", task())]))
+    assert max(lengths) <= 64 and sum(lengths) == 150

@@ -8,9 +8,8 @@ its replicas are stacked (`vmap`) or, if there is one, run as they are. On a CPU
 a device, because stacked convolutions are slow there (BUILD_NOTES.md).
 
 The result of a run depends on its key alone. In a population of the same size on the same devices
-it is equal to the bit, whatever the other replicas are and however often it was interrupted (but
-for `cifar5` on a CPU, which was seen to differ between runs, BUILD_NOTES.md); with other sizes,
-devices or another feed it is equal to float tolerance.
+it is equal to the bit, whatever the other replicas are and however often it was interrupted; with
+other sizes, devices or another feed it is equal to float tolerance.
 
 Where the frozen prefix is deterministic, its output over the whole task is computed once and only
 the layers above are trained.
