@@ -118,6 +118,28 @@ def test_write_results_lists_missing_networks(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["summary"][0]["count"] == 2
 
 
+def test_results_tell_what_was_held_out_stopped_and_tuned(tmp_path):
+    base, *others = simulated.study(seeds=1, rates={"RnB": (0.1, 0.03)})
+    curve = base["curve"] | {"validation_accuracy": [i / 20 for i in range(13)]}
+    stopped = base | {
+        "curve": curve, "chosen_step": 50, "stopped_at_step": 80, "validation_images": 65,
+    }  # fmt: skip
+    tables.write_results(tmp_path, [stopped, *others], [])
+    rows = {r["name"]: r for r in csv.DictReader((tmp_path / "results.csv").open())}
+    names = (
+        "validation_images", "validation_accuracy", "chosen_step", "stopped_at_step", "learning_rate",
+        "learning_rates_tried",
+    )  # fmt: skip
+    assert [rows["baseA"][n] for n in names] == ["65", "0.25", "50", "80", "", ""]
+    tuned = next(r for r in others if r["treatment"] == "RnB")
+    rates = tuned["tried"]["learning_rate"]
+    expected = ["", "", "", "", str(tuned["learning_rate"]), " ".join(map(str, rates))]
+    assert [rows[tuned["name"]][n] for n in names] == expected
+    assert {rows["A1B"][n] for n in names} == {""}
+    kept = json.loads((tmp_path / "results.json").read_text())["networks"]
+    assert next(r for r in kept if r["name"] == "baseA")["chosen_step"] == 50
+
+
 def test_mixed_settings_and_doubles_are_refused():
     a, b = simulated.study(seeds=1), simulated.study(seeds=1, digest="other")
     with pytest.raises(UserError, match=r"2 different settings.*random-0/baseA"):

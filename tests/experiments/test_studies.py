@@ -116,6 +116,23 @@ def test_a_table_that_does_not_follow_is_named(study, capsys):
     assert capsys.readouterr().out == "tiny: tables differ: results.csv\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "alike"),
+    [
+        ("a,c\n1,3\n", True),
+        ("a,c\n1,4\n", False),
+        ("a,d\n1,3\n", False),
+        ("a,c\n1\n", False),
+        ("a,c\n1,3\n1,3\n", False),
+        ("", False),
+    ],
+)
+def test_columns_that_came_later_are_not_compared(text, alike, tmp_path):
+    (tmp_path / "kept.csv").write_text(text)
+    (tmp_path / "again.csv").write_text("a,b,c\n1,2,3\n")
+    assert verify._alike(tmp_path / "kept.csv", tmp_path / "again.csv") == alike
+
+
 def test_last_digits_are_those_of_a_version(study):
     path = study / "effects.csv"
     before = path.read_text()

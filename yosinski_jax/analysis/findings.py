@@ -22,6 +22,7 @@ from yosinski_jax.analysis.wording import (
     Answer,
     Finding,
     at,
+    dataset_name,
     interval,
     layer,
     margin_text,
@@ -322,7 +323,9 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
     """States in one sentence what the intervals of a split generalize to."""
     seeds = len({r["split_seed"] for r in records})
     pairs = effects.task_pairs(records)
-    data = next((str(r["dataset"]) for r in records if r.get("dataset")), "this data set")
+    data = next(
+        (dataset_name(str(r["dataset"])) for r in records if r.get("dataset")), "this data set"
+    )
     facts = {"seeds": seeds, "pairs": pairs, "scopes": tuple({r["scope"] for r in rows})}
     if seeds > 1 and pairs > 1:
         text = (

@@ -14,6 +14,7 @@ from yosinski_jax.analysis.predictors import (
     feature_seconds,
     training_seconds,
 )
+from yosinski_jax.analysis.wording import upper_first
 
 
 def answer(
@@ -54,7 +55,7 @@ def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
     pairs = depth.pairs
     if pairs < 2:
         return [
-            f"{_upper(kind)}: one pair of tasks gives no interval and no prediction from another pair; run more seeds."
+            f"{upper_first(kind)}: one pair of tasks gives no interval and no prediction from another pair; run more seeds."
         ]
     adds = sorted((f for f in others if f.adds), key=lambda f: f.error_with_depth or 0)
     best = min(others, key=lambda f: f.error if f.error is not None else math.inf, default=None)
@@ -66,13 +67,13 @@ def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
             if f.beyond
         )
         said.append(
-            f"{_upper(kind)}: beyond the depth of the cut, {listed} {'is' if len(adds) == 1 else 'are'} shown to predict it "
+            f"{upper_first(kind)}: beyond the depth of the cut, {listed} {'is' if len(adds) == 1 else 'are'} shown to predict it "
             f"(5 % level after Holm's correction over {len(others)} measures, and a smaller error on pairs left out than "
             f"the {depth.error_depth:.2f} points of depth alone)."
         )
     else:
         said.append(
-            f"{_upper(kind)}: of {len(others)} measures none is shown to predict more than the depth of the cut does "
+            f"{upper_first(kind)}: of {len(others)} measures none is shown to predict more than the depth of the cut does "
             f"({pairs} pairs of tasks; correlation beyond depth at the 5 % level after Holm's correction, and a smaller "
             "error on pairs left out). That is no proof that none does."
         )
@@ -83,10 +84,6 @@ def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
             f"{best.measure} with {best.error:.2f}, picked among {len(others)} after the fact."
         )
     return said
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 COLUMNS = (

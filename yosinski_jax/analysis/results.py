@@ -12,6 +12,7 @@ from yosinski_jax.analysis.tables import (
     check_statistic,
     order_kinds,
 )
+from yosinski_jax.analysis.wording import dataset_name
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
 from yosinski_jax.study.records import read_all
@@ -93,7 +94,7 @@ def most_images(records: Sequence[dict]) -> list[dict]:
 def split_title(split: str) -> str:
     """Returns the name of a split in words."""
     if split.startswith(FROM):
-        return f"base on {split.removeprefix(FROM)}"
+        return f"base on {dataset_name(split.removeprefix(FROM))}"
     return SPLITS.get(split, split)
 
 
@@ -102,7 +103,7 @@ def direction_title(split: str, target: str) -> str:
     if split == "manmade_natural":
         return "man-made → natural" if target == "A" else "natural → man-made"
     if split.startswith(FROM):
-        base = split.removeprefix(FROM)
+        base = dataset_name(split.removeprefix(FROM))
         return f"{base} → target" if target == "B" else f"target → {base}"
     if target in HALVES:
         return f"target {target} (from {'B' if target == 'A' else 'A'})"
@@ -146,9 +147,10 @@ def read(workdir: Path, statistic: str = "last", argument: str = "workdir") -> S
     dataset = str(settings.get("dataset") or next((r.get("dataset") for r in sound), "") or workdir)
     names = {r["split"] for r in (*sound, *plan)}
     split = next(iter(names), "") if len(names) < 2 else str(settings.get("split") or "")
+    label = dataset_name(Path(dataset).name)
     return Study(
-        label=Path(dataset).name,
-        title=f"{Path(dataset).name}, {split_title(split)}",
+        label=label,
+        title=f"{label}, {split_title(split)}",
         records=tuple(sound),
         plan=tuple(plan),
         settings=settings,

@@ -30,12 +30,14 @@ STATISTIC_IN_WORDS = {
     "the test images themselves and thus optimistic",
 }
 
-#: Columns of results.csv, one row a network.
+#: Columns of results.csv, one row a network: fields of its record, and what `_row` computes. Those from
+#: `validation_images` on are empty where nothing was held out, stopped early or tuned.
 COLUMNS = (
     "name", "treatment", "n", "source", "target", "preserve", "split", "split_seed", "accuracy",
     "accuracy_best", "accuracy_mean_of_ten_best", "status", "diverged_at_step", "steps", "seconds",
     "images_per_second", "dataset", "network", "recipe", "seed", "images_per_class",
-    "train_images", "test_images", "parameters_trained", "parameters_frozen", "settings_digest",
+    "train_images", "test_images", "parameters_trained", "parameters_frozen", "settings_digest", "validation_images",
+    "validation_accuracy", "chosen_step", "stopped_at_step", "learning_rate", "learning_rates_tried",
 )  # fmt: skip
 
 
@@ -54,7 +56,11 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
     """Returns the accuracy of one network in 0..1, or None if it diverged or has none."""
     if record.get("status") != "finished":
         return None
-    value = record.get(STATISTICS[statistic])
+    return _finite(record.get(STATISTICS[statistic]))
+
+
+def _finite(value: object) -> float | None:
+    """Returns a finite number, None of everything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
@@ -62,13 +68,15 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
 
 def train_accuracy(record: Mapping) -> float | None:
     """Returns the accuracy on a fixed subset of the training images where `accuracy` was measured, if recorded."""
+    return _at_accuracy(record, "train_accuracy")
+
+
+def _at_accuracy(record: Mapping, name: str) -> float | None:
+    """Returns the value of a series of the curve at the evaluation that `accuracy` is of."""
     if record.get("status") != "finished":
         return None
-    series = (record.get("curve") or {}).get("train_accuracy")
-    value = series[position(record)] if series else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    series = (record.get("curve") or {}).get(name)
+    return _finite(series[position(record)]) if series else None
 
 
 def kind(record: Mapping) -> str:
@@ -246,11 +254,11 @@ def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> 
 
     Networks of the plan without a record get the status "missing".
     """
-    rows = [{c: r.get(c) for c in COLUMNS} for r in records]
+    rows = [_row(r) for r in records]
     have = {(r["split"], r["split_seed"], r["name"]) for r in records}
     for network in plan:
         if (network["split"], network["split_seed"], network["name"]) not in have:
-            rows.append({c: network.get(c) for c in COLUMNS} | {"status": "missing"})
+            rows.append(_row(network) | {"status": "missing"})
     place = {k: i for i, k in enumerate(KNOWN)}
     rows.sort(
         key=lambda r: (
@@ -264,6 +272,15 @@ def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> 
         )
     )
     return rows
+
+
+def _row(network: Mapping) -> dict:
+    """Returns the columns of a record, or of a network of a plan."""
+    tried = (network.get("tried") or {}).get("learning_rate")
+    return {c: network.get(c) for c in COLUMNS} | {
+        "validation_accuracy": _at_accuracy(network, "validation_accuracy"),
+        "learning_rates_tried": " ".join(map(str, tried)) if tried else None,
+    }
 
 
 def csv_text(rows: Sequence[Mapping], columns: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from yosinski_jax.analysis import effects, statistics
 from yosinski_jax.analysis.statistics import LEVEL
 from yosinski_jax.analysis.tables import accuracy
-from yosinski_jax.analysis.wording import interval, number, points
+from yosinski_jax.analysis.wording import interval, number, points, upper_first
 
 FREEZE, TUNE, SCRATCH = "freeze", "fine-tune", "train from scratch"
 #: Ways to a network, by the treatment that stands for each.
@@ -228,7 +228,7 @@ def answer(rows: Sequence[Cell]) -> list[str]:
     for way in WAYS.values():
         won = [c for c in rows if c.told and c.best == way]
         if won:
-            lines.append(f"{way[0].upper()}{way[1:]}: {_places(won)}.")
+            lines.append(f"{upper_first(way)}: {_places(won)}.")
     open_ = [c for c in rows if not c.told]
     for way in WAYS.values():
         behind = [c for c in open_ if way in c.leads and c.leads[way].significant]

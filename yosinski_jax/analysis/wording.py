@@ -3,6 +3,17 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+#: How the authors of datasets write them, by the names of TensorFlow Datasets and of `experiments.prepare`.
+_DATASETS = {
+    "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cifar10_1": "CIFAR-10.1", "cifar10_corrupted": "CIFAR-10-C",
+    "cinic10": "CINIC-10", "stl10": "STL-10", "mnist": "MNIST", "kmnist": "KMNIST", "emnist": "EMNIST",
+    "fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "imagenet2012": "ImageNet", "imagenet21k": "ImageNet-21k",
+    "tiny_imagenet": "Tiny ImageNet", "tiny_imagenet80": "Tiny ImageNet 80", "places365_small": "Places365",
+    "eurosat": "EuroSAT", "food101": "Food-101", "caltech101": "Caltech-101",
+}  # fmt: skip
+#: First words of titles that take a capital where they begin a line; others are names.
+_WORDS = ("digits", "the")
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -34,6 +45,22 @@ class Answer:
     short: Finding
     findings: tuple[Finding, ...] = ()
     answerable: bool = True
+
+
+def dataset_name(name: str) -> str:
+    """Spells a dataset, or several joined by "+", as its authors do; one that is not known stays as it is."""
+    return " + ".join(_DATASETS.get(part, part) for part in name.split("+"))
+
+
+def heading(title: str) -> str:
+    """Begins a line with a title: with a capital, but a dataset's name keeps its own spelling."""
+    word = title.split(maxsplit=1)[0].rstrip(",")
+    return upper_first(title) if word in _WORDS else title
+
+
+def upper_first(text: str) -> str:
+    """Capitalizes the first letter of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def points(value: float, digits: int = 1) -> str:

@@ -23,7 +23,7 @@ from yosinski_jax.analysis.tables import (
     where,
     write_results,
 )
-from yosinski_jax.analysis.wording import plural, symbol
+from yosinski_jax.analysis.wording import heading, plural, symbol
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import as_path, write_atomically
 from yosinski_jax.report import page
@@ -236,7 +236,7 @@ def _write_exports(report: Report, output: Path) -> None:
             named = split_title(split)
             title = study.title if named in study.title else f"{study.title}, {named}"
             caption = (
-                f"{title[:1].upper()}{title[1:]}: top-1 accuracy in percent, mean ± standard "
+                f"{heading(title)}: top-1 accuracy in percent, mean ± standard "
                 f"error over networks (number of networks); {STATISTIC_IN_WORDS[study.statistic]}."
             )
             markdown.append(f"{html.escape(caption, quote=False)}\n\n{markdown_table(table, 2)}")

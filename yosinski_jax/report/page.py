@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from yosinski_jax.analysis.wording import heading, upper_first
 from yosinski_jax.report.drawing import Drawing
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -96,7 +97,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"tied": tied, "upper_first": upper_first, "treatments": treatments}
+    made.filters |= {
+        "tied": tied,
+        "upper_first": upper_first,
+        "heading": heading,
+        "treatments": treatments,
+    }
     made.globals |= {"inline_svg": inline_svg, "is_wide": is_wide}
     return made
 
@@ -106,11 +112,6 @@ def render(parts: Sequence[Part], svgs: Mapping[str, str], **values: object) -> 
     style = resources.files("yosinski_jax.report").joinpath("report.css").read_text("utf-8")
     template = environment().get_template("page.html")
     return template.render(parts=parts, svgs=svgs, style=Markup(style), policy=POLICY, **values)
-
-
-def upper_first(text: str) -> str:
-    """Capitalizes the first letter of a sentence."""
-    return text[:1].upper() + text[1:]
 
 
 def treatments(cell: object) -> object:
