@@ -161,7 +161,8 @@ def cuts(records: Iterable[Mapping]) -> list[int]:
 def differences(table: Cells, effect: Effect, n: int) -> list[tuple[Pair, float]]:
     """Returns the paired differences of an effect at n."""
     out = []
-    for pair, cell in sorted(table.items(), key=str):
+    for pair in sorted(table, key=str):
+        cell = table[pair]
         a, b = (cell.get((t, 0 if t == "base" else n)) for t in (effect.minuend, effect.subtrahend))
         if a is not None and b is not None:
             out.append((pair, a - b))

@@ -88,7 +88,8 @@ class Study:
 def most_images(records: Sequence[dict]) -> list[dict]:
     """Returns the networks on the most training images, of those on different amounts of data."""
     amounts = [r.get("images_per_class") or math.inf for r in records]
-    return [r for r, n in zip(records, amounts, strict=True) if n == max(amounts)]
+    most = max(amounts, default=None)
+    return [r for r, n in zip(records, amounts, strict=True) if n == most]
 
 
 def split_title(split: str) -> str:

@@ -131,7 +131,8 @@ def ratio(
     k = len(names)
     if k < 2:
         return Estimate(value, k, num.size)
-    member = np.array([names.index(s) for s in seeds])
+    place = {name: i for i, name in enumerate(names)}
+    member = np.array([place[s] for s in seeds])
     residual = np.bincount(member, num - value * den) / den.sum()
     weight = np.bincount(member, den) / den.sum()
     # A denominator that is negative in one seed is noise; its weight must stay inside 0..1.
