@@ -4,11 +4,11 @@ For programs of your own:
 
 * `splice`, `freeze`, `labels`, `keep_frozen`: copy and freeze layers of any pytree, keep running
   statistics (`splicing.py` depends on nothing else here).
-* `load_layers`: only the first layers of an orbax checkpoint, checked before they are read;
-  `load_pretrained`: weights that another program wrote.
-* `transfer_sweep`: the whole study on your linen module and arrays.
-* `Network`, `make_network`: networks that can be applied from layer to layer; `suggest_layers`: what
-  the layers of a module may be.
+* `load_layers`: just the first layers of an orbax checkpoint, checked before they are read;
+  `load_pretrained`: weights written by another program.
+* `transfer_sweep`: the whole study on your linen or NNX module and arrays.
+* `Network`, `make_network`: networks that can be applied from one layer to another; `suggest_layers`:
+  candidate layers of a module.
 """
 
 from typing import TYPE_CHECKING

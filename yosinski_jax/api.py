@@ -1,4 +1,4 @@
-"""The study on a network and arrays of one's own, by one function call."""
+"""The whole study on your own network and arrays, in one function call."""
 
 import contextlib
 import functools
@@ -25,13 +25,13 @@ from yosinski_jax.sweep.worker import Interrupted
 
 
 class Bar(Silent):
-    """Shows on stderr how many networks of a sweep are finished: a bar on a terminal, a line now and then elsewhere."""
+    """Shows on stderr how many networks of a sweep are finished: a bar on a terminal, an occasional line elsewhere."""
 
     def __init__(self):
         self._progress: Progress | None = None
 
     def plan(self, sweep: Sweep, done: int) -> None:
-        """Starts to count what is left."""
+        """Starts counting the networks left to train."""
         self.close()
         left = len(sweep.planned) - done
         if left:
@@ -39,21 +39,21 @@ class Bar(Silent):
             self._progress.__enter__()
 
     def note(self, line: str) -> None:
-        """Writes a line."""
+        """Prints a line."""
         if self._progress:
             self._progress.note(line)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def recorded(self, sweep: Sweep, record: Record) -> None:
-        """Counts a network; says so if it diverged."""
+        """Counts a finished network and reports it if it diverged."""
         if record.status == "diverged":
             self.note(f"{record.id} diverged at step {record.diverged_at_step}")
         if self._progress:
             self._progress.advance()
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Restores the terminal."""
         if self._progress:
             self._progress.__exit__(None, None, None)
         self._progress = None
@@ -126,7 +126,7 @@ def transfer_sweep(
         )
         print(study.table())
 
-    Stopped by Ctrl-C, it returns what is finished; `extend()` of that goes on.
+    On Ctrl-C it returns the networks finished so far; `extend()` on that result resumes training.
 
     Args:
       network: a linen or NNX class with an argument `classes` (or `num_classes`, `n_classes`,
@@ -136,67 +136,67 @@ def transfer_sweep(
         `Network` for the optional arguments `train`, `start` and `stop` of its `__call__`. Running
         statistics (BatchNorm) travel with their layer.
       train_images: [N, ...]; uint8 and uint16 pixels are scaled to −1 … 1 unless the recipe subtracts
-        the mean; floats are taken as they are; other integers are tokens.
+        the mean; floats are used as they are; other integers are tokens.
       train_labels: [N] or [N, 1]: positions in `label_names`, or names.
       test_images: [M, ...], as `train_images`.
       test_labels: [M] or [M, 1].
-      recipe: how every network is trained, or a preset's name; by network if None.
+      recipe: how every network is trained, or the name of a preset; the network's own if None.
       layers: the layers in order, as names or paths of subtrees of the parameters, or a mapping from a
         layer's name to the paths of its subtrees; the network's `layer_names` by default.
       network_args: other arguments of the network's class or function.
-      label_names: of all classes; the labels themselves by default.
+      label_names: names of all classes; the labels themselves by default.
       split: "random", "manmade_natural", "all" for networks on all classes, a JSON file, or
         {"A": [label, ...], "B": [...]}.
-      seeds: number of split seeds, or the seeds; "auto" to add one after another until every n is told to
-        be specific, or general within the margin.
-      max_seeds: split seeds at most with seeds="auto"; 16 by default.
-      margin: points of accuracy that a general layer may lose, with seeds="auto"; 2 by default.
-      treatments: among `treatments.KNOWN`; base always is. All but those of pretrained weights by
-        default, and these too if `base` is given.
-      ns: values of n; all from 1 to one less than the number of layers by default.
-      preserve: numbers of preserved layers of additional networks, 1 or 2.
+      seeds: number of split seeds, or a list of them; "auto" adds one at a time until every n is judged
+        specific, or general within the margin.
+      max_seeds: the most split seeds to use with seeds="auto"; 16 by default.
+      margin: percentage points of accuracy that a general layer may lose, with seeds="auto"; 2 by default.
+      treatments: names from `treatments.KNOWN`; base is always included. By default all, those of
+        pretrained weights only if `base` is given.
+      ns: values of n; by default 1 to one less than the number of layers.
+      preserve: also train networks with this many preserved layers: 1, 2 or both.
       images_per_class: training images of each class, the first of each; all by default.
-      target_images_per_class: train copies, and networks from scratch, on so many images of each class
-        of the target; None among them stands for all.
-      difficulty: give both halves as many classes and as many images of each.
+      target_images_per_class: train copies, and networks from scratch, on each of these numbers of images
+        per target class; None in the list means all.
+      difficulty: give both halves the same number of classes, and of images per class.
       base_dataset: train the bases of task A on other data, and copy them to task B of these arrays: names of
         datasets as `data.dataset.load` takes them, or {name: (train_images, train_labels, test_images,
-        test_labels)}. Images are brought to the size of `train_images`; several are ordered on the page.
+        test_labels)}. Images are resized to match `train_images`; the page ranks several datasets.
       base: pretrained weights of the network, which the treatments PnB and PnB+ copy: a tree, or the
         path of an orbax folder or a .safetensors, .npz or .msgpack file.
-      validation: share of the training images of each class, such as 0.1, that nothing is trained on,
-        to stop and to tune by; drawn by split seed.
-      patience: with `validation`: stop a network after so many evaluations without a better validation
-        accuracy, and go back to its best. Test images never choose.
-      tune_learning_rate: with `validation`: rates at each of which networks of `tune_treatments` are
-        trained; the one with the best validation accuracy is recorded, and not trained again on what
-        was held out.
-      tune_treatments: "RnB" if empty.
-      optimizer: see `Recipe.optimizer`, in place of the recipe's.
-      optimizer_id: its name in records and in the workdir's identity; plain functions get one by their
-        code.
+      validation: fraction of each class's training images, such as 0.1, held out for early stopping and
+        for tuning; drawn by split seed.
+      patience: with `validation`: stop a network after this many evaluations without a better validation
+        accuracy, and go back to its best. Test images are never used to choose.
+      tune_learning_rate: with `validation`: learning rates, at each of which the networks of
+        `tune_treatments` are trained; the one with the best validation accuracy is recorded, without
+        retraining on the held-out images.
+      tune_treatments: treatments whose learning rate is tuned; "RnB" if empty.
+      optimizer: replaces the recipe's; see `Recipe.optimizer`.
+      optimizer_id: its name in records and in the workdir's identity; plain functions are identified by
+        their code.
       loss: see `Recipe.loss`.
-      loss_id: as `optimizer_id`.
+      loss_id: like `optimizer_id`.
       metric: see `Recipe.metric`.
-      metric_id: as `optimizer_id`.
-      head: "task" for as many outputs as a task has classes, "dataset" for as many as all have.
-      seed: changes every random number but the splits'.
-      workdir: folder of records and checkpoints, which a second call goes on from; a temporary one
-        that lives as long as the result by default.
-      compile_cache: folder of compiled programs, which another call or process with equal shapes need not compile
-        again; "off" to leave jax as it is. By default jax's own if it has one (`jax_compilation_cache_dir`), else
+      metric_id: like `optimizer_id`.
+      head: "task" for one output per class of the task, "dataset" for one per class of the dataset.
+      seed: changes all random numbers except those of the splits.
+      workdir: folder for records and checkpoints, from which a later call resumes; by default a temporary
+        one that lives as long as the result.
+      compile_cache: folder of compiled programs, reused by later calls and processes with equal shapes; "off"
+        leaves jax as it is. By default jax's own if it has one (`jax_compilation_cache_dir`), else
         .compile_cache beside the workdir, or in the user's caches ($YOSINSKI_JAX_CACHE) without one.
       extend: whether seeds, treatments and ns may add to what the workdir has.
       keep: "bases", or "all" to keep the parameters of copies too.
-      name: of the data, for the records.
-      progress: whether to show on stderr how far it is.
-      display: what is told while it works, in place of that.
+      name: name of the data in the records.
+      progress: whether to show progress on stderr.
+      display: receives the progress instead.
 
     Returns:
-      The study: a sequence of records with tables, figures and a page of them.
+      The study: a sequence of records, with its tables, figures and report page.
 
     Raises:
-      UserError: arrays, labels, layers, split, batch or workdir do not fit; says what to do.
+      UserError: arrays, labels, layers, split, batch size or workdir do not fit; says what to do.
     """
     arguments = locals()
     dataset = from_arrays(name, train_images, train_labels, test_images, test_labels, label_names)
@@ -259,7 +259,7 @@ def transfer_sweep(
 
 
 def _base_datasets(given: Any) -> list[Dataset]:
-    """Datasets by name, or of arrays by name."""
+    """The given datasets, by name: loaded ones, or ones made of arrays."""
     if isinstance(given, Mapping):
         wrong = [name for name, arrays in given.items() if len(arrays) not in (4, 5)]
         if wrong:
@@ -272,7 +272,7 @@ def _base_datasets(given: Any) -> list[Dataset]:
 
 
 def _train(ask: Callable[..., Sweep], extend: bool, auto: tuple[int, float] | None) -> None:
-    """Trains the study, or one study after another with a split seed more until the rule stops."""
+    """Trains the study, or a series of studies with one more split seed each until the rule stops it."""
     if auto is None:
         ask(extend=extend).run()
         return
@@ -284,7 +284,7 @@ def _train(ask: Callable[..., Sweep], extend: bool, auto: tuple[int, float] | No
 
 
 def _rule(seeds: Any, max_seeds: int | None, margin: float | None) -> tuple[int, float] | None:
-    """With seeds="auto": split seeds at most, and the drop that counts as general, 0 … 1."""
+    """With seeds="auto": the most split seeds, and the largest drop that counts as general, 0 … 1."""
     given = {"max_seeds": max_seeds, "margin": margin}
     if isinstance(seeds, str) and seeds == "auto":
         return 16 if max_seeds is None else max_seeds, (2.0 if margin is None else margin) / 100
@@ -313,7 +313,7 @@ def _again(arguments: Mapping[str, Any], temporary: Any, **changes: Any) -> Stud
 
 
 def _bench(sweep: Sweep, **options: Any) -> Any:
-    """What measures run a sweep's networks with; see `Bench`."""
+    """The `Bench` on which measures run a sweep's networks."""
     from yosinski_jax.measures.subject import Bench
 
     network, settings = sweep.trainer(sweep.planned[0]).network, sweep.settings

@@ -1,4 +1,4 @@
-"""What `transfer_sweep` returns: the records of a study, and what is made of them."""
+"""What `transfer_sweep` returns: the records of a study, with tables, figures and a report page."""
 
 import html
 import sys
@@ -14,15 +14,15 @@ class StudyResult(Sequence[Record]):
     """The finished networks of a study, in the order of its plan: a sequence of records.
 
     Args:
-      records: one a network.
+      records: one per network.
       workdir: their folder, with the bases' checkpoints.
       again: runs the study with other keyword arguments of `transfer_sweep`, in the same workdir.
-      bench: gives the `Bench` that runs the study's networks on its data, from options of `Bench`.
-      keep_alive: what must live as long as the result, such as a temporary folder.
+      bench: takes options of `Bench`, returns the `Bench` that runs the study's networks on its data.
+      keep_alive: an object that must live as long as the result, such as a temporary folder.
 
     Attributes:
       workdir: the folder.
-      bench: as the argument.
+      bench: the argument.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StudyResult(Sequence[Record]):
         return iter(self._records)
 
     def frame(self) -> Any:
-        """One row a network: a pandas DataFrame if pandas is installed, else a dict of columns (lists)."""
+        """One row per network: a pandas DataFrame if pandas is installed, else a dict of columns (lists)."""
         from yosinski_jax.analysis.tables import networks_table
 
         rows = networks_table(self._records)
@@ -75,7 +75,7 @@ class StudyResult(Sequence[Record]):
         """Writes the page with all answers, figures and tables; see `report.build`.
 
         Args:
-          path: where the page is to stand, such as "study.html"; `report.html` in the workdir by default.
+          path: where to write the page, such as "study.html"; `report.html` in the workdir by default.
 
         Returns:
           The path of the page.
@@ -90,18 +90,18 @@ class StudyResult(Sequence[Record]):
         return as_path(path)
 
     def measure(self, *names: str, images: int = 1000, width: int = 8192) -> Any:
-        """Asks each layer of the bases more, as `python -m experiments.measure` does; trains no network of the study again.
+        """Measures each layer of the bases, as `python -m experiments.measure` does; retrains no network of the study.
 
-        Writes measures.csv, predictors.csv and their figures into the workdir, where the next call finds what is
-        computed already and `report` shows it.
+        Writes measures.csv, predictors.csv and their figures into the workdir, where the next call finds what has
+        already been computed and `report` shows it.
 
         Args:
-          *names: of measures, such as "probe" and "cka"; all that can be had of this study if none.
-          images: training and test images of each task to look at, at most.
-          width: features of an image, at most; larger maps are averaged over blocks.
+          *names: names of measures, such as "probe" and "cka"; if none, all that this study allows.
+          images: the most training and test images of each task to use.
+          width: the most features per image; larger feature maps are averaged over blocks.
 
         Returns:
-          One row a value, with columns network, layer, measure, value and seconds, of the measures that were asked for:
+          One row per value of the requested measures, with columns network, layer, measure, value and seconds:
           a pandas DataFrame if pandas is installed, else a dict of columns (lists).
 
         Raises:
@@ -129,10 +129,10 @@ class StudyResult(Sequence[Record]):
     def variables(self, name: str) -> dict[str, Any]:
         """All trained variables of a network, running statistics too, as numpy arrays.
 
-        `Network.of(…).bound(variables)` makes a module of them, of an NNX class an NNX module.
+        `Network.of(…).bound(variables)` turns them into a module; for an NNX class, an NNX module.
 
         Args:
-          name: such as "random-0/baseA"; of copies, "random-0/A2B", if the study was run with `keep="all"`.
+          name: such as "random-0/baseA"; a copy, such as "random-0/A2B", if the study was run with `keep="all"`.
 
         Raises:
           UserError: there is no such network, or its parameters were not kept.
@@ -152,13 +152,13 @@ class StudyResult(Sequence[Record]):
         return checkpoints.load(path)
 
     def extend(self, **changes: Any) -> "StudyResult":
-        """The study with more split seeds, treatments or n; what is finished is not trained again.
+        """The study with more split seeds, treatments or n; finished networks are not retrained.
 
         Args:
           **changes: arguments of `transfer_sweep` that grow, such as `seeds=8`.
 
         Raises:
-          UserError: they change what is there already.
+          UserError: they would change what is already there.
         """
         return self._again(**changes)
 

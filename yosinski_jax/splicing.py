@@ -1,7 +1,7 @@
 """Transfer as tree surgery: splice layers of a base into a fresh tree, freeze layers in an optimizer.
 
-This module depends on no other of the project and knows no network: copy it, or import it, into any
-JAX program.
+This module depends on nothing else in the project and on no particular network: copy it, or import
+it, into any JAX program.
 
 A tree is any pytree of arrays: nested dicts from linen or Haiku, a `FrozenDict`, a dict of
 collections (``params`` beside ``batch_stats``), an Equinox module, an NNX state or module. Layers
@@ -18,7 +18,7 @@ are given in one of four ways:
 * a predicate on the full path of a leaf: ``lambda path: path[0].startswith("block")``; `path` is a
   tuple of strings. (An NNX variable counts as the leaf: its path ends in "kernel", not in "value".)
 
-A list with a layer that is not there, or a predicate that matches nothing, is an error.
+A list naming a layer that is not there, or a predicate that matches nothing, is an error.
 
     >>> import jax.numpy as jnp, optax
     >>> base = {"conv1": {"kernel": jnp.ones((3, 2))}, "fc2": {"kernel": jnp.ones((2, 10))}}
@@ -66,7 +66,7 @@ class TreeMismatch(ValueError):
 
 
 def path_names(path: Sequence[Any]) -> Path:
-    """A key path of `jax.tree_util` as plain strings, whatever kinds of node it runs through."""
+    """A key path of `jax.tree_util` as plain strings, whatever kinds of node it passes through."""
     # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
     kinds = ("key", "name", "idx")
     return tuple(
@@ -76,7 +76,7 @@ def path_names(path: Sequence[Any]) -> Path:
 
 
 def _is_variable(node: Any) -> bool:
-    """Whether a node is an NNX variable; told by name, because NNX may not be there."""
+    """Whether a node is an NNX variable; tested by class name, because NNX may not be installed."""
     return any(
         kind.__module__.startswith("flax.nnx") and kind.__name__ in ("Variable", "VariableState")
         for kind in type(node).__mro__
@@ -120,7 +120,7 @@ def _has_collections(paths) -> bool:
 
 
 def _inside(layer: str | Path, leaves: Mapping[Path, Any]) -> dict[Path, int | None]:
-    """The leaves that lie in a layer, each with its number of leading blocks; None for all of it."""
+    """The leaves in a layer, each with its number of leading blocks; None for all of it."""
     collections = _has_collections(leaves)
 
     def starting(parts: Path, split: bool = False) -> list[Path]:
@@ -141,7 +141,7 @@ def _inside(layer: str | Path, leaves: Mapping[Path, Any]) -> dict[Path, int | N
 
 
 def _find(layers: Layers, leaves: Mapping[Path, Any]) -> Iterator[tuple[str | Path | None, dict]]:
-    """Each layer, None for a predicate, with what lies in it."""
+    """Each layer, None for a predicate, with the leaves in it."""
     if callable(layers):
         yield None, {path: None for path in leaves if layers(path)}
     else:
@@ -150,7 +150,7 @@ def _find(layers: Layers, leaves: Mapping[Path, Any]) -> Iterator[tuple[str | Pa
 
 
 def _absent(layer: str | Path | None, leaves: Mapping[Path, Any], where: str) -> str:
-    """What to say of a layer that no leaf lies in: what there is where it should be."""
+    """The error for a layer without leaves: lists what is found where the layer should be."""
     if layer is None:
         some = ", ".join("/".join(path) for path in list(leaves)[:3]) or "nothing"
         return f"the predicate is true of no leaf of {where}, such as {some}: correct it"
@@ -169,7 +169,7 @@ def _absent(layer: str | Path | None, leaves: Mapping[Path, Any], where: str) ->
 
 
 def _merge(chosen: dict[Path, int | None], more: Mapping[Path, int | None]) -> None:
-    """Adds leaves to those chosen; of two numbers of blocks the larger, all before any number."""
+    """Adds leaves to those chosen; keeps the larger of two numbers of blocks, and all over any number."""
     for path, blocks in more.items():
         known = chosen.get(path, 0)
         chosen[path] = None if blocks is None or known is None else max(blocks, known)
@@ -185,7 +185,7 @@ def _kind(leaf: Any, blocks: int | None = None) -> str:
 
 
 def _too_few(path: Path, leaf: Any, blocks: int | None, where: str) -> list[str]:
-    """A line where a leaf has not that many blocks."""
+    """One line if a leaf does not have that many blocks."""
     there = np.shape(leaf)[0] if np.ndim(leaf) else 0
     if blocks is None or blocks <= there:
         return []
@@ -232,18 +232,18 @@ def splice(
 ) -> Tree:
     """A new tree: `fresh`, with the named layers taken from `base`.
 
-    Pure and total. Neither tree is changed; the result has exactly the structure of `fresh`. Leaves
-    are shared with the inputs, not copied: before donating the result to a jitted step copy it, or
-    the base is donated with it.
+    A pure function: neither tree is changed, and the result has exactly the structure of `fresh`.
+    Leaves are shared with the inputs, not copied: copy the result before donating it to a jitted
+    step, or the base is donated with it.
 
     Args:
-      base: a tree that holds the layers; other parts of it are not looked at and need not match.
-      fresh: a tree that holds the layers too, with equal shapes and dtypes in them. Of NNX modules
-        (in place of states) variables with several names are taken under each of them, and the
-        result is a new module.
-      layers: names, paths, groups or a predicate, as `fresh` names them; see the module. An empty
-        list gives back `fresh`.
-      rename: names or paths in the base, each with the name in the fresh tree: ``{"block_0/attn":
+      base: a tree that holds the layers; its other parts are ignored and need not match.
+      fresh: a tree that also holds the layers, with equal shapes and dtypes. For NNX modules (instead
+        of states), a variable with several names is found under each of them, and the result is a
+        new module.
+      layers: names, paths, groups or a predicate, as `fresh` names them; see the module docstring.
+        With an empty list the result is `fresh`.
+      rename: maps names or paths in the base to names in the fresh tree: ``{"block_0/attn":
         "encoder/attention"}``.
       cast: whether floating-point leaves of the base are cast to the fresh tree's dtype.
 
@@ -259,21 +259,21 @@ def splice(
 
 
 def keep_frozen(before: Any, after: Tree, layers: Layers) -> Tree:
-    """`after`, with everything in the named layers as it was `before`: the running statistics above all.
+    """`after`, with everything in the named layers as it was `before`: above all, running statistics.
 
-    Freezing parameters in an optimizer does not freeze what a forward pass moves. In a loop of
-    one's own:
+    Freezing parameters in an optimizer does not freeze what a forward pass updates. In your own
+    training loop:
 
         _, moved = net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
         stats = keep_frozen(stats, moved["batch_stats"], frozen)
 
-    (To *use* the statistics, too, and not only keep them, run these layers in inference mode.)
+    (To normalize with these statistics as well as keep them, run these layers in inference mode.)
 
     Args:
       before: variables, or one collection of them.
-      after: the same after a step.
-      layers: names, paths, groups or a predicate; see the module. A layer without a leaf is an error
-        only where the trees hold "params": a layer need not have statistics.
+      after: the same after a training step.
+      layers: names, paths, groups or a predicate; see the module docstring. A layer without leaves is
+        an error only if the trees hold "params": a layer need not have statistics.
 
     Raises:
       TreeMismatch: the trees differ in structure, shapes or dtypes inside the layers.
@@ -342,7 +342,7 @@ def _splice(base, fresh, layers, rename, cast, partly):
 
 
 def _unpack(tree: Any) -> tuple[Any, Callable]:
-    """The tree whose leaves are replaced, and what makes the result of it: of an NNX module its state."""
+    """The tree whose leaves are replaced (an NNX module's state), and a function from it to the result."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is None or not isinstance(tree, nnx.Module):
         return tree, lambda new: new
@@ -351,7 +351,7 @@ def _unpack(tree: Any) -> tuple[Any, Callable]:
 
 
 def _tied(tree: Any, chosen: Mapping[Path, int | None]) -> dict[Path, int | None]:
-    """Of an NNX module the other names of the variables chosen."""
+    """The other names that the chosen variables have in an NNX module."""
     variables = _variables(tree)
     ids = {id(variables[path]): blocks for path, blocks in chosen.items() if path in variables}
     return {path: ids[id(v)] for path, v in variables.items() if id(v) in ids}
@@ -360,8 +360,8 @@ def _tied(tree: Any, chosen: Mapping[Path, int | None]) -> dict[Path, int | None
 def state_paths(module: Any, layers: Layers) -> list[Path]:
     """Layers of an NNX module as paths in its state, for `freeze`.
 
-    A state holds a variable that has several names (a head that shares the embedding's array) under
-    the first of them only; this finds it by any.
+    A state holds a variable with several names (a head tied to the embedding) only under the first
+    of them; this function finds it by any of them.
 
     Raises:
       TreeMismatch: a layer is not in the module.
@@ -394,11 +394,11 @@ def labels(tree: Any, layers: Layers) -> Any:
     """A tree of the structure of `tree` with "frozen" at every leaf of the named layers, "trained" at all others.
 
     Every leaf is covered, so that `optax.partition` (formerly `optax.multi_transform`) accepts it. A
-    stack of which only the first blocks are named trains; `freeze` knows of those blocks.
+    stack of which only the first blocks are named is "trained"; `freeze` handles its frozen blocks.
 
     Args:
       tree: parameters, or updates of the same structure.
-      layers: names, paths, groups or a predicate; see the module.
+      layers: names, paths, groups or a predicate; see the module docstring.
 
     Raises:
       TreeMismatch: a named layer is not in the tree, or the predicate matches nothing.
@@ -413,19 +413,19 @@ def freeze(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that trains everything but the named layers.
 
-    The frozen leaves' updates are zero and they have no optimizer state; of a stack with frozen
-    first blocks `optimizer` sees the other blocks alone. Put the whole chain (clipping, decay,
-    momentum, rate) into `optimizer`: whatever is chained around the result would act on frozen
-    leaves again, a global norm would count their gradients.
+    Frozen leaves get zero updates and have no optimizer state; of a stack whose first blocks are
+    frozen, `optimizer` sees only the others. Put the whole chain (clipping, weight decay, momentum,
+    learning rate) into `optimizer`: anything chained around the result would act on frozen leaves
+    again, and a global norm would count their gradients.
 
     Optax has the same partition as `optax.selective_transform(optimizer, freeze_mask=mask)`;
     `optax.freeze(mask)` only zeroes updates, so that a chain around it still holds momentum for
-    frozen leaves and a decay after it moves them. This adds layers by name or path, blocks of a
-    stack, and an error where a name fits nothing.
+    frozen leaves and weight decay after it moves them. This function adds layers by name or path,
+    blocks of a stack, and an error where a name matches nothing.
 
     Args:
-      optimizer: the whole chain for the leaves that train.
-      layers: names, paths, groups or a predicate; see the module. An empty list freezes nothing.
+      optimizer: the whole chain for the trained leaves.
+      layers: names, paths, groups or a predicate; see the module docstring. An empty list freezes nothing.
 
     Returns:
       `optax.partition` of `optimizer` and `optax.set_to_zero()`.
@@ -435,7 +435,7 @@ def freeze(
     """
 
     def on(tree):
-        """The partition for a tree, and what takes the frozen blocks off another of its structure."""
+        """The partition for a tree, and a function that strips frozen blocks from trees of its structure."""
         chosen, names = _frozen(tree, layers), [path for path, _ in _named(tree)]
         blocks = [chosen.get(path, 0) or 0 for path in names]
         structure = jax.tree.structure(tree)
