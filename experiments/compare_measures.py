@@ -27,6 +27,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 from yosinski_jax.measures import probe, speed, workdir
 from yosinski_jax.measures.leep import source_predictions
+from yosinski_jax.measures.rows import read_rows
 from yosinski_jax.measures.subject import Subject
 from yosinski_jax.study.treatments import Run
 
@@ -44,7 +45,7 @@ def main() -> None:
     if not _WORKDIR.value or not _TLLIB.value:
         raise UserError("--workdir and --tllib: give both, see --help")
     found: dict[str, list[tuple[float, float]]] = {}
-    ours = workdir.read_rows(Path(_WORKDIR.value))[0]
+    ours = read_rows(Path(_WORKDIR.value))[0]
     theirs = _ranking(Path(_TLLIB.value))
     if _ALGOPERF.value:
         theirs["best_trial"] = _best_trial(Path(_ALGOPERF.value))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -18,6 +19,7 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
+import pytest
 
 
 def pytest_addoption(parser):
@@ -36,3 +38,11 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 # Its flags must be there before the first `flagsaver`, which at its end drops those defined meanwhile.
 with contextlib.suppress(ImportError):
     from array_record.python import array_record_data_source  # noqa: F401
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy to change of the folder that a room's own `whole` begins with."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole[0], folder)
+    return folder

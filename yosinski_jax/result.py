@@ -109,6 +109,7 @@ class StudyResult(Sequence[Record]):
             with other options.
         """
         from yosinski_jax.measures import registry, workdir
+        from yosinski_jax.measures.rows import COLUMNS
         from yosinski_jax.report import plots_measures
         from yosinski_jax.sweep.workdir import lock
 
@@ -120,7 +121,7 @@ class StudyResult(Sequence[Record]):
             rows = workdir.measure(self.workdir, wanted, bench, note=note)
         plots_measures.compare(self.workdir)
         rows = [row for row in rows if row.measure in chosen]
-        return _columns({name: [getattr(r, name) for r in rows] for name in workdir.COLUMNS})
+        return _columns({name: [getattr(r, name) for r in rows] for name in COLUMNS})
 
     def params(self, name: str) -> dict[str, Any]:
         """The trained parameters of a network; see `variables`."""

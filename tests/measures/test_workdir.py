@@ -7,6 +7,7 @@ import pytest
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset
 from yosinski_jax.measures import registry, workdir
+from yosinski_jax.measures.rows import FEATURES, read_notes, read_rows, write_rows
 from yosinski_jax.networks import convnets
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import recipes, records
@@ -32,18 +33,11 @@ def whole(tmp_path_factory):
     return folder, {row.place: row for row in rows}
 
 
-@pytest.fixture
-def copy(whole, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(whole[0], folder)
-    return folder
-
-
 def test_every_measure_gives_its_rows(whole):
     folder, rows = whole
     assert (folder / "measures.csv").read_text().startswith("network,layer,measure,value,seconds\n")
     names = {name for m in workdir.available(folder) for name in registry.measures()[m].names}
-    assert {place[2] for place in rows} == names | {workdir.FEATURES}
+    assert {place[2] for place in rows} == names | {FEATURES}
     assert {"cka_tuned", "barrier"}.isdisjoint(names)  # nothing kept the copies
     layers = {
         m: [p[1] for p in rows if p[0] == "random-0/baseA" and p[2] == m]
@@ -92,7 +86,7 @@ def test_going_on_computes_only_what_is_missing(whole, copy, monkeypatch):
     assert not computed and {row.place for row in again} == rows.keys()
     lines = (folder / "measures.csv").read_text().splitlines(keepends=True)
     kept = {p: r for p, r in rows.items() if p != ("random-0/baseB", "conv2", "probe_other")}
-    workdir._write_rows(folder, kept, workdir._read_notes(folder))
+    write_rows(folder, kept, read_notes(folder))
     workdir.measure(folder, CHEAP, bench)
     assert computed == [(2, {"baseB": ["probe"]})]
     value = lambda text: sorted(line.rsplit(",", 1)[0] for line in text)
@@ -111,9 +105,9 @@ def test_a_flipped_digit_is_found_and_computed_again(whole, copy):
 
 
 def test_a_changed_base_takes_its_rows_with_it(whole, copy):
-    notes = workdir._read_notes(copy)
+    notes = read_notes(copy)
     notes["bases"]["random-0/baseB"] = "another"
-    workdir._write_rows(copy, dict(whole[1]), notes)
+    write_rows(copy, dict(whole[1]), notes)
     said = []
     rows = workdir.measure(copy, ["rank"], workdir.open_bench(copy, images=100), note=said.append)
     assert "the bases of random-0 changed" in said[0]
@@ -191,7 +185,7 @@ def test_what_was_done_before_an_interruption_is_kept_and_the_rest_is_equal(
     monkeypatch.setattr(workdir, "_of_layer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         workdir.measure(copy, CHEAP, workdir.open_bench(copy, images=100))
-    before = {place: row for place, row in workdir.read_rows(copy)[0].items()}
+    before = {place: row for place, row in read_rows(copy)[0].items()}
     assert {place[1] for place in before} == {"conv1", "conv2"}
     monkeypatch.setattr(workdir, "_of_layer", of_layer)
     rows = workdir.measure(copy, CHEAP, workdir.open_bench(copy, images=100))

@@ -3,7 +3,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
 
 import jax
 import numpy as np
@@ -25,13 +24,6 @@ def whole(tmp_path_factory):
     """An undisturbed sweep: its folder and records. Copy before changing it."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, make(folder).run()
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(whole[0], folder)
-    return folder
 
 
 def test_what_a_sweep_leaves_behind(whole):

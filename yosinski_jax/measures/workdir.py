@@ -5,11 +5,7 @@ command goes on where it was. `measures.json` beside it says what the numbers de
 takes its rows with it, other options are refused.
 """
 
-import csv
 import dataclasses
-import hashlib
-import io
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,19 +14,12 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import (
-    Damaged,
-    as_path,
-    first_line,
-    read_sealed,
-    sealed,
-    write_atomically,
-    write_json,
-)
+from yosinski_jax.base.files import Damaged, as_path, first_line, read_sealed
 from yosinski_jax.data.dataset import Dataset, load, make_task
 from yosinski_jax.data.joined import join
 from yosinski_jax.data.validation import carve
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
+from yosinski_jax.measures.rows import FEATURES, Row, Rows, read_notes, read_rows, write_rows
 from yosinski_jax.measures.subject import Base, Bench, Subject
 from yosinski_jax.networks import registry
 from yosinski_jax.networks.network import Network
@@ -38,94 +27,6 @@ from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
 from yosinski_jax.training import checkpoints
-
-COLUMNS = ("network", "layer", "measure", "value", "seconds")
-#: Rows of this name say what features cost, which measures share: value is their number an image.
-FEATURES = "features"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One number.
-
-    Attributes:
-      network: the base, "random-0/baseA".
-      layer: its layer; "all" for the network as a whole.
-      measure: a name of `Measure.names`, or `FEATURES`.
-      value: the number; NaN where it is not defined.
-      seconds: that the measure took for this layer, without the features; of several values of one
-        measure the first has them.
-    """
-
-    network: str
-    layer: str
-    measure: str
-    value: float
-    seconds: float
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """What it is about."""
-        return self.network, self.layer, self.measure
-
-
-Rows = dict[tuple[str, str, str], Row]
-
-
-def read_rows(folder: Path) -> tuple[Rows, list[str]]:
-    """The rows of `measures.csv`, and one line if it is not as it was written, which counts as none."""
-    path = as_path(folder) / "measures.csv"
-    if not path.exists():
-        return {}, []
-    again = "every measure is computed again"
-    try:
-        text = path.read_text(encoding="utf-8")
-        if _digest(text) not in _read_notes(folder).get("measures.csv", ()):
-            return {}, [f"{path}: was altered since it was written; {again}"]
-        lines = csv.DictReader(io.StringIO(text))
-        rows = [
-            Row(
-                r["network"],
-                r["layer"],
-                r["measure"],
-                float(r["value"] or "nan"),
-                float(r["seconds"]),
-            )
-            for r in lines
-        ]
-    except (Damaged, KeyError, TypeError, ValueError) as e:
-        return {}, [f"{path}: cannot be used ({first_line(e)}); {again}"]
-    return {row.place: row for row in rows}, []
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """`measures.json`: what the rows depend on, and digests of `measures.csv`; empty if there is none.
-
-    Raises:
-      Damaged: it was altered.
-    """
-    try:
-        return read_sealed(as_path(folder) / "measures.json")
-    except FileNotFoundError:
-        return {}
-
-
-def _write_rows(folder: Path, rows: Rows, notes: dict[str, Any]) -> None:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows.values():
-        value = "" if math.isnan(row.value) else repr(float(row.value))
-        writer.writerow([row.network, row.layer, row.measure, value, f"{row.seconds:.4f}"])
-    text = file.getvalue()
-    # The note comes first and allows both, so that a crash in between leaves files that go together.
-    notes["measures.csv"] = [*notes.get("measures.csv", ())[-1:], _digest(text)]
-    write_json(as_path(folder) / "measures.json", sealed(notes))
-    write_atomically(as_path(folder) / "measures.csv", text)
 
 
 def measure(
@@ -170,7 +71,7 @@ def measure(
                 # BLAS's threads cost more than they gain on matrices of this size, most of all on a busy machine.
                 with threadpool_limits(1, "blas"):
                     rows |= {row.place: row for row in _of_layer(bench, bases, pair, k, missing)}
-                _write_rows(folder, rows, notes)
+                write_rows(folder, rows, notes)
             done += 1
             if progress:
                 progress(pair.title, done, total)
@@ -345,7 +246,7 @@ def _check_options(
     """Compares with what the rows there were made with; gives those of bases that did not change, and the new notes."""
     bases = {f"{p.title}/{b['name']}": b["params_sha256"] for p in pairs for b in p.bases}
     notes = {"images": bench.count, "width": bench.width, "bases": bases}
-    before = _read_notes(folder) if rows else notes
+    before = read_notes(folder) if rows else notes
     for name in ("images", "width"):
         if before[name] != notes[name]:
             raise UserError(
@@ -362,7 +263,7 @@ def _check_options(
             place: row for place, row in rows.items() if row.network.rpartition("/")[0] not in stale
         }
     notes["measures.csv"] = before.get("measures.csv", [])
-    _write_rows(folder, rows, notes)
+    write_rows(folder, rows, notes)
     return rows, notes
 
 

@@ -16,7 +16,7 @@ from yosinski_jax.data import joined
 from yosinski_jax.data.dataset import Dataset
 from yosinski_jax.networks import convnets, load, registry
 from yosinski_jax.networks.network import Network
-from yosinski_jax.study import recipes
+from yosinski_jax.study import functions, recipes
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.settings import Settings
 from yosinski_jax.sweep import checks, programs
@@ -88,7 +88,7 @@ def recipe(given: Recipe | str, changes: Mapping[str, Any]) -> Recipe:
     for name in ("optimizer", "loss", "metric"):
         own = changes.get(name)
         if own is not None and not isinstance(own, str) and f"{name}_id" not in changes:
-            changes[f"{name}_id"] = recipes.identity_of(own, name)
+            changes[f"{name}_id"] = functions.identity_of(own, name)
     given = recipes.get(given) if isinstance(given, str) else given
     return dataclasses.replace(given, **changes).resolved()
 
