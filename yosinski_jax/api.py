@@ -268,7 +268,8 @@ def _base_datasets(given: Any) -> list[Dataset]:
                 "test_images and test_labels, and perhaps label_names"
             )
         return [from_arrays(name, *arrays) for name, arrays in given.items()]
-    return [load(name) for name in ([given] if isinstance(given, str) else given or ())]
+    names = [given] if isinstance(given, str) else given or ()
+    return [load(name, argument="base_dataset") for name in names]
 
 
 def _train(ask: Callable[..., Sweep], extend: bool, auto: tuple[int, float] | None) -> None:

@@ -213,6 +213,7 @@ def test_four_seeds_of_all_classes(tmp_path):
          "--target_images_per_class=5: does not go with --split=all"),
         (["--difficulty", "--split=all", "--treatments=base"], "--difficulty: does not go with --split=all"),
         (["--difficulty", "--images_per_class=135"], "use at most 130, the training images of the smallest"),
+        (["--base_dataset=digits,nowhere"], "--base_dataset=nowhere: unknown dataset"),
         (["--base_dataset=digits"], "--base_dataset=digits: is the target itself"),
         (["--base_dataset=digits,digits"], "--base_dataset=digits,digits: digits stands twice"),
         (["--base_dataset=digits,"], "--base_dataset=digits,: is empty; give a value"),

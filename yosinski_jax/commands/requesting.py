@@ -1,5 +1,6 @@
 """Flags that say what a sweep consists of and how it is trained, and the `Sweep` that they ask for."""
 
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -213,7 +214,7 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
     from yosinski_jax.networks import load
     from yosinski_jax.sweep import request
 
-    open_ = lambda name: data.load(name, _DATA_DIR.value, seed=_SEED.value)
+    open_ = functools.partial(data.load, data_dir=_DATA_DIR.value, seed=_SEED.value)
     choose, auto = None, rule()
     if auto:
         from yosinski_jax.seeds import first
@@ -230,7 +231,9 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
         base=_PRETRAINED.value,
         recipe_name=_RECIPE.value,
         changes={name: flag.value for name, flag in _OF_RECIPE.items()},
-        base_datasets=[open_(name) for name in _BASE_DATASET.value or ()],
+        base_datasets=[
+            open_(name, argument="base_dataset") for name in _BASE_DATASET.value or ()
+        ],
         feeding=_feeding(),
         images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
         compile_cache=_compile_cache(),

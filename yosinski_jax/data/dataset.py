@@ -304,7 +304,9 @@ def resized(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
     return Dataset(dataset.name, dataset.label_names, train, test, shape)
 
 
-def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
+def load(
+    name: str, data_dir: str | None = None, *, seed: int = 0, argument: str = "dataset"
+) -> Dataset:
     """Opens a dataset.
 
     Args:
@@ -313,6 +315,7 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
             x_train, y_train, x_test, y_test and perhaps label_names (see `from_arrays`).
         data_dir: folder of prepared datasets; TFDS_DATA_DIR or ~/tensorflow_datasets if None.
         seed: chooses the held-out images of "digits"; other datasets bring their own test images.
+        argument: what errors call the dataset.
 
     Returns:
         The dataset. Labels are at hand; images are decoded when asked for.
@@ -327,8 +330,8 @@ def load(name: str, data_dir: str | None = None, *, seed: int = 0) -> Dataset:
         x_train, y_train, x_test, y_test = (found[key] for key in arrays.NPZ_ARRAYS)
         names = found["label_names"].ravel().tolist() if "label_names" in found else None
         return from_arrays(Path(name).stem, x_train, y_train, x_test, y_test, names)
-    extras.load("tensorflow_datasets", f"dataset={name}")
-    return _from_tfds(name, tfds_find.find(name, data_dir))
+    extras.load("tensorflow_datasets", f"{argument}={name}")
+    return _from_tfds(name, tfds_find.find(name, data_dir, argument))
 
 
 @functools.lru_cache(maxsize=4)

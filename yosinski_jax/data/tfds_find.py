@@ -22,7 +22,7 @@ PREPARABLE = ("cifar10", "cifar100", "imagenet2012")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
-def find(name: str, data_dir: str | None) -> Path:
+def find(name: str, data_dir: str | None, argument: str = "dataset") -> Path:
     """Finds the directory of a dataset.
 
     Args:
@@ -30,6 +30,7 @@ def find(name: str, data_dir: str | None) -> Path:
             "imagenet_resized/64x64"), or the path of a prepared directory, with or without its
             version; gs://BUCKET/FOLDER is one.
         data_dir: folder of prepared datasets; TFDS_DATA_DIR or ~/tensorflow_datasets if None.
+        argument: what errors call the dataset.
 
     Returns:
         The directory that holds `dataset_info.json`.
@@ -38,18 +39,18 @@ def find(name: str, data_dir: str | None) -> Path:
         UserError: unknown dataset, dataset not prepared, missing folder.
     """
     place = name if is_remote(name) else data_dir or os.environ.get("TFDS_DATA_DIR") or ""
-    with reading(place, "dataset" if is_remote(name) else "data_dir"):
-        return _find(name, data_dir)
+    with reading(place, argument if is_remote(name) else "data_dir"):
+        return _find(name, data_dir, argument)
 
 
-def _find(name: str, data_dir: str | None) -> Path:
-    path = as_path(name, "dataset").expanduser()
+def _find(name: str, data_dir: str | None, argument: str) -> Path:
+    path = as_path(name, argument).expanduser()
     if path.is_absolute() or name.startswith((".", "~")):
         if not path.is_dir():
             raise UserError(
-                f"dataset={name}: no such directory; expected a prepared TFDS directory or a name"
+                f"{argument}={name}: no such directory; expected a prepared TFDS directory or a name"
             )
-        return _newest(path, f"dataset={name}")
+        return _newest(path, f"{argument}={name}")
     root = as_path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "data_dir"
     ).expanduser()
@@ -59,10 +60,10 @@ def _find(name: str, data_dir: str | None) -> Path:
     stem, _, version = name.partition(":")
     folder = root / stem / version if version else root / stem
     if folder.is_dir():
-        return _newest(folder, f"dataset={name}")
+        return _newest(folder, f"{argument}={name}")
     if path.is_dir() and os.sep in name:
-        return _newest(path, f"dataset={name}")
-    raise UserError(f"dataset={name}: {_how_to_prepare(name, data_dir, root)}")
+        return _newest(path, f"{argument}={name}")
+    raise UserError(f"{argument}={name}: {_how_to_prepare(name, data_dir, root)}")
 
 
 def _how_to_prepare(name: str, data_dir: str | None, root: Path) -> str:
