@@ -21,6 +21,19 @@ def shapes_of(module, side, channels=3):
     return jax.eval_shape(lambda: module.init(jax.random.key(0), x))
 
 
+def drawn(module, side, channels):
+    """Variables drawn by numpy: a program that initialises takes seconds to compile."""
+    draw = np.random.RandomState(0)
+
+    def leaf(path, shape):
+        if path[-1].key in ("scale", "var"):
+            return jnp.ones(shape.shape, shape.dtype)
+        size = np.prod(shape.shape[:-1]) if len(shape.shape) > 1 else 100
+        return jnp.array(draw.normal(size=shape.shape) * np.sqrt(2 / size), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes_of(module, side, channels))
+
+
 def count(tree):
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
@@ -50,14 +63,18 @@ def test_cut_anywhere(name, options):
     """Any two pieces put together are the network."""
     module = make(name, 5, (8, 8, 1), **options)
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-    variables = jax.jit(module.init)(jax.random.key(0), x)
-    whole = module.apply(variables, x)
+    variables = drawn(module, 8, 1)
+    whole = jax.jit(module.apply)(variables, x)
     assert whole.shape == (2, 5) and whole.dtype == jnp.float32
     layers = len(module.layer_names)
-    y = x
-    for k in range(layers):
-        y = module.apply(variables, y, start=k, stop=k + 1)
-    np.testing.assert_allclose(y, whole, rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def in_pieces(variables, y):
+        for k in range(layers):
+            y = module.apply(variables, y, start=k, stop=k + 1)
+        return y
+
+    np.testing.assert_allclose(in_pieces(variables, x), whole, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=f"expected 0 <= start <= stop <= {layers}"):
         module.apply(variables, x, start=2, stop=1)
 
@@ -98,7 +115,7 @@ def test_computes_in_bfloat16_on_float32_parameters():
 def test_statistics_move_in_training_only():
     module = make("resnet20", 5, (8, 8, 1))
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+    variables = drawn(module, 8, 1)
     run = jax.jit(module.apply, static_argnames=("train", "mutable"))
     move = lambda train: run(variables, x, train=train, mutable="batch_stats")[1]
     moved = jax.tree.map(jnp.array_equal, move(True), move(False))
