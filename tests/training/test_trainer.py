@@ -1,9 +1,5 @@
 import dataclasses
 import functools
-import json
-import os
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -11,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from places import ROOT
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
@@ -33,7 +28,7 @@ def shared(recipe=RECIPE, feature_bytes=10**9):
     return make(recipe, feature_bytes=feature_bytes)
 
 
-def make(recipe=RECIPE, *, seed=0, devices=None, feature_bytes=10**9):
+def make(recipe=RECIPE, *, seed=0, devices=None, feature_bytes=10**9, share_batches=None):
     return Trainer(
         lambda classes: Network.of(convnets.make("digits4", classes, (8, 8, 1))),
         recipe,
@@ -41,6 +36,7 @@ def make(recipe=RECIPE, *, seed=0, devices=None, feature_bytes=10**9):
         seed=seed,
         devices=devices,
         feature_bytes=feature_bytes,
+        share_batches=share_batches,
     )
 
 
@@ -170,6 +166,21 @@ def test_networks_that_train_together_fit_the_memory(monkeypatch):
         monkeypatch.setattr("yosinski_jax.base.machine.memory", lambda memory=memory: memory)
         sizes.append(trainer.replicas(task(), 0))
     assert sizes[0] == 32 and 1 < sizes[1] < 32 and sizes[2] == 1
+
+
+def test_networks_too_large_for_a_device_each_share_devices_by_batches(monkeypatch):
+    """With less and less memory: several on each of 8 devices, one on each, half a batch on each, less."""
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    recipe = dataclasses.replace(RECIPE, batch_size=640)  # activations take more than weights
+    trainer = make(recipe, devices=jax.devices()[:1] * 8, share_batches=True)
+    sizes = []
+    for memory in np.geomspace(10**9, 10**6, 60).astype(int).tolist():
+        monkeypatch.setattr("yosinski_jax.base.machine.memory", lambda memory=memory: memory)
+        sizes.append(trainer.replicas(task(), 0))
+    assert sizes == sorted(sizes, reverse=True)
+    assert {4, 8, 16} <= set(sizes) and {size for size in sizes if size < 8} <= {4, 2, 1}
+    alone = make(recipe, devices=jax.devices()[:1] * 8)
+    assert alone.replicas(task(), 0) == 8, "nothing fits, and nothing is gained by fewer"
 
 
 def test_seeds_differ_by_key_and_by_seed():
@@ -340,58 +351,6 @@ def test_recipe_optimizer_against_caffe_by_hand():
 def test_recipes_check_themselves(change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(RECIPE, **change)
-
-
-ON_EIGHT_DEVICES = """
-import json, jax
-jax.config.update("jax_num_cpu_devices", 8)
-import flax.linen as nn
-import numpy as np
-from yosinski_jax.data import dataset as data
-from yosinski_jax.networks.network import Network
-from yosinski_jax.study.recipes import Recipe
-from yosinski_jax.training.jobs import Job
-from yosinski_jax.training.trainer import Trainer
-
-class Net(nn.Module):
-    classes: int
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(self.classes, name="head")(x.reshape(len(x), -1))
-
-recipe = Recipe("tiny", learning_rate=0.1, batch_size=16, epochs=2)
-make = lambda devices: Trainer(
-    lambda classes: Network.of(Net(classes), ["head"]), recipe, data.load("digits"), devices=devices
-)
-task = data.make_task(data.load("digits"), tuple("01234"), 20)
-jobs = [Job(f"network {i}", task) for i in range(34)]
-
-def train(trainer, jobs):
-    population = trainer.start(jobs)
-    while not population.finished:
-        population.advance()
-    return population, population.results()
-
-population, results = train(make(jax.devices()), jobs)
-shards = {s.device.id: s.data.tolist() for s in population._carry[0].step.addressable_shards}
-_, (first,) = train(make(jax.devices()[:1]), jobs[:1])
-_, (last,) = train(make(jax.devices()[:1]), jobs[-1:])
-for one, other in ((results[0], first), (results[-1], last)):
-    np.testing.assert_allclose(one.params["head"]["kernel"], other.params["head"]["kernel"], atol=1e-5)
-print(json.dumps([shards, len(results)]))
-"""
-
-
-def test_networks_that_do_not_divide_by_the_devices_use_them_all():
-    """34 networks on 8 devices: 5 on each, of which the last 6 are repetitions that nobody sees."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", ON_EIGHT_DEVICES]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    shards, results = json.loads(done.stdout)
-    steps = 2 * (100 // 16)
-    assert shards == {str(device): [steps] * 5 for device in range(8)} and results == 34
 
 
 def test_the_recipes_own_loss_metric_and_schedule_reach_the_step():

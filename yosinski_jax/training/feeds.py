@@ -159,7 +159,7 @@ class Resident:
         """See `Feed`."""
         p, (shared, own) = self._population, self._ready()
         stop = start + _piece(stop - start)
-        positions = p.put(self._positions(start, stop))
+        positions = p.put_batches(self._positions(start, stop))
         carry, mark = p.run("train")(shared, (own, positions), carry)
         return carry, mark, stop
 
@@ -180,7 +180,7 @@ class Resident:
         shared, own = self._ready()
         positions = self._positions(start, stop).reshape(len(p.slots), together, p.every, -1)
         run = p.run("train_and_evaluate")
-        carry, *found = run(shared, (own, p.put(positions)), carry)
+        carry, *found = run(shared, (own, p.put_batches(positions)), carry)
         return carry, self._evaluation(*found), range(start + p.every, stop + 1, p.every)
 
     @functools.cached_property
@@ -233,10 +233,11 @@ class Resident:
         labels = [
             np.concatenate([t.test_labels, t.train_labels[few], t.validation_labels]) for t in tasks
         ]
-        own: dict[str, Any] = p.each | {
-            "train_labels": np.stack([t.train_labels for t in tasks]),
-            "evaluate": np.stack([_pieces(index, pieces, 0)] * len(tasks)).astype(np.int32),
-            "evaluate_labels": np.stack([_pieces(one, pieces, -1) for one in labels]),
+        cut = functools.partial(_pieces, parts=p.mesh.shape["data"])
+        own: dict[str, Any] = p.each | {"train_labels": np.stack([t.train_labels for t in tasks])}
+        evaluated = {
+            "evaluate": np.stack([cut(index, pieces, 0)] * len(tasks)).astype(np.int32),
+            "evaluate_labels": np.stack([cut(one, pieces, -1) for one in labels]),
         }
         images = {
             "train": np.stack([[*t.train_index, *t.validation_index] for t in tasks]).astype(
@@ -249,17 +250,18 @@ class Resident:
         shared = resident_images(p.trainer.dataset, p.trainer.devices, p.mesh)
         if not p.program.cached:
             p.trainer.features.clear()
-            return shared, p.put(own | images)
+            return shared, p.put(own | images) | p.put_batches(evaluated)
         mean = {"mean": own.pop("mean")} if "mean" in own else {}
         pieces = {which: -(-rows.shape[1] // EVALUATION_BATCH) for which, rows in images.items()}
         rows = {
-            which: np.stack([_pieces(one, pieces[which], 0) for one in found])
+            which: np.stack([cut(one, pieces[which], 0) for one in found])
             for which, found in images.items()
         }
-        return None, p.put(own) | self._features(shared, rows | mean)
+        given = p.put_batches(rows) | p.put(mean)
+        return None, p.put(own) | p.put_batches(evaluated) | self._features(shared, given)
 
-    def _features(self, shared: Any, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The prefix's output, of "train" and "test".
+    def _features(self, shared: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The prefix's output, of "train" and "test", whole on each device that shares a network's batches.
 
         Where each device has one network, what the population before computed from the same weights
         and images is taken over: of networks that differ in preserved layers, say.
@@ -277,7 +279,7 @@ class Resident:
         else:
             held.clear()  # first, since these may be as large as what memory is left
             # The initial values: after a restoration a place that only fills up has another's state.
-            features = p.run("features")(shared, p.put(rows), p.put(p.stacked_initial()))
+            features = p.run("features")(shared, rows, p.put(p.stacked_initial()))
         for source, device in zip(sources, devices, strict=False):
             p.trainer.features[source] = {
                 which: next(s.data for s in x.addressable_shards if s.device == device)
@@ -304,9 +306,9 @@ def _piece(steps: int) -> int:
     return -(-steps // count)
 
 
-def _pieces(index: np.ndarray, count: int, padding: int) -> np.ndarray:
-    """The index in `count` rows of equal length, padded at the end."""
-    size = -(-len(index) // count)
+def _pieces(index: np.ndarray, count: int, padding: int, parts: int = 1) -> np.ndarray:
+    """The index in `count` rows of equal length, a multiple of `parts`, padded at the end."""
+    size = -(-len(index) // (count * parts)) * parts
     return np.pad(index, (0, count * size - len(index)), constant_values=padding).reshape(
         count, size
     )

@@ -119,7 +119,15 @@ class Population:
 
     def put(self, tree: Any) -> Any:
         """Arrays with a leading replica axis, from the host to the devices."""
-        sharding = NamedSharding(self.mesh, P("replica"))
+        return self._put(tree, P("replica"))
+
+    def put_batches(self, tree: Any) -> Any:
+        """Arrays [replicas, ..., batch], with the batch cut over the devices that share it."""
+        spec = lambda x: P("replica", *[None] * (x.ndim - 2), "data")
+        return jax.tree.map(lambda x: self._put(x, spec(x)), tree)
+
+    def _put(self, tree: Any, spec: P) -> Any:
+        sharding = NamedSharding(self.mesh, spec)
         if not multihost.several():
             return jax.device_put(tree, sharding)
         whole = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])

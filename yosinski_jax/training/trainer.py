@@ -3,9 +3,10 @@
 What XLA compiles depends on which layers are frozen and on shapes, not on where initial values come
 from. So runs with the same frozen layers and equally large tasks are replicas of one program. The
 mesh has two axes: replicas are spread over `replica` (padded with repetitions of the last, so that
-no device stands idle while another has two), batches of streamed images over `data`. On each device
-its replicas are stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts as
-a device, because stacked convolutions are slow there (BUILD_NOTES.md).
+no device stands idle while another has two), batches over `data`: those of streamed images, and on
+GPU and TPU those of populations with fewer replicas than devices. On each device its replicas are
+stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts as a device, because
+stacked convolutions are slow there (BUILD_NOTES.md).
 
 The result of a run depends on its key alone. In a population of the same size on the same devices
 it is equal to the bit, whatever the other replicas are and however often it was interrupted; with
@@ -59,6 +60,10 @@ class Trainer:
         for none.
       streaming: how to stream the images, one network at a time; None to hold them on the devices
         (as they are, usually uint8).
+      share_batches: whether devices left over by a population of fewer replicas, of images held on
+        the devices, take a share of each batch, as many as divide it. None: unless they are a CPU's,
+        whose spare devices are no idle cores: one network's convolutions are spread over all of
+        them. With several processes devices repeat the last network instead.
 
     Raises:
       UserError: the images vary in size and no size is given, or several processes cannot share a
@@ -75,6 +80,7 @@ class Trainer:
         devices: Sequence[Any] | None = None,
         feature_bytes: int = 0,
         streaming: Streaming | None = None,
+        share_batches: bool | None = None,
     ):
         self.recipe = recipe.resolved()
         self.dataset, self.seed, self.streaming = dataset, seed, streaming
@@ -84,6 +90,9 @@ class Trainer:
         #: Shape and dtype of one image as the network gets it.
         self.input = network_input(self.recipe, self.fed_shape, dataset.dtype)
         self.devices = self._streams_to(devices) if streaming else list(devices or jax.devices())
+        if share_batches is None:
+            share_batches = self.devices[0].platform != "cpu"
+        self.share_batches = share_batches and not multihost.several()
         self.network = functools.cache(
             lambda classes: network(classes).with_precision(self.recipe.precision)
         )
@@ -113,21 +122,29 @@ class Trainer:
             raise UserError(
                 f"batch_size={batch}: must be a multiple of the {len(found)} devices of all processes"
             )
-        return found[: max(n for n in range(1, len(found) + 1) if batch % n == 0)]
+        return found[: _shares(batch, len(found))]
 
     def described(self) -> dict[str, Any]:
         """What settings.json says of the images: their shape as they are fed."""
         return {"image_shape": list(self.fed_shape)}
 
+    def _layout(self, replicas: int) -> tuple[int, int]:
+        """Devices along the axes `replica` and `data` of a population of that size."""
+        devices = len(self.devices)
+        if self.streaming:
+            return 1, devices
+        # Of several processes each takes part, if only with repetitions of the last network.
+        count = devices if multihost.several() else min(replicas, devices)
+        shared = self.share_batches
+        return count, _shares(self.recipe.batch_size, devices // count) if shared else 1
+
     def mesh(self, replicas: int) -> Mesh:
         """The devices that a population of that size uses, along the axes `replica` and `data`."""
-        # Of several processes each takes part, if only with repetitions of the last network.
-        count = len(self.devices) if multihost.several() else min(replicas, len(self.devices))
-        shape = (1, len(self.devices)) if self.streaming else (count, 1)
-        return jax.make_mesh(
-            shape, ("replica", "data"), axis_types=(AxisType.Auto,) * 2,
-            devices=self.devices[: math.prod(shape)],
-        )  # fmt: skip
+        shape, axes = self._layout(replicas), ("replica", "data")
+        types, used = (AxisType.Auto,) * 2, self.devices[: math.prod(shape)]
+        if len(used) < len(self.devices):  # `make_mesh` refuses a TPU's chips that are no cuboid
+            return Mesh(np.asarray(used).reshape(shape), axes, axis_types=types)
+        return jax.make_mesh(shape, axes, axis_types=types, devices=used)
 
     def mean_image(self, task: Task) -> np.ndarray:
         """Mean of the task's training images as they are fed, float32 [H, W, C]."""
@@ -153,14 +170,16 @@ class Trainer:
                 own, state = jax.tree.map(lambda x: x[0], (own, state))
                 return jax.tree.map(lambda x: x[None], one(shared, own, state))
 
-            specs = (P(), P("replica"), P("replica"))
+            by_hand = set(mesh.axis_names)
             options: dict[str, Any] = {}
-            if mesh.shape["data"] == 1:
-                local = jax.shard_map(
-                    local, mesh=mesh, in_specs=specs, out_specs=P("replica"), check_vma=False
-                )
-            else:  # the compiler cuts the batch
+            if mesh.shape["data"] > 1:  # the compiler cuts what follows from a batch that is cut
+                by_hand = {"replica"}
                 options = {"out_shardings": NamedSharding(mesh, P("replica"))}
+            if mesh.shape["replica"] > 1 or mesh.size == 1:
+                local = jax.shard_map(
+                    local, mesh=mesh, in_specs=(P(), P("replica"), P("replica")),
+                    out_specs=P("replica"), axis_names=by_hand, check_vma=False,
+                )  # fmt: skip
             self._programs[name] = jax.jit(
                 local,
                 donate_argnums=2 if what.startswith("train") else (),
@@ -206,13 +225,16 @@ class Trainer:
         if jax.default_backend() == "cpu":
             return devices
         most = min(32, self._fit(task, frozen)) * devices
+        if not most:  # not even one on each device; of a batch that is cut each holds a part
+            sizes = range(devices, 0, -1) if self.share_batches else [devices]
+            cuts = ((size, self._layout(size)[1]) for size in sizes)
+            most = next((size for size, cut in cuts if self._fit(task, frozen, cut)), sizes[-1])
         if self.caches(task, frozen):
-            fit = self.feature_bytes * devices // self.feature_size(task, frozen)
-            most = max(1, min(most, fit))
+            most = min(most, self.feature_bytes // self.feature_size(task, frozen) * devices)
         return most
 
-    def _fit(self, task: Task, frozen: int) -> int:
-        """Networks whose states and activations fit a device beside the images, at least 1."""
+    def _fit(self, task: Task, frozen: int, cut: int = 1) -> int:
+        """Networks whose states and activations, of batches in so many parts, fit a device beside the images."""
         network = self.network(len(task.classes))
         step = step_cost(
             network, self.input, batch_size=self.recipe.batch_size, frozen=frozen,
@@ -220,17 +242,20 @@ class Trainer:
         )  # fmt: skip
         # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
         free = 0.9 * machine.memory() - self._held()
-        return max(1, int(free / (self._each(task, frozen, step) + step.activation_bytes)))
+        each = self._each(task, frozen, step, cut) + step.activation_bytes // cut
+        return max(0, int(free / each))
 
     def _held(self) -> int:
-        """Bytes of all images, on each device."""
+        """Bytes of images on each device: of all, or of the batches that are streamed to it."""
         images = len(self.dataset.train) + len(self.dataset.test)
+        if self.streaming:
+            images = streamed.BATCHES_ON_DEVICES * self.recipe.batch_size // len(self.devices)
         return images * math.prod(self.fed_shape)
 
-    def _each(self, task: Task, frozen: int, step: StepCost) -> int:
-        """Bytes of one network in training: state, activations and cached features."""
+    def _each(self, task: Task, frozen: int, step: StepCost, cut: int) -> int:
+        """Bytes of one network in training on each of its devices: state, activations, cached features."""
         features = self.feature_size(task, frozen) if self.caches(task, frozen) else 0
-        return step.state_bytes + step.activation_bytes + features
+        return step.state_bytes + step.activation_bytes // cut + features
 
     def schedule(self, images: int) -> tuple[int, int]:
         """Steps and evaluations of a job whose task has so many training images."""
@@ -239,14 +264,9 @@ class Trainer:
 
     def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
         """Bytes that a population of so many jobs takes on a device, the images among them, and the devices it uses."""
-        if self.streaming:
-            count = len(self.devices)
-            batches = (
-                streamed.BATCHES_ON_DEVICES * self.recipe.batch_size * math.prod(self.fed_shape)
-            )
-            return step.state_bytes + (step.activation_bytes + batches) // count, count
-        count = min(replicas, len(self.devices))
-        return self._held() + -(-replicas // count) * self._each(task, frozen, step), count
+        count, cut = self._layout(replicas)
+        each = self._each(task, frozen, step, cut)
+        return self._held() + -(-replicas // count) * each, count * cut
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> Population:
         """A population ready to train its first step.
@@ -262,3 +282,8 @@ class Trainer:
           ValueError: the jobs do not go together.
         """
         return Population(self, jobs, replicas or len(jobs))
+
+
+def _shares(batch: int, devices: int) -> int:
+    """The most devices that can have equal shares of a batch."""
+    return max(n for n in range(1, devices + 1) if batch % n == 0)
