@@ -18,7 +18,7 @@ def test_ci_runs_the_readmes_commands():
 
 def test_it_opens_with_a_figure_and_stays_short():
     assert len(README.splitlines()) < 150
-    assert README.index("![") < README.index("```sh") < README.index("## Where to go on")
+    assert README.index("![") < README.index("```sh") < README.index("## Where to go next")
     assert all(f"**{reader}.**" in README for reader in ("Student", "Researcher", "Engineer"))
 
 
