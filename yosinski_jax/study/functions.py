@@ -9,15 +9,15 @@ from yosinski_jax.base.errors import UserError
 
 
 def identity_of(own: Callable[..., Any], field: str) -> str:
-    """A name for a function of the user's that changes when its code does.
+    """A name for a user's function, which changes when its code does.
 
     Args:
       own: the function.
       field: what it is given as: "optimizer", "loss" or "metric".
 
     Raises:
-      UserError: it holds values that cannot be compared between two starts, as an optax transformation
-        does.
+      UserError: it holds values that cannot be compared between two processes, as an optax
+        transformation does.
     """
     code, cells = getattr(own, "__code__", None), getattr(own, "__closure__", None) or ()
     bound = [*(cell.cell_contents for cell in cells), *(getattr(own, "__defaults__", None) or ())]

@@ -1,4 +1,4 @@
-"""Pairs of tasks made from others: halves of equal size, and halves of two datasets."""
+"""Pairs of tasks derived from others: halves of equal size, and halves of two datasets."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from yosinski_jax.study.splits import FROM, Split, make_split
 
-#: Suffix of the name of a split whose halves have equally many classes.
+#: Suffix of the name of a split whose halves have the same number of classes.
 EQUAL = "_equal"
 
 
 def equal_halves(split: Split, seed: int) -> Split:
-    """The split with as many classes in both halves, drawn from the larger one.
+    """The split with its larger half subsampled to as many classes as the smaller one has.
 
     Tells whether one half is easier or only smaller: "manmade_natural" has 6 and 4 classes of CIFAR-10.
 
     Args:
       split: any split; its smaller half is kept.
-      seed: of the draw, 0 to 2**32 - 1; each is one repetition of the comparison.
+      seed: seed of the draw, 0 to 2**32 - 1; each is one repetition of the comparison.
     """
     count = min(len(split.A), len(split.B))
 
@@ -34,14 +34,14 @@ def equal_halves(split: Split, seed: int) -> Split:
 def two_datasets(names: Sequence[str], base: str, target: str, seed: int) -> Split:
     """Half A of one dataset's classes against half B of another's, both halves random.
 
-    Half B is the one of the target's own split with this seed, so that bases of several datasets,
-    and of the target's own half A, are compared on one task. `base` may be the target: then it is that split.
+    Half B is that of the target's own split with this seed, so that bases of several datasets, and
+    of the target's own half A, are compared on one task. If `base` is the target, the result is that split.
 
     Args:
       names: label names of both, "DATASET/name" as `data.joined` makes them.
       base: name of the dataset that task A is made of.
       target: name of the dataset that task B is made of.
-      seed: as of a random split.
+      seed: seed of a random split.
 
     Raises:
       UserError: a dataset has fewer than two classes.

@@ -28,7 +28,7 @@ class Planned:
 
     @property
     def id(self) -> str:
-        """Where its record stands: "random-0/A3B+"."""
+        """Where its record is stored: "random-0/A3B+"."""
         return f"{self.split.name}-{self.split.seed}/{self.run.name}"
 
     @property
@@ -43,7 +43,7 @@ class Planned:
         return self.run.images is not None and self.run.target != ALL
 
     def key(self, settings: Settings) -> str:
-        """What its seeds derive from.
+        """The string from which its random seeds are derived.
 
         Without epochs, rates or sizes: two sweeps that differ in those start from the same values.
         """
@@ -51,11 +51,11 @@ class Planned:
         return f"{settings.dataset}/{settings.network}/{recipe}/{self.id}"
 
     def whole(self, settings: Settings) -> "Planned":
-        """The base on all images of the same half."""
+        """The base trained on all images of the same half."""
         return Planned(Run("base", self.run.target), self.split, settings.images_per_class)
 
     def as_json(self) -> dict[str, Any]:
-        """What plan.json says of it."""
+        """Its entry in plan.json."""
         return {
             "name": self.run.name, "treatment": self.run.treatment, "n": self.run.n, "preserve": self.run.preserve,
             "source": self.run.source, "target": self.run.target,
@@ -78,7 +78,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Its networks in few words: "random-0/baseA +1"."""
+        """Its networks in brief: "random-0/baseA +1"."""
         others = len(self.members) - 1
         return self.members[0].id + (f" +{others}" if others else "")
 
@@ -94,11 +94,11 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
 
     Args:
       settings: what is asked for.
-      label_names: of all classes of the dataset.
-      dataset: its name, for errors.
+      label_names: names of all classes of the dataset.
+      dataset: its name, for error messages.
 
     Raises:
-      UserError: a split does not go with the classes.
+      UserError: a split does not fit the classes.
     """
     if settings.split == ALL:
         images = settings.reduced or (None,)
@@ -142,7 +142,7 @@ def _papers(settings: Settings, label_names: Sequence[str], dataset: str) -> lis
 def _on_all(
     settings: Settings, label_names: Sequence[str], images: Sequence[int | None], seed: int = 0
 ) -> list[Planned]:
-    """Networks on all classes, for each number of images of a class."""
+    """Networks on all classes, for each number of images per class."""
     whole = AllClasses(tuple(sorted(label_names)), seed=seed)
     runs = treatments.all_classes(settings.treatments, settings.layers, images)
     return [_planned(settings, run, whole) for run in runs]
@@ -156,7 +156,7 @@ def _pair(
     dataset: str,
     base: str | None = None,
 ) -> Split:
-    """One pair of tasks; with `base`, whose half A is of that dataset."""
+    """One pair of tasks; given `base`, half A comes from that dataset."""
     if settings.halves:
         pair = Split(kind, seed, *settings.halves)
     elif base is not None:

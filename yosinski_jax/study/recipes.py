@@ -1,7 +1,7 @@
 """Recipes: everything about training that is not the network, the data or the treatment.
 
-A network of the sweep and its base always share one recipe: full budget, same initialisers, same
-schedule (the contrary is a known mistake of replications).
+A network of the sweep and its base always share one recipe: full budget, same initializers, same
+schedule (letting them differ is a known mistake of replications).
 """
 
 import dataclasses
@@ -25,57 +25,57 @@ _MOST, _MOST_EPOCHS = 10**9, 10**6
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How one network is trained. Checks itself.
+    """How one network is trained. Validated on construction.
 
     Attributes:
       name: preset it comes from.
-      learning_rate: rate at step 0, for kernels.
-      batch_size: images a step, over all devices.
-      epochs: passes over the task; one of `epochs` and `iterations` is given.
+      learning_rate: learning rate of kernels at step 0.
+      batch_size: images per step, over all devices.
+      epochs: passes over the task; exactly one of `epochs` and `iterations` is given.
       iterations: steps, as the paper counts.
       momentum: 0 … 1.
-      caffe_momentum: gather rate × gradient in the velocity, as Caffe does, so that a drop of the
-        rate does not shrink the velocity already gathered; otherwise the rate multiplies the
-        velocity, as in optax and PyTorch.
-      weight_decay: added to the gradient as decay × weight (with AdamW to its step), on all but
-        biases and the scales of normalisations.
-      bias_rate: rate of biases as a multiple of the kernels' (the paper: 2).
-      drop_every: steps after which the rate is multiplied by `drop_factor`, again and again; 0 for
-        a constant rate.
+      caffe_momentum: accumulate learning rate × gradient in the velocity, as Caffe does, so that a
+        drop of the rate does not shrink the velocity already accumulated; otherwise the rate
+        multiplies the velocity, as in optax and PyTorch.
+      weight_decay: added to the gradient as decay × weight (with AdamW, to its step), for all but
+        biases and normalization scales.
+      bias_rate: learning rate of biases as a multiple of the kernels' (the paper: 2).
+      drop_every: multiply the learning rate by `drop_factor` every so many steps; 0 for a constant
+        rate.
       drop_factor: see `drop_every` and `drop_at`.
-      drop_at: shares of the training, 0 … 1, after which the rate is multiplied by `drop_factor`.
-      schedule: "constant", but for drops, or "cosine", down to 0 at the end of the training.
-      warmup: share of the training, 0 … 1, in which the rate first rises linearly from 0.
-      optimizer: "sgd" with momentum, "adamw", or an optax transformation or a function without
+      drop_at: fractions of training, 0 … 1, after which the rate is multiplied by `drop_factor`.
+      schedule: "constant" except for drops, or "cosine", down to 0 at the end of training.
+      warmup: initial fraction of training, 0 … 1, in which the rate rises linearly from 0.
+      optimizer: "sgd" with momentum, "adamw", an optax transformation, or a function without
         arguments that returns one; the last two bring their own rate, decay and schedule.
-      optimizer_id: names an optimizer of one's own in records and in the identity of a sweep.
-      adam_b2: decay of AdamW's second moment; `momentum` is its first.
-      clip: norm of all trained gradients above which they are scaled down; 0 for no limit.
-      loss: in place of the cross-entropy, called with logits [B, classes] and labels [B], gives losses
+      optimizer_id: identifies a custom optimizer in records and in the identity of a sweep.
+      adam_b2: decay of AdamW's second moment; `momentum` is that of the first.
+      clip: global norm above which the trained gradients are scaled down; 0 for no limit.
+      loss: replaces cross-entropy: called with logits [B, classes] and labels [B], returns losses
         [B] or their mean; for training only.
-      loss_id: names it, as `optimizer_id`.
-      label_smoothing: share of the target that training spreads evenly over all classes.
-      metric: which inputs count as right in place of those whose largest logit is the label's, called
-        with logits [B, classes] and labels [B], gives bool [B].
-      metric_id: names it, as `optimizer_id`.
+      loss_id: identifies it, like `optimizer_id`.
+      label_smoothing: fraction of the target spread evenly over all classes in training.
+      metric: replaces top-1 accuracy: called with logits [B, classes] and labels [B], returns which
+        inputs count as correct, bool [B].
+      metric_id: identifies it, like `optimizer_id`.
       evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
       evaluate_steps: steps from one evaluation to the next, in place of `evaluate_every`, where
         training counts steps (streamed datasets); the last step is always evaluated.
-      validation: share of the training images of each class, 0 … 1, that nothing is trained on
-        (`data.validation`); epochs and steps count the images that are left.
-      patience: evaluations in turn without a better validation accuracy after which a network stops;
-        it goes back to its best evaluation, also if it trains to the end. 0 to train to the end and
-        stay there.
+      validation: fraction of each class's training images, 0 … 1, that is held out
+        (`data.validation`); epochs and steps count the remaining images.
+      patience: consecutive evaluations without a better validation accuracy after which training
+        stops; the network goes back to its best evaluation, even if it trains to the end. 0 to train
+        to the end and stay there.
       crop: side of the square crop in pixels (random in training, central in evaluation); 0 for
         none.
-      crop_padding: zeros put around a training image, in pixels, before a random crop of its own size
-        (or of `crop`).
+      crop_padding: zero padding around a training image, in pixels, before a random crop of its
+        original size (or of `crop`).
       mirror: whether training images are mirrored at random.
       subtract_mean: subtract the mean image of the task's training images (0–255 scale, as the
         paper); otherwise pixels are scaled to −1 … 1.
-      bgr: channels in the order blue, green, red, as Caffe.
+      bgr: channels in the order blue, green, red, as in Caffe.
       dropout_in_frozen: whether dropout inside frozen layers stays active in training, as in the
-        public code.
+        authors' code.
       frozen_batch_stats: what BatchNorm in frozen layers does in training: "keep" normalizes with
         its running statistics and leaves them alone; "update" normalizes with the batch's and
         updates them.
@@ -166,7 +166,7 @@ class Recipe:
             )
 
     def _check_own(self) -> None:
-        """Callables need names, because two of them cannot be compared, and leave no other settings."""
+        """Callables need names, because two of them cannot be compared, and rule out the settings they replace."""
         for field in ("optimizer", "loss", "metric"):
             own = getattr(self, field)
             own = None if isinstance(own, str) else own
@@ -196,7 +196,7 @@ class Recipe:
         return any(values) or self.schedule != "constant" or self.caffe_momentum
 
     def as_json(self) -> dict[str, Any]:
-        """All that numbers depend on, for JSON; callables by their names."""
+        """Everything that results depend on, for JSON; callables by their names."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         own = {
             field: fields[f"{field}_id"] or fields[field]
@@ -239,9 +239,9 @@ class Recipe:
         return self.evaluate_steps or self.evaluate_every * self.steps_per_epoch(images)
 
     def on_few(self, images: int, whole: int) -> "Recipe":
-        """The recipe for a network on a small part of a task: as many steps, in batches no larger than the part.
+        """The recipe for a network on a small part of a task: the same number of steps, batches no larger than the part.
 
-        Networks of all target sizes have the same number of steps, so that few images do not also mean little training.
+        Networks on all target sizes train for the same number of steps, so that fewer images do not mean less training.
 
         Args:
           images: training images of the part.
@@ -257,7 +257,7 @@ class Recipe:
 
     @property
     def moments(self) -> int:
-        """Values that the optimizer keeps of each trained parameter; one of the user's own is taken for Adam."""
+        """Values that the optimizer keeps per trained parameter; a custom one is assumed to be like Adam."""
         return int(self.momentum > 0) if self.optimizer == "sgd" else 2
 
     @property

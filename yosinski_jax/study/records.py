@@ -35,7 +35,7 @@ from yosinski_jax.study.tuning import best
 SCHEMA = 2
 #: Copies of the records, where they are in a bucket; and how records are called there.
 _BUNDLE, _NAME = "records.bundle.json", r"[^/]+/[^/.][^/]*\.json"
-#: Series of a curve, one entry an evaluation each. The last three are missing where nobody measured them.
+#: Series of a curve, one entry per evaluation. The last three are missing where they were not measured.
 CURVE = (
     "step", "epoch", "loss", "accuracy", "train_accuracy", "test_loss", "validation_accuracy"
 )  # fmt: skip
@@ -43,17 +43,16 @@ CURVE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record(Mapping[str, Any]):
-    """One finished network. Also a mapping from the names of its fields, so that `record["accuracy"]` works.
+    """One finished network. Also a mapping from field names, so that `record["accuracy"]` works.
 
     Attributes:
       name, treatment, n, target, source, preserve: see `treatments.Run`.
       split, split_seed: the pair of tasks.
       status: "finished" or "diverged".
       curve: lists by the names in `CURVE`: steps and epochs done, mean training loss since the
-        evaluation before, share of the test images classified correctly (0 … 1), share of a fixed
-        subset of the training images, mean test loss, share of the validation images. Of a diverged
-        network only what was measured before; of one that stopped early nothing after that.
-      settings_digest: of everything that the sweep's numbers depend on.
+        previous evaluation, test accuracy (0 … 1), accuracy on a fixed subset of the training images,
+        mean test loss, validation accuracy. Ends where a network diverged or stopped early.
+      settings_digest: digest of everything that the sweep's results depend on.
       schema: version of this format.
       images_per_class: training images of each class; None for all.
       dataset, network, recipe, seed: what the sweep was asked for.
@@ -61,14 +60,14 @@ class Record(Mapping[str, Any]):
       classes: label names of its task.
       train_images, test_images: sizes of its task.
       environment: versions and devices.
-      seconds, images_per_second: its share of its group's time, its group's throughput.
+      seconds, images_per_second: its share of its group's training time; its group's throughput.
       diverged_at_step: first step whose loss was not finite (0-based); 0 where its base diverged.
       cause: why it was not trained.
       accuracy, accuracy_best, accuracy_mean_of_ten_best: last (at `chosen_step` if that is given), best,
         and mean of the ten best of the curve (the paper's statistic, chosen on the images that it is
         measured on); None if it diverged before the first evaluation.
       steps: training steps.
-      parameters_trained, parameters_frozen: their numbers.
+      parameters_trained, parameters_frozen: numbers of parameters.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters; None where not finite.
       params_sha256: `checkpoints.checksum` of its parameters.
       images_skipped: files and records of the images that could not be read.
@@ -79,10 +78,10 @@ class Record(Mapping[str, Any]):
       chosen_step: with early stopping, step of the first evaluation with the best validation accuracy,
         whose weights and results these are; None without.
       stopped_at_step: step at which early stopping ended the training; None if it went to the end.
-      learning_rate: the one chosen on the validation part; None if the recipe's was not in question.
-      tried: of each rate to choose from, lists by "learning_rate", "validation_accuracy" (what it was
-        chosen by; None where it diverged) and "accuracy" (on the test images, for comparison only).
-      digest: SHA-256 of all the rest; filled in when it is written.
+      learning_rate: the one chosen on the validation set; None if the recipe's was used.
+      tried: the candidate rates, as lists by "learning_rate", "validation_accuracy" (the criterion;
+        None where it diverged) and "accuracy" (on the test images, for comparison only).
+      digest: SHA-256 of all other fields; filled in when it is written.
     """
 
     name: str
@@ -142,7 +141,7 @@ class Record(Mapping[str, Any]):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Record":
-        """The record with these fields, checked and sealed.
+        """The record with these fields, checked and given its digest.
 
         Raises:
           ValueError: fields that are missing, unknown, of the wrong type, or contradict each other.
@@ -163,7 +162,7 @@ class Record(Mapping[str, Any]):
 
     @property
     def id(self) -> str:
-        """Where it stands: "random-0/A3B+"."""
+        """Where it is stored: "random-0/A3B+"."""
         return f"{self.split}-{self.split_seed}/{self.name}"
 
 
@@ -174,7 +173,7 @@ del _DEFAULTS["digest"]
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON is of an annotated type."""
+    """Whether a JSON value is of an annotated type."""
     kinds, within = _kinds(hint)
     if type(value) in kinds:
         return True
@@ -201,7 +200,7 @@ def _kinds(hint: Any) -> tuple[frozenset[type], dict[Any, Any]]:
 
 
 def _contradiction(record: Record) -> str | None:
-    """What a record says against itself, or None."""
+    """How a record contradicts itself, or None."""
     if record.schema != SCHEMA:
         return f"schema {record.schema} is of another version of this package; expected {SCHEMA}"
     if record.status not in ("finished", "diverged"):
@@ -255,13 +254,13 @@ STATISTICS = ("accuracy", "accuracy_best", "accuracy_mean_of_ten_best")
 
 
 def position(record: Mapping[str, Any]) -> int:
-    """Place in the curve of the evaluation that a record's results are of: the last, or the one chosen."""
+    """Index in the curve of the evaluation that gave a record's results: the last, or the one chosen."""
     chosen = record.get("chosen_step")
     return -1 if chosen is None else list(record["curve"]["step"]).index(chosen)
 
 
 def _chosen_contradiction(record: Record) -> str | None:
-    """Whether what was chosen on the validation part is what is best there."""
+    """What is wrong with the choices made on the validation set, or None."""
     series = record.curve.get("validation_accuracy")
     if record.chosen_step is not None:
         if not series or best(series) != position(record):
@@ -292,7 +291,7 @@ def _correct_contradiction(record: Record) -> str | None:
 
 
 def pack(correct: Iterable[Any]) -> str:
-    """Whether each image was classified correctly, one truth value an image, as `Record.correct`.
+    """Whether each image was classified correctly, one bool per image, in the form of `Record.correct`.
 
     The bits of `numpy.packbits`, in base64.
     """
@@ -303,10 +302,10 @@ def pack(correct: Iterable[Any]) -> str:
 
 
 def unpack(correct: str, images: int) -> list[bool]:
-    """`Record.correct` as one truth value an image.
+    """`Record.correct` as one bool per image.
 
     Raises:
-      ValueError: it is not of so many images.
+      ValueError: it holds another number of images.
     """
     data = base64.b64decode(correct, validate=True)
     bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}" if data else ""
@@ -316,7 +315,7 @@ def unpack(correct: str, images: int) -> list[bool]:
 
 
 def path_of(workdir: Path, split: str, split_seed: int, name: str) -> Path:
-    """Where the record of a network stands."""
+    """The path of a network's record."""
     return as_path(workdir) / "records" / f"{split}-{split_seed}" / f"{name}.json"
 
 
@@ -333,14 +332,14 @@ def read(path: Path) -> Record:
     Raises:
       Damaged: not a whole record, altered, or contradicting itself; names the file and says what is
         wrong.
-      UserError: it cannot be read, which says nothing of what it holds.
+      UserError: it cannot be read, which says nothing about its contents.
     """
     advice = "or move the file away to have its network trained again"
     return _checked(path, read_sealed(path, advice))
 
 
 def _checked(path: Path, fields: Mapping[str, Any]) -> Record:
-    """The record of a file, with what it says checked."""
+    """The record in a file, checked."""
     try:
         record = Record.of(fields)
     except ValueError as e:
@@ -384,7 +383,7 @@ def _read_text(path: Path, text: str) -> Record:
 def bundle(workdir: Path) -> None:
     """Writes copies of all records into one object, if they are in a bucket and many are new.
 
-    For `read_all`, to which the single records stay the truth.
+    A cache for `read_all`; the single records remain authoritative.
 
     Raises:
       UserError: the bucket cannot be read or written.

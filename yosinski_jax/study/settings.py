@@ -1,4 +1,4 @@
-"""What a sweep is asked for: every default and every check of the grid in one place."""
+"""The settings of a sweep: every default and every check of the grid in one place."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,32 +31,32 @@ GRID = ("seeds", "treatments", "layers", "preserve", "reduced", "target_images")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a sweep is asked for; all that its records depend on. Checks itself.
+    """The settings of a sweep: everything its records depend on. Validated on construction.
 
     Attributes:
       dataset: name of the data.
       split: "random", "manmade_natural", or the path of a JSON file with the classes of A and B;
         "all" for networks on all classes; "paper" for the 163 networks of the paper.
       network: name of the network.
-      recipe: how every network is trained, but those on reduced data.
+      recipe: how every network is trained, except those on reduced data.
       depth: number of layers of the network.
       seeds: the split seeds; one pair of tasks each.
-      treatments: among `treatments.TREATMENTS`, base among them.
+      treatments: names from `treatments.KNOWN`, including base.
       layers: the values of n, 1 … depth − 1.
       preserve: values of p (1, 2) for networks with preserved layers.
       images_per_class: training images of each class of a half; None for all.
-      target_images: training images of each class of targets, each for copies of bases on all images
+      target_images: training images per target class, each for copies of bases trained on all images
         and for a network from scratch; None stands for all images, as the bases have.
-      reduced: training images of each class of networks on all classes, each for networks of its
-        own; where `split` is "all" and this is empty, one network on all images.
-      reduced_recipe: how networks on reduced data are trained; as the others if None.
-      head: "task" for as many outputs as a task has classes, "dataset" for as many as the dataset
-        has, as the published networks.
-      seed: changes every random number of the sweep but the splits'.
-      halves: the classes of A and of B if they are the user's own; of a file filled in by `Sweep`, so
-        that a changed file is noticed.
-      equal_halves: whether the larger half gives classes away, drawn by split seed, until both have
-        as many.
+      reduced: training images per class of networks on all classes, each for separate networks; if
+        `split` is "all" and this is empty, one network on all images.
+      reduced_recipe: how networks on reduced data are trained; `recipe` if None.
+      head: "task" for one output per class of the task, "dataset" for one per class of the dataset,
+        as in the published networks.
+      seed: changes every random number of the sweep except the splits'.
+      halves: the user's own classes of A and B; for a file, filled in by `Sweep`, so that a changed
+        file is noticed.
+      equal_halves: whether the larger half drops classes, drawn by split seed, until both have the
+        same number.
       base_dataset: name of the dataset that task A is made of, if it is not the target's, or of several;
         `dataset` is then "BASE+TARGET", "ONE+OTHER+TARGET".
       tuning: the learning rates that some treatments choose from; None if all take the recipe's.
@@ -161,29 +161,29 @@ class Settings:
           network: see `Settings`.
           depth: see `Settings`.
           recipe: see `Settings`.
-          class_sizes: training images of each class that has images.
-          split: a split's name or file, or {"A": [label name, ...], "B": [...]}; the paper's own where the
-            recipe is the paper's, else random.
-          seeds: how many split seeds, or which; 4 for small data and the paper's splits, else 1.
-          treatments: all for small data; base for "all"; otherwise all but random features; those of
-            pretrained layers as well where there are pretrained weights.
+          class_sizes: number of training images of each class that has any.
+          split: a split's name or file, or {"A": [label name, ...], "B": [...]}; by default the paper's own
+            if the recipe is the paper's, else random.
+          seeds: number of split seeds, or a list; by default 4 for small data and the paper's splits, else 1.
+          treatments: by default all for small data; base for "all"; otherwise all but random features;
+            also those of pretrained layers if there are pretrained weights.
           layers: all values of n if empty.
           preserve: see `Settings`.
-          images_per_class: one number; with "all" and "paper" several, networks of their own each.
+          images_per_class: one number; with "all" and "paper" several, each for separate networks.
           target_images: see `Settings`; all images if empty.
-          difficulty: whether both halves get as many classes and as many images of each.
+          difficulty: whether both halves get the same number of classes and of images per class.
           base_dataset: see `Settings`.
           pretrained: whether there are pretrained weights to copy.
-          tune_learning_rate: see `tuning.Tuning`; no choice if empty.
+          tune_learning_rate: see `tuning.Tuning`; no tuning if empty.
           tune_treatments: see `tuning.Tuning`.
           reduced_recipe: how networks on reduced data are trained.
-          head: "dataset" with the paper's recipe, else "task".
+          head: by default "dataset" with the paper's recipe, else "task".
           seed: see `Settings`.
-          small: whether the data is trained on in a minute, so that the whole study is the default.
-          images_by_default: images of each class that the dataset is trained with, if not all.
+          small: whether training takes about a minute, so that the whole study is the default.
+          images_by_default: default number of training images per class, if not all.
 
         Raises:
-          UserError: a value that cannot be, does not go with another, or would have no effect.
+          UserError: a value is invalid, conflicts with another, or would have no effect.
         """
         papers = recipe.name == "paper"
         halves: tuple[tuple[str, ...], ...] = ()
@@ -222,7 +222,7 @@ class Settings:
 
     @property
     def base_datasets(self) -> tuple[str, ...]:
-        """The datasets that bases are made of, where they are not the target's alone."""
+        """The datasets that bases are trained on, if not just the target's."""
         given = self.base_dataset
         return given if isinstance(given, tuple) else () if given is None else (given,)
 
@@ -336,7 +336,7 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def _check_counts(name: str, counts: Sequence[int], most: int, which: str) -> None:
-    """Refuses numbers of images that are none, or would take all of a class without a word."""
+    """Refuses numbers of images below 1, or so large that they would silently take all of a class."""
     if any(not 1 <= count <= most for count in counts):
         raise UserError(
             f"{name}={_listed(counts)}: must be at least 1, and at most {most}, the training images of the {which} class"

@@ -1,6 +1,6 @@
 """Splits of the classes of a dataset into the two tasks A and B.
 
-A split is carried by label *names*: class numbers differ between datasets that hold the same
+A split is stored as label *names*: class numbers differ between datasets that hold the same
 classes (TFDS `imagenet2012` sorts its WordNet ids, `imagenet_resized` does not), names do not.
 """
 
@@ -182,10 +182,10 @@ def _natural(names: Sequence[str], dataset: str) -> frozenset[str]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys stand once each; json itself takes the last."""
+    """A JSON object without repeated keys, of which json itself would take the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("repeated key")
     return content
 
 
@@ -213,16 +213,16 @@ def _from_file(path: Path, names: Sequence[str], seed: int, dataset: str) -> Spl
 def own_split(
     halves: Any, names: Sequence[str], dataset: str = "", given: str = "split={…}"
 ) -> Split:
-    """A split of the user's own, checked.
+    """A user's own split, checked.
 
     Args:
-        halves: {"A": [label name, ...], "B": [...]}; whole numbers stand for the names of such labels.
+        halves: {"A": [label name, ...], "B": [...]}; integers are converted to label names.
         names: label names of the dataset's classes.
-        dataset: its name, for errors.
-        given: how it was given, for errors.
+        dataset: its name, for error messages.
+        given: how it was given, for error messages.
 
     Raises:
-        UserError: it is something else, or classes are unknown, or in both halves.
+        UserError: it has another form, or classes are unknown, repeated or in both halves.
     """
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
     if not isinstance(halves, Mapping) or not {"A", "B"} <= halves.keys():

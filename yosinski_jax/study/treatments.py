@@ -1,7 +1,7 @@
 """The paper's treatments, the names of its networks, and the grid of a sweep.
 
-A network of the study is fixed by four values: its treatment, the number n of layers that it takes
-over, the half of the classes it is trained on (target), and, where layers are copied, the half that
+A network of the study is defined by four values: its treatment, the number n of layers that it
+copies, the half of the classes it is trained on (target), and, where layers are copied, the half that
 the copied base was trained on (source). The paper writes them as "baseA", "B3B", "B3B+", "A3B",
 "A3B+": the first three layers from A, trained on B, "+" for fine-tuned. Random features, which the
 paper leaves unnamed, are "R3B" here, layers of pretrained
@@ -19,7 +19,7 @@ from yosinski_jax.base.errors import UserError
 
 #: Treatments in the paper's order. Written for target B; with target A, "BnB" is the selffer "AnA", "AnB" is "BnA".
 TREATMENTS = ("base", "BnB", "BnB+", "AnB", "AnB+", "RnB")
-#: As BnB and AnB, but the first n layers come from weights that another program trained.
+#: Like BnB and AnB, but the first n layers come from weights trained by another program.
 PRETRAINED = ("PnB", "PnB+")
 #: All treatments, in the order of tables.
 KNOWN = (*TREATMENTS, *PRETRAINED)
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def source(self) -> str | None:
-        """The half whose base the first layers come from; None where they come from no half."""
+        """The half whose base the first layers come from; None if they do not come from a base."""
         if self.treatment in ("base", "RnB") or self.pretrained:
             return None
         return self.target if self.treatment.startswith("B") else other(self.target)
@@ -89,12 +89,12 @@ class Run:
 
     @property
     def pretrained(self) -> bool:
-        """Whether the first layers come from weights that another program trained."""
+        """Whether the first layers come from weights trained by another program."""
         return self.treatment in PRETRAINED
 
     @property
     def frozen(self) -> int:
-        """Number k of layers that training leaves alone; all that the compiled program depends on."""
+        """Number k of frozen layers; the only property that the compiled program depends on."""
         return self.n if self.treatment in ("BnB", "AnB", "RnB", "PnB") else 0
 
     @property
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def waits_for(self) -> str | None:
-        """Name of the base that must be finished first, or None."""
+        """Name of the base that must be trained first, or None."""
         return None if self.source is None else f"base{self.source}"
 
 
@@ -151,11 +151,10 @@ def parse_treatments(names: Sequence[str]) -> tuple[str, ...]:
     """Checks treatment names given by a user; accepts "⁺" for "+".
 
     Returns:
-      The treatments in the paper's order, "base" always among them: every other one is read against
-      it.
+      The treatments in the paper's order, always including "base", the reference for all others.
 
     Raises:
-      UserError: a name is unknown; lists all that are.
+      UserError: a name is unknown; lists every unknown name.
     """
     chosen = [name.strip().replace("⁺", "+") for name in names]
     unknown = [name for name in chosen if name not in KNOWN]
@@ -181,8 +180,8 @@ def grid(
       layers: the values of n.
       preserve: the values of p for additional BnB and AnB networks with p preserved layers.
       depth: number of layers of the network; preserved layers must leave the last one fresh.
-      target_images: training images of each class of the target, each for copies and a network
-        trained from scratch; None for all. The bases that are copied are trained on all images.
+      target_images: numbers of training images per target class, each for copies and a network
+        trained from scratch; None for all. The copied bases are trained on all images.
     """
     networks = [Run("base", half) for half in HALVES]
     for images in target_images:
@@ -206,9 +205,9 @@ def all_classes(
     """Networks on all classes: a base, and random features for each n if they are among the treatments.
 
     Args:
-      treatments: among `KNOWN`; those that copy layers are passed over.
+      treatments: among `KNOWN`; those that copy layers are skipped.
       layers: the values of n.
-      images: numbers of training images of each class, each for networks of its own; None for all.
+      images: numbers of training images per class, each for separate networks; None for all.
     """
     networks = [Run("base", ALL, images=count) for count in images]
     if "RnB" in treatments:

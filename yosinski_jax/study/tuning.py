@@ -1,4 +1,4 @@
-"""Learning rates to choose from, and the choice: by the accuracy on the validation part, never on the test images."""
+"""Learning-rate tuning: the rate is chosen by validation accuracy, never on the test images."""
 
 import dataclasses
 import math
@@ -9,18 +9,18 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import KNOWN
 
-#: Whose rate is chosen unless others are named: nothing says that a rate good for trained features is good for random ones.
+#: Tuned by default: a rate that suits trained features need not suit random ones.
 DEFAULT = ("RnB",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """Each network of some treatments is trained at every rate; the best on its validation part is the one recorded.
+    """Each network of some treatments is trained at every rate; the one with the best validation accuracy is recorded.
 
-    It is not trained again on the images held out.
+    It is not retrained on the held-out images.
 
     Attributes:
-      learning_rates: at step 0, in place of the recipe's.
+      learning_rates: rates at step 0, replacing the recipe's.
       treatments: among `treatments.KNOWN`.
     """
 
@@ -35,17 +35,17 @@ class Tuning:
         asked: Sequence[str],
         recipe: Recipe,
     ) -> "Tuning | None":
-        """What is asked for, checked; None if there are no rates.
+        """The requested tuning, checked; None if there are no rates.
 
         Args:
-          rates: to choose from.
-          treatments: whose; `DEFAULT` if empty.
-          asked: the study's.
-          recipe: of the study.
+          rates: the candidate learning rates.
+          treatments: treatments to tune; `DEFAULT` if empty.
+          asked: treatments of the study.
+          recipe: recipe of the study.
 
         Raises:
-          UserError: rates that leave no choice or cannot be, treatments that are not trained, no validation
-            part, or an optimizer that brings its own rate.
+          UserError: fewer than two or invalid rates, treatments that are not trained, no validation
+            set, or an optimizer that brings its own rate.
         """
         given = [treatments] if isinstance(treatments, str) else list(treatments)
         if not rates:
@@ -87,9 +87,9 @@ class Tuning:
 
 
 def best(validation: Sequence[float | None]) -> int:
-    """Place of the largest validation accuracy, the first of several; None is a network that diverged.
+    """Index of the largest validation accuracy, the first if tied; None is a network that diverged.
 
-    The first if all diverged.
+    0 if all diverged.
     """
     values = [-1.0 if value is None else value for value in validation]
     return values.index(max(values))
