@@ -1,4 +1,4 @@
-"""Which dataset to learn the first layers on: bases of several datasets, ordered by what they bring to one target.
+"""Which dataset to learn the first layers on: bases from several datasets, ranked by their gain on one target.
 
 With `base_dataset=a,b` every split seed has one half B of the target's classes, and a base on half A of each
 dataset ("from_a", "from_b"). Copies of all of them are tested on the same images, so two bases are compared
@@ -17,13 +17,13 @@ from yosinski_jax.analysis.tables import accuracy
 from yosinski_jax.analysis.wording import at, interval, listing, number, p_text, plural, symbol
 from yosinski_jax.study.splits import FROM
 
-#: Treatments whose copies bring layers of the other dataset.
+#: Treatments that copy layers of the other dataset.
 COPIES = ("AnB", "AnB+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """What one base brings to the target, against training from scratch.
+    """The gain of one base on the target over training from scratch.
 
     Attributes:
       base: name of the dataset that it was trained on.
@@ -41,7 +41,7 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True)
 class Lead:
-    """By how much one base is ahead of another, on the same test images.
+    """How far one base is ahead of another, on the same test images.
 
     Attributes:
       ahead: the base with the higher mean.
@@ -76,8 +76,8 @@ class Order:
     Attributes:
       treatment: "AnB" or "AnB+".
       n: layers copied.
-      gains: one a base, in order.
-      leads: one for each two bases.
+      gains: one per base, in order.
+      leads: one per pair of bases.
       seeds: number of split seeds in which all bases have copies.
     """
 
@@ -156,7 +156,7 @@ def _order(
     statistic: str,
     step: float,
 ) -> _Draft:
-    """An order still without leads, and the estimates of these, the better base first."""
+    """An order without its leads, and the leads' estimates, the better base first."""
     seeds = sorted(by_seed)
     values = {
         base: np.array([accuracy(by_seed[s][base], statistic) for s in seeds], float)

@@ -17,7 +17,7 @@ def dissimilar_tasks(
     """Answers whether dissimilar tasks transfer worse, increasingly so for higher layers.
 
     The man-made / natural split is one pair of tasks, however often it is trained; random halves
-    are a sample of pairs. So the one is tested against the spread of the others.
+    are a sample of pairs. So that one pair is tested against the spread of the random halves.
 
     Args:
       near: records of random halves.

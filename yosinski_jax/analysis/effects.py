@@ -1,8 +1,8 @@
 """Gaps between treatments at each n, paired by design, with confidence intervals.
 
 A pair is two networks of the same split seed and the same target, so that classes, test images
-and, where a base takes part, that very base are the same in both. A network without its partner
-enters no gap; the number of pairs stands beside every one.
+and, where a base is involved, that very base are the same in both. A network without its partner
+enters no gap; every gap comes with its number of pairs.
 """
 
 import base64
@@ -32,8 +32,8 @@ class Effect:
       label: its name in tables.
       minuend: a treatment.
       subtrahend: a treatment.
-      meaning: what the gap is read as.
-      measure: what is subtracted: "accuracy", or "train_gap", training minus test accuracy.
+      meaning: how the gap is interpreted.
+      measure: the quantity subtracted: "accuracy", or "train_gap", training minus test accuracy.
     """
 
     key: str
@@ -138,9 +138,9 @@ def class_count(record: Mapping) -> int | None:
 
 
 def task_pairs(records: Sequence[Mapping]) -> int:
-    """Returns how many distinct pairs of tasks (A, B) the split seeds of one split stand for.
+    """Returns how many distinct pairs of tasks (A, B) the split seeds of one split represent.
 
-    Man-made / natural and splits of one's own have one pair, however many seeds train it again.
+    Man-made / natural and custom splits have one pair, however many seeds train it.
     """
     seeds = {r["split_seed"] for r in records if r["target"] in ("A", "B")}
     known = {

@@ -49,7 +49,7 @@ class Fit:
       label: one of `LABELS`.
       gabor: share of the filter's energy that the best Gabor function explains, corrected for its
         number of parameters; may be negative; None where not fitted.
-      blob: the same of the best blob.
+      blob: the same for the best blob.
     """
 
     label: str
@@ -64,7 +64,7 @@ def fit_all(kernel: np.ndarray) -> list[Fit]:
       kernel: float [height, width, channels, filters].
 
     Returns:
-      One `Fit` a filter.
+      One `Fit` per filter.
 
     Raises:
       ValueError: not four axes, or a value that is not finite.

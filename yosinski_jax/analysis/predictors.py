@@ -4,11 +4,11 @@ For target task T with source S and cut n: specificity is BnB − AnB, what is l
 another task's; co-adaptation is base − BnB, what is lost by cutting alone. A measure of layer n stands for
 the first through the base of S, whose features are transferred, for the second through the base of T.
 
-Drops tend to grow with n, so anything that runs one way with depth is correlated with them. Hence two
-correlations (Spearman): over the layers of one pair, and of what is left of measure and drop after their means at
-each n are taken away, over all pairs ("beyond depth"). And two errors of a prediction from the *other*
-pairs: by the measure alone, and by the mean at that n with the measure on top, beside that mean alone. The
-pairs of tasks alone are independent: intervals are jackknives over pairs with Student's t.
+Drops tend to grow with n, so anything monotonic in depth correlates with them. Hence two Spearman
+correlations: over the layers of one pair, and, over all pairs, between measure and drop after subtracting their
+means at each n ("beyond depth"). And two errors of predictions from the *other* pairs: by the measure alone, and
+by the mean at that n corrected by the measure, compared with that mean alone. Only pairs of tasks are
+independent, so intervals are jackknives over pairs with Student's t.
 """
 
 import csv
@@ -58,14 +58,14 @@ class Predictor:
     Attributes:
       measure: its name.
       drop: `SPECIFICITY` or `COADAPTATION`.
-      along: rank correlation over the layers of a pair and direction, mean over them; None below three layers.
-      beyond: rank correlation over all pairs and layers, means at each n taken away.
-      error: root mean square error, in points of accuracy, of a straight line through the other pairs.
+      along: rank correlation over the layers, mean over pairs and directions; None below three layers.
+      beyond: rank correlation over all pairs and layers, after subtracting the means at each n.
+      error: root mean square error, in points of accuracy, of a line fitted to the other pairs.
       error_with_depth: of the other pairs' mean at the same n, corrected by the measure.
       error_depth: of that mean alone.
       error_constant: of the other pairs' mean over all n.
       points: number of drops; pairs: of pairs of tasks.
-      seconds: that the measure took on all bases, without the features.
+      seconds: computing time of the measure on all bases, without the features.
     """
 
     measure: str
@@ -82,7 +82,7 @@ class Predictor:
 
     @property
     def adds(self) -> bool:
-        """Whether it is shown to say more than depth: correlated beyond it at the 5 % level (corrected), with a smaller error."""
+        """Whether it adds to depth: correlated beyond it at the 5 % level (corrected), with a smaller error."""
         if self.beyond is None or self.beyond.p is None or self.beyond.p >= LEVEL:
             return False
         if self.error_with_depth is None or self.error_depth is None:
@@ -91,7 +91,7 @@ class Predictor:
 
 
 def read(workdir: Path) -> list[Value]:
-    """The sound lines of a workdir's `measures.csv`; none if there is no such file."""
+    """The valid lines of a workdir's `measures.csv`; none if there is no such file."""
     path = as_path(workdir) / "measures.csv"
     if not path.exists():
         return []
@@ -111,7 +111,7 @@ def read(workdir: Path) -> list[Value]:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """One measured drop: in points of accuracy, at cut n of a pair of tasks, and the base and layer that stand for it."""
+    """One measured drop, in points of accuracy, at cut n of a pair of tasks, with the base and layer that predict it."""
 
     pair: str
     target: str
@@ -232,7 +232,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _without_means(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """What is left after the mean at each n."""
+    """Values minus their mean at each n."""
     return x - np.array([x[n == m].mean() for m in n])
 
 
@@ -299,7 +299,7 @@ def _left_out(pair: np.ndarray, predict: Callable) -> np.ndarray:
 
 
 def _corrected(found: Sequence[Predictor]) -> list[Predictor]:
-    """With Holm-corrected p values; depth is what measures are held against and belongs to no family."""
+    """The predictors with Holm-corrected p values; depth, the baseline, belongs to no family."""
     result = list(found)
     for field in ("along", "beyond"):
         tests = [(getattr(f, field), i) for i, f in enumerate(result) if f.measure != "depth"]
@@ -313,10 +313,10 @@ def _corrected(found: Sequence[Predictor]) -> list[Predictor]:
 
 
 def training_seconds(records: Sequence[Mapping]) -> float:
-    """Seconds that training the frozen copies took, which a measure that predicts both drops would save."""
+    """Seconds spent training the frozen copies, which a measure that predicts both drops would save."""
     return sum(r.get("seconds") or 0.0 for r in records if r["treatment"] in ("BnB", "AnB"))
 
 
 def feature_seconds(values: Sequence[Value]) -> float:
-    """Seconds that the features took, which measures share."""
+    """Seconds spent on the features, which all measures share."""
     return sum(v.seconds for v in values if v.measure == _FEATURES)

@@ -1,8 +1,8 @@
 """The authors' own networks as records: 148 accuracies of the 2014 study in the format of a sweep.
 
-The figures are in published_networks.csv and published_curves.csv beside this file; where they come
-from is written at their head. 148 of the 163 networks of the paper have a log in the public code,
-and of most fine-tuned cells only one or two.
+The numbers are in published_networks.csv and published_curves.csv beside this file, whose headers give
+their sources. 148 of the paper's 163 networks have a log in the authors' repository; most fine-tuned
+cells have only one or two.
 """
 
 import csv
@@ -38,7 +38,7 @@ def records() -> list[dict]:
     """Returns the published networks in the form of `records.read_all`.
 
     Splits are "random" (seeds 0-3), "manmade_natural" (A natural, B man-made) and "all": networks
-    on all 1000 classes, whose target is "all". What the logs do not tell is None.
+    on all 1000 classes, whose target is "all". Fields missing from the logs are None.
     """
     curves = {row.pop("directory"): row for row in _rows("published_curves.csv")}
     out = []

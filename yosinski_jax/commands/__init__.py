@@ -1,7 +1,7 @@
-"""The command lines: `yosinski-jax WORD`, and in a checkout `python -m experiments.WORD`, which is a door to the same room.
+"""The command lines: `yosinski-jax WORD`, and in a checkout `python -m experiments.WORD`, which runs the same code.
 
-Flags, and what they say to whom; the work is done below. May import anything, and nothing imports
-it but the doors, benchmarks and studies of a checkout. Doors: `main`, `run`.
+Only flags and the mapping from flags to arguments; the work is done below. May import anything, and is
+imported only by the entry points, benchmarks and studies of a checkout. Doors: `main`, `run`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _USAGE = "usage: yosinski-jax COMMAND [--flags]; yosinski-jax COMMAND --help lis
 
 
 def main() -> None:
-    """Runs the command that the first word names, with the flags that follow it."""
+    """Runs the command named by the first word with the flags that follow."""
     word = (sys.argv[1:2] or [""])[0]
     if word in ("", "help", "-h", "--help"):
         print(_USAGE + "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items()))
@@ -32,13 +32,13 @@ def main() -> None:
 
 
 def run(word: str) -> None:
-    """Runs a command with the flags of `sys.argv`, as the program that this process is."""
+    """Runs a command with the flags of `sys.argv` as this process's main program."""
     from absl import flags
 
     from yosinski_jax.commands import cli
 
     if word == "sweep":
-        cli.leave_on_interrupt()  # until the sweep looks after signals itself
+        cli.leave_on_interrupt()  # until the sweep handles signals itself
     room = importlib.import_module(f"{__name__}.{word}")
     # --help shows the flags and the text of the main module.
     sys.modules["__main__"].__doc__ = room.__doc__

@@ -1,4 +1,4 @@
-"""What the command lines share: absl flags, one-line errors, exit codes, tables."""
+"""Shared by all commands: absl flags, one-line errors, exit codes, tables."""
 
 import contextlib
 import math
@@ -13,16 +13,16 @@ from absl import app, flags, logging
 
 from yosinski_jax.base.errors import UserError
 
-#: Arguments of the library that flags call otherwise.
+#: Library arguments whose flags have another name.
 ARGUMENTS = {"ns": "layers", "layers": "network_layers", "base": "pretrained"}
 
 
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
     """Parses the flags (`sys.argv` by default) and runs `main`.
 
-    A `UserError`, a wrong flag, and what the operating system refuses (a full disk, a name that is too long) end
-    with one line on stderr and exit code 2, Ctrl-C with 130, a reader of stdout that has gone (`| head -1`) with 141,
-    quietly, as it ends programs in C.
+    A `UserError`, an invalid flag and operating-system errors (a full disk, a name that is too long) exit with one
+    line on stderr and code 2, Ctrl-C with 130; a closed stdout (`| head -1`) exits silently with 141, as SIGPIPE
+    does in C programs.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
                 raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")
             _check_values()
             main()
-            sys.stdout.flush()  # at the interpreter's end it would be too late for an error of ours
+            sys.stdout.flush()  # at interpreter exit it would be too late to report an error
         except UserError as e:
             fail(str(e))
         except OSError as e:
@@ -47,7 +47,7 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
 
 
 def leave_on_interrupt() -> None:
-    """Ctrl-C ends the process at once with 130: imports that it breaks off would swallow or disguise it."""
+    """Makes Ctrl-C exit at once with 130: interrupted imports would swallow or disguise it."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
@@ -73,7 +73,7 @@ def fail(line: str, code: int = 2) -> None:
 
 
 def as_flags(line: str) -> str:
-    """A message of the library, which speaks of arguments (`seeds=0`, `extend=True`), in this program's flags."""
+    """A library message, which names arguments (`seeds=0`, `extend=True`), rewritten to name flags."""
 
     def flag(m: re.Match[str]) -> str:
         name = ARGUMENTS.get(m[1], m[1])
@@ -101,7 +101,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _check_values() -> None:
-    """Refuses what no flag of ours can mean: nothing at all, as a shell makes of a variable that is not set, and no number.
+    """Refuses values valid for no flag: empty ones, as an unset shell variable gives, and NaN or infinity.
 
     Raises:
       UserError: names the first such flag.
@@ -124,7 +124,7 @@ def only_with(other: str, *names: str) -> None:
     """Refuses flags that have no effect without another one.
 
     Raises:
-      UserError: one of them is given.
+      UserError: one of them was given.
     """
     for name in names:
         if flags.FLAGS[name].present:
@@ -133,10 +133,10 @@ def only_with(other: str, *names: str) -> None:
 
 
 def whole_number(flag: str, value: str, least: int, most: int, *words: str) -> int:
-    """A flag that is a whole number or one of some words, which the caller has dealt with.
+    """The value of a flag that takes a whole number or certain words, where the caller has handled the words.
 
     Raises:
-      UserError: it is no whole number, or out of range.
+      UserError: it is not a whole number, or out of range.
     """
     if value.isascii() and value.isdigit() and least <= int(value[:30]) <= most:
         return int(value)
@@ -178,7 +178,7 @@ def numbers(flag: str, values: Sequence[str]) -> tuple[float, ...]:
 
 
 def words(flag: str, text: str) -> list[str]:
-    """A flag that holds words as a shell would split them.
+    """A flag's value split into words as a shell would.
 
     Raises:
       UserError: a quotation mark is open.
@@ -190,7 +190,7 @@ def words(flag: str, text: str) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a header, columns flush right but the first."""
+    """Rows under a header, all columns but the first aligned right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []

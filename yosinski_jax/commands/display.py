@@ -1,4 +1,4 @@
-"""What a sweep shows while it works: a bar on a terminal, a plain line now and then elsewhere."""
+"""The progress display of a sweep: a bar on a terminal, an occasional plain line elsewhere."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ class Display:
         """Prepares a display.
 
         Args:
-          every_few_minutes: called with the workdir now and then, when a network is finished.
+          every_few_minutes: called with the workdir every few minutes, after a network finishes.
         """
         self._every_few_minutes, self._last_call = every_few_minutes, time.monotonic()
         self._console = rich.console.Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -81,7 +81,7 @@ class Display:
         self._print(line)
 
     def recorded(self, sweep: Sweep, record: Mapping[str, Any]) -> None:
-        """Counts a network; says so if it diverged."""
+        """Counts a finished network and reports it if it diverged."""
         if record["status"] == "diverged":
             self._print(
                 f"{record['split']}-{record['split_seed']}/{record['name']} diverged at step {record['diverged_at_step']}"
@@ -96,7 +96,7 @@ class Display:
             self._last_call = time.monotonic()
 
     def waiting(self, sweep: Sweep, running: int, left: int) -> None:
-        """Shows that groups train elsewhere."""
+        """Shows how many groups train in other processes."""
         text = (
             f"{running} groups training, {left} to come"
             if running
@@ -114,7 +114,7 @@ class Display:
         now = time.monotonic()
         if group.id != self._group:
             self._group, self._start = group.id, (now, population.done, population.images)
-            # What a save of the group brought along is not left to do.
+            # Steps restored from a save of the group are not left to do.
             self._work_all -= self._work(sweep, group) * population.done / population.total
         began, epoch, images = self._start
         work = self._work(sweep, group) * (population.done - epoch) / population.total

@@ -101,12 +101,12 @@ def check() -> None:
 
 
 def elsewhere() -> bool:
-    """Whether other processes than this one train."""
+    """Whether processes other than this one do the training."""
     return _EXECUTOR.value != "local" or _PROCESSES.value is not None or _SHARD.value is not None
 
 
 def shard() -> tuple[int, int] | None:
-    """Number of this shard and of all, if it is one."""
+    """This shard's index and the number of shards, if it is one."""
     if _SHARD.value is None:
         return None
     from yosinski_jax.sweep.executors import shard as sharding
@@ -118,7 +118,7 @@ def executor(sweep: Any) -> Any:
     """The executor for a sweep; None to train in this process.
 
     Raises:
-      UserError: it cannot be had.
+      UserError: it is not available here.
     """
     if not elsewhere():
         return None
@@ -148,7 +148,7 @@ def _slurm_options() -> dict[str, Any]:
 
 
 def _check_count(sweep: Any) -> None:
-    """A worker without a group would stand idle from the first to the last minute."""
+    """Refuses more workers than groups: some would be idle throughout."""
     count = _workers()
     if count and count > len(sweep.groups) and _EXECUTOR.value == "local":
         given = f"--shard={_SHARD.value}" if _SHARD.value else f"--processes={_PROCESSES.value}"
@@ -187,12 +187,12 @@ def _processes(sweep: Any) -> Any:
 
 
 def plan(sweep: Any, seconds_per_flop: float, source: str) -> str:
-    """What `--plan` says of waves, workers, time and cost.
+    """The lines of `--plan` about waves, workers, time and cost.
 
     Args:
-      sweep: its records are read.
-      seconds_per_flop: of one worker, in training.
-      source: where that number is from.
+      sweep: the sweep, its records read.
+      seconds_per_flop: seconds per floating-point operation of one worker in training.
+      source: where that number comes from.
     """
     from yosinski_jax.commands.planning import duration
     from yosinski_jax.sweep import fanout, pricing

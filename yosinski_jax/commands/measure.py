@@ -1,15 +1,15 @@
-r"""Asks each layer of a finished sweep's bases more: probes, similarity, transferability scores, stitching and others.
+r"""Measures each layer of a finished sweep's bases: probes, similarity, transferability scores, stitching and others.
 
   python -m experiments.measure --workdir=results/digits-random-digits
-      every measure that needs nothing but what the sweep kept
+      every measure that needs only what the sweep kept
   python -m experiments.measure --workdir=DIR --data_dir=DIR --measures=probe,cka
       two of them, of a sweep on a prepared dataset
   python -m experiments.measure --list
-      what there is
+      lists all measures
 
-Writes measures.csv (network, layer, measure, value, seconds), measures.svg, and what of it predicts the drops of
-transfer: predictors.csv and predictors.svg. No network of the sweep is trained again. Stop it at any
-time; the same command goes on where it was.
+Writes measures.csv (network, layer, measure, value, seconds), measures.svg, and how well each measure predicts
+the drops of transfer: predictors.csv and predictors.svg. No network of the sweep is retrained. Stop it at any
+time; the same command resumes.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ _LIST = flags.DEFINE_bool("list", False, "print the measures and stop")
 
 
 def main() -> None:
-    """Reads the sweep, measures, writes."""
+    """Reads the sweep, computes the measures, writes the results."""
     # Imported here: --help and flag errors should not wait for jax.
     from yosinski_jax.base import machine
     from yosinski_jax.base.errors import UserError
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _compare(folder: Path) -> list[Path]:
-    """Holds the measures against the drops, in a table and in words; returns the files written."""
+    """Compares the measures with the drops, in a table and in words; returns the files written."""
     from yosinski_jax.analysis import predictors_words
     from yosinski_jax.report import plots_measures
 

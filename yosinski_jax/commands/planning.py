@@ -1,4 +1,4 @@
-"""What a sweep is going to do and what that costs, as text."""
+"""The plan of a sweep and its costs, as text."""
 
 import functools
 import shutil
@@ -13,7 +13,7 @@ from yosinski_jax.sweep.runner import Sweep
 
 
 def describe(sweep: Sweep, done: int) -> str:
-    """The plan in a few lines: networks, programs, tasks, what is done, where it goes."""
+    """The plan in a few lines: networks, programs, tasks, progress so far, workdir."""
     s = sweep.settings
     pairs = Counter(f"{p.split.name}-{p.split.seed}" for p in sweep.planned)
     tasks = [sweep.task(planned) for planned in sweep.planned]
@@ -114,7 +114,7 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
     found = f"{len(devices)} × {devices[0].device_kind}"
     return [
         f"compute: {_count(total.flops, 'FLOP')}; at least {duration(total.flops / peak)} on {found}, which multiply "
-        f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a part of that",
+        f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a fraction of that",
         f"memory: {_bytes(memory)} for the largest group, of {_bytes(machine.memory())} "
         + ("on this machine" if cpu else "on each device"),
         f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}{there}",
@@ -128,7 +128,7 @@ def _peak(precision: str) -> float:
 
 
 def seconds_per_flop(sweep: Sweep) -> tuple[float, str]:
-    """What training takes on a machine like those that trained what is recorded, or like this one; and which it is."""
+    """Seconds per operation in training, from the recorded networks or from this machine; and which of the two."""
     done = [p for p in sweep.planned if p.id in sweep.records and sweep.records[p.id].seconds]
     flops = sum(pricing.price(sweep, p).flops for p in done)
     if flops:

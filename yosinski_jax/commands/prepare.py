@@ -1,10 +1,10 @@
-r"""Prepares a dataset so that TFDS reads it, without TensorFlow.
+r"""Prepares a dataset in TFDS format, without TensorFlow.
 
 python -m experiments.prepare --dataset=cifar10 --data_dir=DIR
 python -m experiments.prepare --dataset=cifar100 --data_dir=DIR --source=cifar-100-python.tar.gz
 python -m experiments.prepare --dataset=imagenet2012 --data_dir=DIR --source=FOLDER_OF_TARS
 
-The same command again goes on where it was interrupted.
+An interrupted command resumes when it is run again.
 """
 
 import signal
@@ -73,7 +73,7 @@ def _run() -> None:
 
 
 def main() -> None:
-    """Runs the command; SIGTERM ends it as Ctrl-C does."""
+    """Runs the command; SIGTERM ends it the way Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run()

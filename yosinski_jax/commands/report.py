@@ -1,11 +1,11 @@
 r"""Writes the report of a sweep: one page, tables, figures.
 
 python -m experiments.report --workdir=results/digits-random-digits
-report.html and exports of one's own networks, finished or not
+report.html and exports of your own networks, finished or not
 python -m experiments.report --published
-the same from the authors' 148 networks of 2014
+the same for the authors' 148 networks of 2014
 python -m experiments.report --workdir=DIR --compare=published --compare=OTHER_DIR
-other studies compared with it
+a comparison with other studies
 python -m experiments.report --workdir=DIR --margin=1 --figures
 equivalence within 1 point; every figure as PNG, PDF and SVG too
 """
@@ -38,7 +38,7 @@ _FIGURES = flags.DEFINE_bool(
 
 
 def main() -> None:
-    """Reads, computes, writes."""
+    """Reads the records, computes the statistics, writes the report."""
     from yosinski_jax.base.errors import UserError
     from yosinski_jax.base.files import as_path
     from yosinski_jax.report import build

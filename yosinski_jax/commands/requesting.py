@@ -1,4 +1,4 @@
-"""Flags that say what a sweep consists of and how it is trained, and the `Sweep` that they ask for."""
+"""The flags that define a sweep and its training, and the `Sweep` built from them."""
 
 import functools
 import shlex
@@ -22,7 +22,7 @@ _DATASET = flags.DEFINE_string(
 _BASE_DATASET = flags.DEFINE_list(
     "base_dataset",
     None,
-    "dataset that task A is made of, where it is not that of task B; images are brought to the size of --dataset's. "
+    "dataset that task A is made of, if it is not that of task B; images are resized to match --dataset's. "
     "Several with commas, also --dataset itself: the page orders them by transfer",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
@@ -36,7 +36,7 @@ _SEEDS = flags.DEFINE_string(
     "another until every n is told to be specific, or general within --margin",
 )
 _MAX_SEEDS = flags.DEFINE_integer(
-    "max_seeds", 16, "split seeds at most with --seeds=auto", 2, 10**4
+    "max_seeds", 16, "the most split seeds to use with --seeds=auto", 2, 10**4
 )
 _MARGIN = flags.DEFINE_float(
     "margin", 2.0, "points of accuracy that a general layer may lose, with --seeds=auto"
@@ -53,7 +53,7 @@ _PRESERVE = flags.DEFINE_list(
 _NETWORK = flags.DEFINE_string(
     "network",
     None,
-    "a network of the package, or one's own as my_module:Net or path/to/file.py:Net; default by image size",
+    "a network of the package, or your own as my_module:Net or path/to/file.py:Net; default by image size",
 )
 _NETWORK_LAYERS = flags.DEFINE_string(
     "network_layers",
@@ -74,7 +74,7 @@ _PRETRAINED = flags.DEFINE_string(
 )
 _RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images a step; default the recipe's")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per step; default the recipe's")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
 _ITERATIONS = flags.DEFINE_integer(
     "iterations", None, "steps, in place of --epochs; default the recipe's"
@@ -88,12 +88,12 @@ _EVALUATE_EVERY = flags.DEFINE_integer(
 _VALIDATION = flags.DEFINE_float(
     "validation",
     None,
-    "share of the training images of each class, such as 0.1, that is held out of training, to stop and to tune by",
+    "fraction of each class's training images, such as 0.1, to hold out for early stopping and for tuning",
 )
 _PATIENCE = flags.DEFINE_integer(
     "patience",
     None,
-    "with --validation: stop a network after so many evaluations without a better validation accuracy, and go back to its "
+    "with --validation: stop a network after this many evaluations without a better validation accuracy, and go back to its "
     "best; default: train to the end",
 )
 _TUNE_LEARNING_RATE = flags.DEFINE_list(
@@ -131,7 +131,7 @@ _OF_RECIPE = {
 _IMAGES_PER_CLASS = flags.DEFINE_list(
     "images_per_class",
     None,
-    "train on the first so many images of each class; default 130 for digits, else all. With --split=all "
+    "train on this many images of each class, the first ones; default 130 for digits, else all. With --split=all "
     "several numbers, a network for each; with --split=paper those of the reduced data sets",
 )
 _TARGET_IMAGES = flags.DEFINE_list(
@@ -143,17 +143,21 @@ _TARGET_IMAGES = flags.DEFINE_list(
 _DIFFICULTY = flags.DEFINE_bool(
     "difficulty",
     False,
-    "give both halves as many classes, drawn by split seed, and as many images of each: is one easier or only smaller?",
+    "give both halves equally many classes, drawn by split seed, and images of each: is one easier or only smaller?",
 )
 _HEAD = flags.DEFINE_enum(
     "head",
     None,
     ["task", "dataset"],
-    "outputs: as many as the task has classes, or as the dataset has; default dataset with --recipe=paper, "
-    "as the published networks, else task",
+    "outputs: one per class of the task, or of the dataset; default dataset with --recipe=paper, as in the "
+    "published networks, else task",
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "changes every random number but the splits'", lower_bound=0, upper_bound=2**32 - 1
+    "seed",
+    0,
+    "changes every random number except the splits'",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
 )
 PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
 _EXTEND = flags.DEFINE_bool(
@@ -177,7 +181,7 @@ _INPUT = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "stream: resize images to so many pixels a side; default 256 if sizes vary",
+    "stream: resize images to this many pixels a side; default 256 if sizes vary",
     lower_bound=1,
     upper_bound=4096,
 )
@@ -189,7 +193,7 @@ _WORKERS = flags.DEFINE_integer(
     upper_bound=1024,
 )
 _SKIP_CORRUPT = flags.DEFINE_bool(
-    "skip_corrupt", False, "stream: leave images out that cannot be read, instead of stopping"
+    "skip_corrupt", False, "stream: skip unreadable images instead of stopping"
 )
 _COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache",
@@ -201,7 +205,7 @@ _KEEP = flags.DEFINE_enum(
     "keep",
     "bases",
     ["bases", "all"],
-    "whose parameters stay in the workdir: those of bases, or of all networks, which some measures need",
+    "which parameters to keep in the workdir: those of bases, or of all networks, which some measures need",
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes", 5.0, "between saves of networks in training"
@@ -209,7 +213,7 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 
 
 def requested(display: Any = None, seeds: int | None = None) -> Any:
-    """The `Sweep` that the flags ask for, told of by `display`; with `seeds` split seeds where --seeds=auto needs so many."""
+    """The `Sweep` that the flags define, shown by `display`; with `seeds` split seeds if --seeds=auto needs that many."""
     from yosinski_jax.data import dataset as data
     from yosinski_jax.networks import load
     from yosinski_jax.sweep import request
@@ -256,7 +260,7 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
 
 
 def rule() -> tuple[int, float] | None:
-    """With --seeds=auto: split seeds at most, and the drop that counts as general, 0 … 1."""
+    """With --seeds=auto: the most split seeds, and the largest drop that counts as general, 0 … 1."""
     if _SEEDS.value == "auto":
         return _MAX_SEEDS.value, _MARGIN.value / 100
     cli.only_with("--seeds=auto", "max_seeds", "margin")
@@ -264,7 +268,7 @@ def rule() -> tuple[int, float] | None:
 
 
 def _command() -> str:
-    """What was typed."""
+    """The command line as typed."""
     console = sys.argv[0].startswith("yosinski-jax ")
     program = sys.argv[0].split() if console else ["python", "-m", "experiments.sweep"]
     return shlex.join([*program, *sys.argv[1:]])
@@ -288,7 +292,7 @@ def _target_images() -> tuple[int | None, ...]:
 
 
 def _network_args() -> dict[str, Any]:
-    """KEY=VALUE pairs; a value is JSON if it can be read so, else text."""
+    """KEY=VALUE pairs; a value is parsed as JSON if possible, else kept as text."""
     import json
 
     from yosinski_jax.base.errors import UserError

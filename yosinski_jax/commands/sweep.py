@@ -45,7 +45,7 @@ def main() -> None:
     executing.check()
     machine.use_all_cores()
     _join()
-    # Imported here: --help and flag errors should not wait for jax, and the cores must be set before it starts.
+    # Imported here: --help and flag errors should not wait for jax, and its CPU devices must be set before it starts.
     from yosinski_jax.commands import planning
     from yosinski_jax.commands.display import Display
     from yosinski_jax.sweep import fanout, worker
@@ -98,7 +98,7 @@ def _join() -> None:
 
 
 def _follow(sweep) -> None:
-    """Trains along with process 0."""
+    """Trains together with process 0."""
     from yosinski_jax.sweep import worker
 
     if PLAN.value:
@@ -110,7 +110,7 @@ def _follow(sweep) -> None:
 
 
 def _train(sweep, display):
-    """Trains everything that is asked for; returns the sweep, which has more split seeds with --seeds=auto."""
+    """Trains all requested networks; returns the sweep, which has more split seeds with --seeds=auto."""
     train = lambda sweep: sweep.run(executing.executor(sweep), executing.shard())
     auto = rule()
     if auto is None:
@@ -134,7 +134,7 @@ def _page_on_the_way(folder: Path) -> None:
 
 
 def _write(sweep) -> list[Path]:
-    """Writes the results, Figure 2 and the page of what is recorded; returns their paths."""
+    """Writes the results, Figure 2 and the page from the records; returns their paths."""
     from yosinski_jax.report import build
 
     page = build.write_report(sweep.folder, pages=_REPORT.value)

@@ -16,7 +16,7 @@ _WANDB = flags.DEFINE_string(
 
 @contextlib.contextmanager
 def fed(display: Any) -> Iterator[Any]:
-    """The display, which also feeds the trackers that the flags name.
+    """The display, wrapped to feed the trackers named by the flags.
 
     Raises:
       UserError: a tracker's package is not installed.

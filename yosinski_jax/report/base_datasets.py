@@ -1,4 +1,4 @@
-"""The figure of bases of several datasets: what each brings to the target, by n."""
+"""The figure of bases from several datasets: the gain of each on the target, by n."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _MARKERS = "oDs^vP"
 
 
 def gains(orders: Sequence[Order]) -> Figure:
-    """Draws the gain over training from scratch against n: a panel a treatment, a line a base, 95 % intervals."""
+    """Draws the gain over training from scratch against n: one panel per treatment, one line per base, 95 % intervals."""
     treatments = list(dict.fromkeys(o.treatment for o in orders))
     bases = sorted({g.base for o in orders for g in o.gains})
     with theme.styled():

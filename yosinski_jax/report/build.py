@@ -1,4 +1,4 @@
-"""The page that a sweep ends with, and its exports: report.html, results, tables, figures.
+"""The report page of a sweep and its exports: report.html, results, tables, figures.
 
 `write_report` is cheap enough to be called every few minutes while a sweep runs; `write_published`
 makes the same page from the authors' own networks.
@@ -39,7 +39,7 @@ EFFECT_COLUMNS = (
     "scope", "error", "freedom", "p", "p_holm", "p_equivalence", "margin", "verdict", "needed",
     "pairs", "seeds", "targets",
 )  # fmt: skip
-#: Seconds after which a browser reads the page of a running sweep again.
+#: Seconds after which a browser reloads the page of a running sweep.
 REFRESH = 60
 FIGURE_2 = ("png", "pdf", "svg")
 
@@ -58,13 +58,13 @@ def write_report(
 
     Args:
       workdir: the folder of a sweep, finished or not.
-      running: whether the sweep goes on; then nothing slow is done (filters not fitted before are
-        left out, no figure files) and the page renews itself.
+      running: whether the sweep is still training; then nothing slow is done (no new filter fits, no
+        figure files) and the page refreshes itself.
       figure_files: whether to write each figure of the page as PNG, PDF and SVG too.
       statistic: one of `tables.STATISTICS`.
       margin: differences of accuracy smaller than this count as equivalence, 0..1.
       comparisons: other workdirs, or "published", to compare with this study.
-      pages: False writes Figure 2 and the tables alone, without the page.
+      pages: if False, writes only Figure 2 and the tables, without the page.
 
     Returns:
       The path of the page.
@@ -139,7 +139,7 @@ def write_study(
 
 def _other(study: Study, name: str) -> Study:
     flag = f"compare={name}"
-    # Each study with its own habit: the published one reports the mean of its ten best.
+    # Each study with its own statistic: the published one reports the mean of its ten best.
     other = (
         read_published()
         if name == "published"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # matplotlib takes longer to import than an unchanged page ta
 
 #: Beside the page: the digest of what each figure shows, and the drawing as SVG.
 KEPT = ".figures.json"
-#: More processes than this are seldom worth their start.
+#: More processes than this are seldom worth their start-up time.
 MOST_PROCESSES = 4
 
 

@@ -25,12 +25,12 @@ class Table:
     """A table that scrolls on its own on a narrow screen.
 
     Attributes:
-      headings: one a column.
+      headings: one per column.
       rows: cells; the first of each row is its heading. A row of one cell is the heading of the
         rows that follow.
       caption: words above it.
       label: name of the scrolling region for screen readers.
-      left: columns of words, set to the left.
+      left: columns of text, aligned left.
       classes: class of each row.
     """
 

@@ -13,10 +13,10 @@ class Report:
     """A study and what is computed from it once for all sections.
 
     Attributes:
-      study: what is reported.
+      study: the study reported.
       rows: those of `effects.all_rows`, by split.
       others: studies to compare it with.
-      running: whether the sweep goes on; then nothing slow is done.
+      running: whether the sweep is still training; then nothing slow is done.
     """
 
     study: Study

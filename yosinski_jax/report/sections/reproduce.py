@@ -56,7 +56,7 @@ def _plain(value: object) -> str:
 
 
 def _shown(value: object) -> object:
-    """A setting as the page prints it: what has parts of its own in lines."""
+    """A setting as the page prints it: nested values on lines of their own."""
     if isinstance(value, Mapping) and value:
         return Markup("<pre>{}</pre>").format("\n".join(_lines(value)))
     return _plain(value)
@@ -116,7 +116,7 @@ def method(report: Report) -> Part | None:
 
 
 def _validation(records: Sequence[Mapping]) -> list[str]:
-    """What was held out of training, and what it decided."""
+    """What was held out of training, and the choices made on it."""
     sizes = sorted({r["validation_images"] for r in records if r.get("validation_images")})
     if not sizes:
         return []
@@ -141,7 +141,7 @@ def _validation(records: Sequence[Mapping]) -> list[str]:
 
 
 def _added_seeds(study: Study) -> list[str]:
-    """What the rule came to that chose the number of split seeds, if one did."""
+    """The outcome of the stopping rule for the number of split seeds, if one was used."""
     folder = study.folder
     if folder is None or not (folder / "sequential.json").exists():
         return []
