@@ -1,8 +1,8 @@
 """Barrier between two fine-tuned networks: how far accuracy falls on the straight line between them.
 
 Between AnB⁺ and BnB⁺ of the same task and n, all layers together: networks in one basin have no barrier
-(Neyshabur, Sedghi and Zhang 2020, arXiv 2008.11687, section 3.3). In accuracy of 1, below the line between both
-ends. Needs the copies' parameters.
+(Neyshabur, Sedghi and Zhang 2020, arXiv 2008.11687, section 3.3). In accuracy, 0 … 1, below the line between the
+two ends. Needs the copies' parameters.
 """
 
 from yosinski_jax.measures.interpolation import along, barrier
@@ -12,7 +12,7 @@ from yosinski_jax.measures.subject import Subject
 
 @measure("barrier", needs=("AnB+", "BnB+"), copies=True)
 def of_layer(subject: Subject) -> float:
-    """Of the copies of this base's and of the other base's first k layers, on the other base's task."""
+    """Between the copies of this base's and the other base's first k layers, on the other base's task."""
     transfer, selffer = subject.copied("AnB+"), subject.copied("BnB+")
     return barrier(
         along(

@@ -29,7 +29,7 @@ def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> float:
       At most 1; NaN if one of them is constant over the images.
 
     Raises:
-      ValueError: other numbers of images, or fewer than 4.
+      ValueError: different numbers of images, or fewer than 4.
     """
     check_same_images(x, y)
     if len(x) < 4:

@@ -1,7 +1,7 @@
-"""CKA of two bases of one task from different seeds: how alike the same layer comes out when only chance differs.
+"""CKA of two bases of one task from different seeds: how similar the same layer is when only the seed differs.
 
-The reference for `cka`: bases of two tasks cannot be expected to be more alike than this. The second base is
-trained for it, once, and shared with `stitch`.
+The reference for `cka`: bases of two tasks cannot be expected to be more similar than this. The second base is
+trained once for this purpose and shared with `stitch`.
 """
 
 from yosinski_jax.measures.cka import cka

@@ -1,7 +1,7 @@
 """Interpolation: test accuracy along the straight line from a layer's initial to its final parameters.
 
 Along (1 − w) θ_initial + w θ_final of one layer, the others final, or of all layers together (Neyshabur,
-Sedghi and Zhang 2020, arXiv 2008.11687; a layer is critical that must go all the way). Three numbers: the
+Sedghi and Zhang 2020, arXiv 2008.11687; a layer that must go all the way is critical). Three numbers: the
 mean accuracy over the line; `interpolation_reach`, the smallest w from which on at most one point of
 accuracy is missing; `interpolation_barrier`, how far accuracy falls below the line between both ends.
 """
@@ -17,7 +17,7 @@ from yosinski_jax.measures.subject import Subject
 from yosinski_jax.splicing import FROZEN, Layers, labels
 
 WEIGHTS = tuple(i / 10 for i in range(11))
-#: Accuracy that may be missing, of 1, where a point of the line counts as arrived.
+#: Largest loss of accuracy, 0 … 1, at which a point of the line still counts as having arrived.
 MARGIN = 0.01
 
 

@@ -4,7 +4,7 @@ With source predictions θ(x) over source classes z, P(y, z) = mean of θ(x)_z o
 P(y | z) = P(y, z) / P(z): LEEP = mean over images of log Σ_z P(y | z) θ(x)_z (Nguyen et al. 2020, arXiv
 2002.12462). At most 0; higher predicts better transfer. The published measure is that of the last layer.
 For the layers below, whose outputs are no predictions, θ is a probe fitted to the source's own classes,
-with a temperature that makes its probabilities honest (`source_predictions`).
+with a temperature that calibrates its probabilities (`source_predictions`).
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from yosinski_jax.measures.subject import Subject
 
 
 def leep(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """LEEP, in nats an image.
+    """LEEP, in nats per image.
 
     Args:
       predictions: probabilities of the source's classes for images of the target, [images, source classes].
@@ -35,8 +35,8 @@ def leep(predictions: np.ndarray, labels: np.ndarray) -> float:
 def source_predictions(subject: Subject) -> np.ndarray:
     """Probabilities of the base's own classes for training images of the other task.
 
-    Of the last layer its softmax. Of others that of a ridge classifier fitted to four fifths of the own training images, its
-    temperature chosen on the rest.
+    For the last layer, its softmax; for others, that of a ridge classifier fitted to four fifths of the base's training
+    images, its temperature chosen on the rest.
     """
     return subject.once("source predictions", lambda: _source_predictions(subject))
 

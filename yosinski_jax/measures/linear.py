@@ -7,13 +7,13 @@ def as_matrix(features: np.ndarray) -> np.ndarray:
     """Features of any shape [images, ...] as float64 [images, features].
 
     Raises:
-      ValueError: they have no second axis, or hold something that is not finite.
+      ValueError: they have no second axis, or hold values that are not finite.
     """
     if np.ndim(features) < 2:
         raise ValueError(f"features must be [images, ...], got shape {np.shape(features)}")
     matrix = np.asarray(features, np.float64).reshape(len(features), -1)
     if not np.isfinite(matrix).all():
-        raise ValueError("features hold numbers that are not finite")
+        raise ValueError("features hold values that are not finite")
     return matrix
 
 
@@ -26,9 +26,9 @@ def centered(features: np.ndarray) -> np.ndarray:
 def left_singular(matrix: np.ndarray, relative: float = 1e-7) -> tuple[np.ndarray, np.ndarray]:
     """Left singular vectors [m, r] and singular values [r], descending, of float64 [m, d].
 
-    From the eigenvectors of the smaller Gram matrix, so that neither many images nor many features
-    cost more than the other. Squaring halves the digits: singular values below `relative` times the
-    largest are rounding and left out.
+    From the eigenvectors of the smaller Gram matrix, so the cost depends on the smaller of m and d.
+    Squaring halves the digits: singular values below `relative` times the largest are rounding error
+    and dropped.
     """
     m, d = matrix.shape
     values, vectors = np.linalg.eigh(matrix @ matrix.T if m <= d else matrix.T @ matrix)
@@ -42,7 +42,7 @@ def left_singular(matrix: np.ndarray, relative: float = 1e-7) -> tuple[np.ndarra
 
 
 def check_same_images(x: np.ndarray, y: np.ndarray) -> None:
-    """Checks that row i of both is of one image.
+    """Checks that both have one row per image of the same images.
 
     Raises:
       ValueError: the numbers of rows differ.

@@ -12,12 +12,12 @@ from yosinski_jax.measures.linear import as_matrix, left_singular, one_hot
 from yosinski_jax.measures.registry import measure
 from yosinski_jax.measures.subject import Subject
 
-#: Steps of the fixed point at most, and the relative change of α/β at which it stops: the authors' values.
+#: Maximum fixed-point iterations, and the relative change of α/β at which they stop: the authors' values.
 _STEPS, _ENOUGH = 11, 0.01
 
 
 def logme(features: np.ndarray, labels: np.ndarray) -> float:
-    """LogME of features [images, ...] for labels 0 … classes − 1 [images]; in nats an image."""
+    """LogME of features [images, ...] for labels 0 … classes − 1 [images]; in nats per image."""
     f = as_matrix(features)
     u, s = left_singular(f)
     targets = one_hot(labels, int(np.max(labels)) + 1)

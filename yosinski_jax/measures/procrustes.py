@@ -16,7 +16,7 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> float:
     """Squared orthogonal Procrustes distance, 0 … 2, of features [images, ...] of the same images.
 
     Raises:
-      ValueError: other numbers of images.
+      ValueError: different numbers of images.
     """
     check_same_images(x, y)
     (u, s), (v, t) = (left_singular(centered(z)) for z in (x, y))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 #: One number, or several by suffix: {"": 0.9, "other": 0.4} of `probe` are `probe` and `probe_other`.
 Values = float | Mapping[str, float]
 
-#: Which layers a measure is asked of: those that can be cut after (1 … depth − 1), every layer, every
-#: layer and the network as a whole (a subject with `k` = 0).
+#: Which layers a measure applies to: those after which the network can be cut (1 … depth − 1), every
+#: layer, or every layer and the network as a whole (a subject with `k` = 0).
 INNER, EACH, EACH_AND_WHOLE = "inner", "each", "each and whole"
 
 
@@ -25,9 +25,9 @@ class Measure:
     """One measure as it is applied to a sweep.
 
     Attributes:
-      name: what `--measures` calls it.
-      compute: from one layer of one base to its value or values.
-      suffixes: of the values it gives; "" is the name itself.
+      name: its name in `--measures`.
+      compute: maps one layer of one base to its value or values.
+      suffixes: suffixes of the names of its values; "" is the name itself.
       layers: `INNER`, `EACH` or `EACH_AND_WHOLE`.
       trains: whether it trains networks of its own.
       needs: treatments whose records it reads, such as "AnB+".
@@ -89,10 +89,10 @@ def measures() -> dict[str, Measure]:
 
 
 def choose(names: Sequence[str]) -> list[Measure]:
-    """The measures with these names, or of whose values one has such a name, in the order in which they are computed.
+    """The measures with these names, or with values of these names, in the order in which they are computed.
 
     Raises:
-      UserError: a name is unknown; lists all that are, and what there is.
+      UserError: a name is unknown; lists the unknown and the known ones.
     """
     known = measures()
     wanted = {m.name for m in known.values() if {m.name, *m.names} & set(names)}

@@ -1,7 +1,7 @@
-"""Re-initialisation: test accuracy after one layer goes back to the values it had before training.
+"""Re-initialization: test accuracy after one layer is reset to the values it had before training.
 
-Layers that this hardly harms are "ambient", others "critical" (Zhang, Bengio and Singer 2019, arXiv
-1902.01996). The initial values derive from the network's key, so nothing had to be kept.
+Layers that tolerate this are "ambient", others "critical" (Zhang, Bengio and Singer 2019, arXiv
+1902.01996). The initial values derive from the network's key, so they need not be stored.
 """
 
 from typing import Any

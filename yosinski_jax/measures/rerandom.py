@@ -1,7 +1,7 @@
-"""Re-randomisation: test accuracy after one layer takes fresh initial values, not those it started from.
+"""Re-randomization: test accuracy after one layer takes fresh initial values, not those it started from.
 
-Mean of three draws (Zhang, Bengio and Singer 2019, arXiv 1902.01996). A layer that stands this as well
-as `reinit` was never needed; one that stands `reinit` alone stayed near where it began.
+Mean of three draws (Zhang, Bengio and Singer 2019, arXiv 1902.01996). A layer that tolerates this as well
+as `reinit` was never needed; one that tolerates only `reinit` stayed near its initial values.
 """
 
 import numpy as np

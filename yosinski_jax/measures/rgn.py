@@ -1,4 +1,4 @@
-"""Relative gradient norm: how much each layer would be moved by the other task, before any training on it.
+"""Relative gradient norm: how far the other task would move each layer, before any training on it.
 
 ‖∂loss/∂θ‖ / ‖θ‖ of each layer, mean over up to five batches (Lee et al. 2022, arXiv 2210.11466, who fine-tune
 most where it is largest). The loss is the other task's, of the base under a fresh last layer, as A(L−1)B⁺

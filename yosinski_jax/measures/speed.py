@@ -1,9 +1,9 @@
-"""Speed of learning: training steps until a copy reaches a share of the base's accuracy.
+"""Speed of learning: training steps until a copy reaches a given fraction of the base's accuracy.
 
 With the first n layers copied from the other task's base and fine-tuned (AnB⁺): steps to the first
 evaluation at or above 95 % of the target base's last accuracy (Raghu et al. 2019, arXiv 1902.07208: much of
 what transfer brings is speed). `speed_gain` is the base's own number of steps divided by it. Curves that
-never get there count with all their steps. From the records; nothing is computed anew.
+never get there count with all their steps. Read from the records; nothing is recomputed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -35,12 +35,12 @@ def stitched_accuracy(
 
     Args:
       top: the layers above, (variables, features) → logits.
-      variables: of the top's network.
+      variables: variables of the top's network.
       bottom: the other network's features of training and of test images, [images, ..., channels].
-      own: the top's own network's features of the training images, which the map begins by imitating.
+      own: features of the top's own network on the training images, to which the initial map is fitted.
       train_labels: integers [images].
       test_labels: integers [images].
-      steps: of training.
+      steps: number of training steps.
     """
     linear = fit_between(
         top, variables, least_squares(bottom[0], own), bottom[0], train_labels, steps=steps

@@ -1,4 +1,4 @@
-"""What a measure is shown: one layer of a base network, its features, its parameters, and the pair's other base.
+"""The input of a measure: one layer of a base network, its features and parameters, and the pair's other base.
 
 Features are computed once for each network, layer, task and part, in batches, and shared by all
 measures; those of one layer of one pair are held at a time.
@@ -33,8 +33,8 @@ class Base:
 
     Attributes:
       name: "random-0/baseA".
-      key: what its random numbers derive from.
-      task: what it was trained on, with all its images.
+      key: the string from which its random numbers derive.
+      task: the task it was trained on, with all its images.
       variables: its parameters.
       record: its record.
       memory: what measures computed of the network as a whole.
@@ -61,11 +61,11 @@ class Bench:
 
     Args:
       dataset: the data.
-      network: gives the network for a number of classes.
-      recipe: how images become inputs, and how networks that a measure trains are trained.
-      seed: the sweep's.
-      images: images of each task and part to look at, at most; spread evenly over the task's.
-      width: features of an image, at most; a layer with more is averaged over blocks of pixels.
+      network: maps a number of classes to a network.
+      recipe: the preprocessing, and how networks are trained that a measure needs.
+      seed: the sweep's seed.
+      images: the most images of each task and part to use; spread evenly over the task's.
+      width: the most features per image; a layer with more is averaged over blocks of pixels.
       folder: the workdir, where networks that measures train are kept and copies are looked for; None for neither.
     """
 
@@ -91,7 +91,7 @@ class Bench:
         self._made: dict[Hashable, Any] = {}
 
     def images(self, task: Task, part: str) -> Images:
-        """The images of a task that are looked at."""
+        """The images of a task that measures use."""
         return self._read(task, part)[1]
 
     def _read(self, task: Task, part: str) -> tuple[Task, Images, np.ndarray | None]:
@@ -182,7 +182,7 @@ class Bench:
         )
 
     def right(self, network: Network, variables: Any, task: Task, part: str = "test") -> np.ndarray:
-        """Which images a network classifies right, bool [images]."""
+        """Which images a network classifies correctly, bool [images]."""
         run = self.run(network)
         logits = self._in_batches(lambda x: np.asarray(run(variables, x)), task, part)
         return logits.argmax(-1) == self.images(task, part).labels
@@ -193,7 +193,7 @@ class Bench:
 
 
 def evenly(labels: np.ndarray, count: int) -> np.ndarray:
-    """Positions of `count` images at most, in order, as many of each class as there can be."""
+    """Positions of at most `count` images, in order, balanced over classes as far as possible."""
     if len(labels) <= count:
         return np.arange(len(labels))
     by_class = np.argsort(labels, kind="stable")
@@ -205,8 +205,8 @@ def evenly(labels: np.ndarray, count: int) -> np.ndarray:
 def pooled(features: np.ndarray, width: int) -> np.ndarray:
     """Features [images, ...] as [images, at most `width`]; maps [H, W, C] that are larger are averaged over blocks.
 
-    The side of the blocks is the smallest that is enough; blocks at the border may be smaller. What
-    is no map, or has more channels than `width`, stays as it is.
+    Blocks have the smallest sufficient side; those at the border may be smaller. Features that are
+    not maps, or have more channels than `width`, are unchanged.
     """
     if features.ndim == 4:
         _, height, wide, channels = features.shape
@@ -307,10 +307,10 @@ class Subject:
 
     @property
     def initial(self) -> Any:
-        """What it was before training, which derives from its key.
+        """The base's initial variables, derived again from its key.
 
         Raises:
-          UserError: these are not the values that it was trained from, by the changes that its record tells.
+          UserError: its record's layer changes show that it was not trained from these values.
         """
         return self.once_for_network("initial", self._initial)
 
@@ -329,7 +329,7 @@ class Subject:
         return initial
 
     def random(self, draw: int) -> Any:
-        """Other initial values, from a key of their own."""
+        """Fresh initial values, from a different key."""
         return self.bench.fresh(self.network, self.base.task, f"{self.base.key}/rerandom{draw}")
 
     def accuracy(self, variables: Any, task: str = "own") -> float:

@@ -1,9 +1,9 @@
-"""Surgical fine-tuning: accuracy on the other task when one layer alone is fine-tuned.
+"""Surgical fine-tuning: accuracy on the other task when only one layer is fine-tuned.
 
-The whole base is copied but for its last layer, which has the other task's classes and is trained anew; one
-more layer is trained with it, all others stay frozen (Lee et al. 2022, arXiv 2210.11466, who keep the classes
-and so the last layer too). At the last layer: nothing is trained but that. With the sweep's recipe and
-whole budget. `rgn` is meant to rank the layers without training.
+The base is copied except for its last layer, which is trained from scratch on the other task's classes; one
+more layer is fine-tuned with it, all others stay frozen (Lee et al. 2022, arXiv 2210.11466, who keep the
+classes and so the last layer too). At the last layer, only that is trained. With the sweep's recipe and its
+full budget. `rgn` is meant to rank the layers without training.
 """
 
 from yosinski_jax.measures.registry import EACH, measure

@@ -1,4 +1,4 @@
-"""Short trainings that measures make: jobs of the sweep's own trainer, and one layer between two networks."""
+"""Training runs made by measures: jobs of the sweep's own trainer, and one layer between two networks."""
 
 import contextlib
 import functools
@@ -82,7 +82,7 @@ def least_squares(
     Args:
       x: [..., c].
       y: [..., d], its other axes as those of `x`.
-      ridge: multiple of the mean variance that the kernel is penalised with, so that dead channels do no harm.
+      ridge: ridge penalty as a multiple of the mean variance, so that dead channels do no harm.
     """
     a, b = (np.asarray(z, np.float64).reshape(-1, z.shape[-1]) for z in (x, y))
     at, to = a.mean(0), b.mean(0)
@@ -112,9 +112,9 @@ def fit_between(
       start: the map to begin with.
       x: features [images, ..., channels].
       labels: integers [images].
-      steps: to train; 0 gives back `start`.
-      batch_size: images a step, drawn with replacement.
-      learning_rate: Adam's.
+      steps: number of training steps; 0 returns `start`.
+      batch_size: images per step, drawn with replacement.
+      learning_rate: Adam's learning rate.
     """
     draws = np.random.RandomState(0).randint(len(x), size=(steps, min(batch_size, len(x))))
     return _fit(top, learning_rate, variables, start, x, labels, draws)

@@ -1,9 +1,9 @@
 """All orbax calls: whole trees, and the first n layers of a base.
 
-A checkpoint is a folder that orbax writes under another name and renames, so that it is there whole
-or not at all; in a bucket orbax writes in place and an object `commit_success.txt` last, without
-which it reads nothing. What a disk does to it later is caught by `checksum`: orbax itself reads a
-damaged one without a word, or fails with pages of noise.
+A checkpoint is a folder that orbax writes under a temporary name and renames, so that it is complete
+or absent; in a bucket orbax writes in place, then an object `commit_success.txt`, without which it
+reads nothing. Later corruption on disk is caught by `checksum`: orbax itself reads a damaged
+checkpoint silently, or fails with pages of noise.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class DamagedCheckpoint(Exception):
 
 
 def save(path: Path, tree: Any) -> None:
-    """Writes a tree of arrays, and a checksum of each leaf; replaces what stands there. Atomic.
+    """Writes a tree of arrays and a checksum of each leaf, atomically; replaces an existing checkpoint.
 
     Args:
       path: folder of the checkpoint.
@@ -88,7 +88,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def noted_checksum(path: Path) -> str | None:
-    """`checksum` of a checkpoint as it was written, without reading an array; None if that was not noted.
+    """The `checksum` of a checkpoint as written, without reading any array; None if it was not stored.
 
     Raises:
       DamagedCheckpoint: a file is missing or has another size.
@@ -139,7 +139,7 @@ def _remote_files(folder: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _expected(path: Path) -> dict[str, dict]:
-    """What `save` noted of a checkpoint; empty for one that another program wrote.
+    """The note that `save` left beside a checkpoint; empty for one written by another program.
 
     Raises:
       DamagedCheckpoint: the note is unreadable or a file has another size. Found here, because
@@ -163,10 +163,9 @@ def _expected(path: Path) -> dict[str, dict]:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> Exception:
-    """What to raise over a failed read.
+    """The error to raise for a failed read.
 
-    Where the storage gave nothing away that is no sign of damage, and training a base again would
-    cost days.
+    Storage that cannot be reached is no sign of damage, and retraining a base would cost days.
     """
     refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     # tensorstore raises ValueError for all of them, with the name of the status.
@@ -221,12 +220,12 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
     Args:
       path: folder of an orbax checkpoint of one tree (written here or by
         `ocp.StandardCheckpointer`), or a step or the root of a `CheckpointManager`, which stands for
-        its last step. Of a training state its parameters are meant.
+        its last step. From a training state, its parameters are read.
       layers: names, paths or a predicate, as in `splice`.
       like: a tree that the layers will be spliced into.
 
     Returns:
-      A nested dict of numpy arrays with the named layers alone.
+      A nested dict of numpy arrays with only the named layers.
 
     Raises:
       TreeMismatch: the checkpoint lacks a layer, or shapes or dtypes differ from `like`; lists all.
@@ -313,7 +312,7 @@ def _is_nothing(tree: Any) -> bool:
 def load_pretrained(
     path: Path | str, module: nn.Module, like: Mapping[str, Any], head: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Reads weights that another program wrote as the variables of a network.
+    """Reads weights written by another program as the variables of a network.
 
     Args:
       path: a .safetensors, .npz or .msgpack file, or an orbax folder: a checkpoint of one tree or of a
@@ -323,7 +322,7 @@ def load_pretrained(
       head: paths of the last layer's subtrees; by the module's `layer_names` if None.
 
     Returns:
-      A tree with the structure and dtypes of `like`; the last layer may be of another width.
+      A tree with the structure and dtypes of `like`; its last layer may have another width.
 
     Raises:
       TreeMismatch: lists every leaf that is missing, of another shape, or of no use.

@@ -20,7 +20,7 @@ class Curve:
       replicas: networks of the population.
 
     Attributes:
-      steps: after which each was.
+      steps: training step of each evaluation.
     """
 
     def __init__(self, replicas: int):
@@ -34,12 +34,12 @@ class Curve:
         return self.steps[-1] if self.steps else 0
 
     def add(self, steps: Sequence[int], metrics: Metrics) -> None:
-        """Notes evaluations after these steps; waits for nothing."""
+        """Appends evaluations after these steps, without blocking."""
         self.steps += steps
         self._found.append(metrics)
 
     def columns(self) -> Metrics:
-        """On the host, arrays [replicas, evaluations, …]. Waits for the devices; every process must call it."""
+        """All evaluations on the host, [replicas, evaluations, …]. Blocks on the devices; every process must call it."""
         whole = [Metrics(*(multihost.whole(x) for x in found)) for found in self._found]
         return Metrics(*(np.asarray(self._joined(i, whole)) for i in range(len(_KINDS))))
 

@@ -27,7 +27,7 @@ from yosinski_jax.training.step import EVALUATION_BATCH, Metrics, State
 if TYPE_CHECKING:
     from yosinski_jax.training.population import Population
 
-#: Training images that the training accuracy is measured on, at most.
+#: The most training images on which the training accuracy is measured.
 TRAIN_ACCURACY_IMAGES = 1000
 # Steps of one loop of a resident feed, at most. XLA's CPU backend gave other numbers from run to run in
 # loops of more than a hundred steps when two devices ran at once (jax 0.10.2, BUILD_NOTES.md); none up to

@@ -1,4 +1,4 @@
-"""One network to train and what training it gave; initial values and seeds from what a job is."""
+"""One network to train and its result; initial values and seeds derive from the job's key."""
 
 import dataclasses
 import functools
@@ -19,15 +19,15 @@ from yosinski_jax.training.step import Program, State
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network to train: all that its result depends on, besides the trainer's network, recipe and seed.
+    """One network to train: everything its result depends on besides the trainer's network, recipe and seed.
 
     Attributes:
-      key: what it is, as text; its seeds derive from it.
+      key: identifies the network, as text; its random seeds derive from it.
       task: the classes and images it is trained and tested on.
-      frozen: names of the layers that training leaves alone.
+      frozen: names of the layers that are not trained.
       copied: names of the layers taken from `base`.
       base: variables ({"params": …}) that hold at least the copied layers; None if nothing is copied.
-      learning_rate: at step 0, in place of the recipe's; all jobs of a population have one, or none.
+      learning_rate: at step 0, replacing the recipe's; either all jobs of a population have one, or none.
     """
 
     key: str
@@ -40,24 +40,23 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What training one job gave.
+    """The result of training one job.
 
     Attributes:
       variables: parameters and running statistics on the host.
-      epoch, step, loss, accuracy, test_loss, train_accuracy: one entry an evaluation: passes done,
-        steps done, mean training loss since the evaluation before, share of the test images
-        classified right (0 … 1; every image counted once), their mean cross-entropy, share of
-        `train_accuracy_images` training images classified right (in evaluation: central crop, no
-        dropout).
+      epoch, step, loss, accuracy, test_loss, train_accuracy: one entry per evaluation: epochs done,
+        steps done, mean training loss since the previous evaluation, test accuracy (0 … 1; every
+        image counted once), mean test cross-entropy, accuracy on `train_accuracy_images` training
+        images (in evaluation mode: central crop, no dropout).
       train_accuracy_images: training images, spread evenly over the task's, that the training
         accuracy is measured on.
-      correct: which test images of the task, in its order, were right in the last evaluation, or in the
-        one at `chosen_step`, bool.
+      correct: which test images of the task, in its order, were classified correctly in the last
+        evaluation, or in the one at `chosen_step`, bool [test images].
       diverged_at_step: first step whose loss was not finite (0-based), or None.
       trained, frozen: numbers of parameters.
       layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
-      validation_accuracy: share of the `validation_images` classified right, one entry an evaluation;
-        empty if there is no validation part.
+      validation_accuracy: accuracy on the `validation_images` held-out images, one entry per evaluation;
+        empty if there is no validation set.
       chosen_step: with patience, step of the evaluation whose weights these are: the first with the
         best validation accuracy.
       stopped_at_step: step at which early stopping ended the training; None if it went to the end.

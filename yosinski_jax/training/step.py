@@ -27,7 +27,7 @@ EVALUATION_BATCH = 500
 
 
 class State(NamedTuple):
-    """What one training step turns into the next; with a leading replica axis in a population."""
+    """The training state that a step updates; with a leading replica axis in a population."""
 
     variables: Any
     optimizer: Any
@@ -35,17 +35,17 @@ class State(NamedTuple):
     diverged_at: jax.Array  # int32, -1 while every loss was finite
 
 
-#: What an evaluation counts right images of.
+#: The sets of images on which an evaluation counts correct classifications.
 PARTS = ("test", "train", "validation")
 
 
 class Metrics(NamedTuple):
-    """What an evaluation, or several that follow each other, gives: arrays [replicas, …] or [replicas, evaluations, …].
+    """Results of one evaluation, or of several in a row: arrays [replicas, …] or [replicas, evaluations, …].
 
     Attributes:
-      losses: sum of the training losses since the evaluation before, float32.
-      right: images classified right of the test images, of a fixed part of the training images, and of
-        the validation part, int32 [..., 3] (`PARTS`).
+      losses: sum of the training losses since the previous evaluation, float32.
+      right: numbers of images classified correctly: of the test images, of a fixed subset of the
+        training images, and of the validation images, int32 [..., 3] (`PARTS`).
       evaluated: images evaluated of each, all but those that could not be read, int32 [..., 3].
       test_loss: mean cross-entropy of the test images, float32.
     """
@@ -87,15 +87,15 @@ def preprocess(
 
 
 def network_input(recipe: Recipe, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
-    """What one input is like after `preprocess`, without a batch axis.
+    """Shape and dtype of one input after `preprocess`, without a batch axis.
 
     Args:
-      recipe: says how it is preprocessed.
-      shape: of one input before, [...].
-      dtype: of the inputs before.
+      recipe: defines the preprocessing.
+      shape: shape of one raw input, [...].
+      dtype: dtype of the raw inputs.
 
     Raises:
-      UserError: the recipe crops or mirrors, and the inputs are no images, or smaller than the crop.
+      UserError: the recipe crops or mirrors, and the inputs are not images, or smaller than the crop.
     """
     spatial = {
         name: getattr(recipe, name) for name in ("crop", "crop_padding", "mirror", "bgr")
@@ -125,14 +125,14 @@ def prefix_length(network: Network, frozen: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All that decides what is compiled, besides the shapes of what it is given.
+    """Everything that determines a compiled program, besides the shapes of its arguments.
 
     Attributes:
       network: the network.
       recipe: how it is trained.
       frozen: names of the frozen layers, in the network's order.
-      cached: whether replicas bring the frozen prefix's output instead of images.
-      rate_given: whether replicas bring their learning rate.
+      cached: whether replicas are fed the frozen prefix's output instead of images.
+      rate_given: whether each replica is given its own learning rate.
     """
 
     network: Network

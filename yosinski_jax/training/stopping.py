@@ -1,8 +1,8 @@
-"""Early stopping: each network of a population keeps its best evaluation, and stops by itself.
+"""Early stopping: each network of a population keeps its best evaluation and stops independently.
 
-Judged on the validation part alone; test results are carried along, never looked at. What is kept
-depends on the evaluations only, not on when the host learns of them: networks that have stopped are
-trained on with the others until all have, without effect.
+Decided by validation accuracy alone; test results are stored but never consulted. What is kept depends
+only on the evaluations, not on when the host sees them: networks that have stopped are still computed
+along with the others until all have stopped, without effect.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class Kept(NamedTuple):
 
     Attributes:
       variables: parameters and running statistics at that evaluation; the initial ones before the first.
-      validation: share of the validation images classified right there, float32; −1 before the first.
+      validation: validation accuracy at that evaluation, float32; −1 before the first.
       step: its step, int32.
       waited: evaluations since then, int32.
       stopped_at: step of the evaluation at which the network stopped, int32; −1 while it goes on.
-      correct: which test images were right at the best evaluation, bool [test images].
+      correct: which test images were classified correctly at the best evaluation, bool [test images].
     """
 
     variables: Any
@@ -37,7 +37,7 @@ class Kept(NamedTuple):
 
 
 def begin(variables: Any, replicas: int, test_images: int) -> Kept:
-    """What is kept before the first evaluation, on the host.
+    """The initial `Kept`, before the first evaluation, on the host.
 
     Args:
       variables: initial ones of all replicas, [replicas, ...].
@@ -58,8 +58,8 @@ def begin(variables: Any, replicas: int, test_images: int) -> Kept:
 def judge(patience: int, kept: Kept, state: "State", evaluation: Any) -> Kept:
     """What one network keeps after an evaluation.
 
-    It stops after `patience` evaluations in turn that were no better than the best, or when it has
-    diverged.
+    It stops after `patience` consecutive evaluations that were no better than the best, or when it
+    has diverged.
 
     Args:
       patience: evaluations, at least 1.
@@ -86,7 +86,7 @@ def judge(patience: int, kept: Kept, state: "State", evaluation: Any) -> Kept:
 def ended(
     i: int, kept: Kept, steps: Sequence[int], state: "State", total: int
 ) -> tuple[list[int], "State", dict[str, int | None]]:
-    """What network i of a population came to, without what was computed after it had stopped.
+    """The outcome of network i of a population, without anything computed after it stopped.
 
     Args:
       i: its place.

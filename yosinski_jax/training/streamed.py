@@ -1,4 +1,4 @@
-"""Images of a population that come from a stream: read and decoded while the devices work."""
+"""Streamed images for a population: read and decoded while the devices compute."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ _PATIENCE = 0.5
 
 
 class Streamed:
-    """Batches that are read and decoded while the devices work, each cut over all devices of all processes."""
+    """Batches read and decoded while the devices compute, each sharded over all devices of all processes."""
 
     def __init__(self, population: "Population"):
         self._population = population

@@ -1,4 +1,4 @@
-"""Training: a population of networks that one compiled program trains together.
+"""Training: populations of networks, each trained together by one compiled program.
 
 What XLA compiles depends on which layers are frozen and on shapes, not on where initial values come
 from. So runs with the same frozen layers and equally large tasks are replicas of one program. The
@@ -48,14 +48,14 @@ class Trainer:
     """Trains populations of jobs on one dataset with one network and one recipe.
 
     Args:
-      network: gives the network for a number of classes.
+      network: maps a number of classes to a network.
       recipe: how to train; "auto" precision is resolved here.
-      dataset: where images come from; it must fit the devices' memory unless it is streamed.
+      dataset: the source of images; it must fit in the devices' memory unless it is streamed.
       seed: changes all random numbers of all jobs.
-      devices: by default all devices of all processes. Replicas are spread over them; batches of
-        streamed images are, but of a CPU's devices only over the first of each process, which uses
-        all cores (CaffeNet: 2.7 times as fast as a device a core). If their number does not divide
-        a streamed batch, as many as do are used.
+      devices: by default all devices of all processes. Replicas are spread over them, and so are
+        batches of streamed images, except that on CPU only the first device of each process is
+        used, with all cores (CaffeNet: 2.7 times as fast as one device per core). If their number
+        does not divide a streamed batch, the largest number that does is used.
       feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0
         for none.
       streaming: how to stream the images, one network at a time; None to hold them on the devices
@@ -218,7 +218,7 @@ class Trainer:
         return self.feature_size(task, frozen) <= self.feature_bytes
 
     def replicas(self, task: Task, frozen: int) -> int:
-        """Networks to train together, by what is fast on these devices and fits their memory."""
+        """Number of networks to train together that is fast on these devices and fits in their memory."""
         devices = len(self.devices)
         if self.streaming:
             return 1
@@ -234,7 +234,7 @@ class Trainer:
         return most
 
     def _fit(self, task: Task, frozen: int, cut: int = 1) -> int:
-        """Networks whose states and activations, of batches in so many parts, fit a device beside the images."""
+        """Number of networks whose states and activations, of batches in `cut` parts, fit on a device beside the images."""
         network = self.network(len(task.classes))
         step = step_cost(
             network, self.input, batch_size=self.recipe.batch_size, frozen=frozen,
@@ -258,7 +258,7 @@ class Trainer:
         return step.state_bytes + step.activation_bytes // cut + features
 
     def schedule(self, images: int) -> tuple[int, int]:
-        """Steps and evaluations of a job whose task has so many training images."""
+        """Steps and evaluations of a job whose task has this many training images."""
         steps = self.recipe.steps_for(images)
         return steps, -(-steps // self.recipe.steps_to_evaluation(images))
 
