@@ -1,4 +1,4 @@
-"""Arrays in memory as sources of images: what is accepted, what it becomes, what is refused."""
+"""In-memory arrays as sources of images: which are accepted, how they are converted, which are refused."""
 
 import dataclasses
 import functools
@@ -106,10 +106,10 @@ def images_of(what: str, given: Any) -> np.ndarray:
     """Returns images in a form that can be trained on, not copied where they have one.
 
     uint8 and uint16 are pixels and stay (grey ones, [N, height, width], get their channel); other integers are tokens
-    and become int32, floats and bools float32; their shape is what it is.
+    and become int32, floats and bools float32; their shape is unchanged.
 
     Args:
-        what: name of the argument, for errors.
+        what: name of the argument, for error messages.
         given: [N, ...].
 
     Raises:

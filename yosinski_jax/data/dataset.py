@@ -103,7 +103,7 @@ class Dataset:
 
     @functools.cached_property
     def classes_with_images(self) -> tuple[str, ...]:
-        """Names of the classes that have training and test images, which alone can take part in a split."""
+        """Names of the classes with both training and test images; only these can take part in a split."""
         counts = [
             np.bincount(s.labels, minlength=len(self.label_names)) for s in (self.train, self.test)
         ]
@@ -111,7 +111,7 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digest of what is learned from: images, labels and label names, wherever they lie and whatever the name.
+        """Hex digest of the content (images, labels and label names), independent of its location and name.
 
         Large files are sampled (`derived.files_digest`); reads the labels.
         """
@@ -157,7 +157,7 @@ def make_task(
     Args:
         dataset: where to select from.
         classes: label names, numbered 0, 1, ... in this order.
-        images_per_class: train on the first so many images of each class, in the dataset's order,
+        images_per_class: train on this many images of each class, the first in the dataset's order,
             as the paper's reduced sets do (all of a class that has fewer); all images if None.
 
     Returns:
@@ -200,7 +200,7 @@ def few_images(task: Task, images_per_class: int, seed: int) -> Task:
     Args:
         task: what to draw from; its test images stay.
         images_per_class: how many of each class.
-        seed: of the draw, 0 to 2**32 - 1.
+        seed: seed of the draw, 0 to 2**32 - 1.
 
     Raises:
         UserError: a class has fewer.

@@ -65,10 +65,10 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Brings an image to a square, quickly and without keeping its aspect ratio.
+    """Resizes an image to a square, quickly and without keeping its aspect ratio.
 
-    For reading images that were not prepared at one size; the pixels depend a little on whether
-    OpenCV is there, which takes its fastest way. Preparing does not use this.
+    For images that were not prepared at one size; pixels differ slightly depending on whether OpenCV
+    is installed, whose fastest path is used. Preparing does not use this.
 
     Args:
         pixels: uint8 [height, width, channels].
@@ -96,7 +96,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Brings an image of any dtype to a size and a number of channels; the same on every machine.
+    """Converts an image of any dtype to a size and number of channels; the same on every machine.
 
     Args:
         pixels: [height, width, 1 or 3].
@@ -129,7 +129,7 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class _Declared(NamedTuple):
-    """What the head of a file says.
+    """The header of an image file.
 
     Attributes:
         height: in pixels.

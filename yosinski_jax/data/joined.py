@@ -1,6 +1,6 @@
 """Several datasets as one, so that bases can be trained on some and their copies on another.
 
-The classes keep apart by name ("digits/3", "cifar10/cat"): task A is made of one base dataset's
+Classes are told apart by name ("digits/3", "cifar10/cat"): task A is made of one base dataset's
 classes, task B of the target's. Nothing else in the study knows that there are several.
 """
 

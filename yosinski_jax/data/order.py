@@ -1,4 +1,4 @@
-"""In which order training sees a task's images: a function of a seed and the step, the same for every feed.
+"""The order in which training sees a task's images: a function of a seed and the step, the same for every feed.
 
 Every epoch is a permutation of its own, cut into whole batches; what is left over is left out of
 that epoch.

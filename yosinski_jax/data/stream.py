@@ -192,7 +192,7 @@ def evaluate(
 def prefetch(
     batches: Iterable[Batch], put: Callable[[Batch], Out], depth: int = 2
 ) -> Iterator[Out]:
-    """Puts batches on the device ahead of their use, so that the device does not wait for them.
+    """Prefetches batches to the device, so that it does not wait for them.
 
     Args:
         batches: batches in the host's memory.
@@ -265,7 +265,7 @@ def _ahead(batches: Any, workers: int) -> Any:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Sees to it that a worker process ends with its parent, neither before nor after."""
+    """Makes a worker process end with its parent, neither before nor after."""
     del index, count
     machine.start_worker(_SECONDS_TO_SAVE)
 

@@ -1,4 +1,4 @@
-"""What a training step costs: parameters, floating-point operations and bytes, of any network.
+"""The cost of a training step of any network: parameters, floating-point operations and bytes.
 
 Counted in the trace of the network's forward pass, not by a compiler, so a whole plan can be priced
 without compiling anything. An operation belongs to the last layer whose variables it depends on.
@@ -29,7 +29,7 @@ class LayerCost:
         forward_flops: floating-point operations of the forward pass in training; a multiply-add
             counts two, one with a zero of the padding none, anything else one an element.
         backward_flops: those of the gradients of the layer's parameters, and of all in between.
-        input_flops: those of the gradient of what comes from the layers below, besides.
+        input_flops: those of the gradient with respect to the layer's input, in addition.
         stored: elements that the layer's backward pass needs: what products, convolutions, windows
             and sums take in, where it is not an elementwise function of what is stored already;
             of the last layer also what it gives out.
@@ -93,7 +93,7 @@ def _layer_costs(network: Network, like: jax.ShapeDtypeStruct) -> tuple[LayerCos
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Root:
-    """A value that is no elementwise function of one other value; has so many elements."""
+    """A value that is not an elementwise function of one other value, with its number of elements."""
 
     size: int
 
@@ -236,7 +236,7 @@ def step_cost(
         batch_size: inputs of a step.
         frozen: number of layers, from the first, that do not change.
         prefix_cached: whether the frozen layers' output is read instead of computed.
-        moments: values that the optimizer keeps of each trained parameter.
+        moments: values that the optimizer keeps per trained parameter.
 
     Raises:
         ValueError: If not 0 <= frozen <= number of layers.

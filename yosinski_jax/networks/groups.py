@@ -16,16 +16,16 @@ _NORM = {"scale", "bias", "mean", "var"}
 
 
 def suggest_layers(module: Any, x: Any, *, show: bool = True) -> dict[str, list[str]]:
-    """Proposes the layers of a module, to be looked at and passed as `layers`.
+    """Proposes the layers of a module, to be reviewed and passed as `layers`.
 
-    A layer is a submodule of the first level, in the order of the calls; one that holds most of the
-    parameters is opened up. A normalisation goes with the layer before it (the first of all with the
-    one after), and so do arrays that belong to no submodule.
+    A layer is a top-level submodule, in call order; one that holds most of the parameters is split
+    into its own submodules. A normalization joins the layer before it (the very first, the one after),
+    and so do arrays that belong to no submodule.
 
     Args:
       module: a linen module.
       x: a batch of inputs, or its shape and dtype; nothing is computed.
-      show: whether to print what to paste.
+      show: whether to print the layers for pasting.
 
     Returns:
       Layer name → paths of its subtrees.

@@ -10,7 +10,7 @@ Shape = tuple[int, ...]
 
 
 class Layered(nn.Module):
-    """What the networks of this package have in common; a subclass says what its layers are."""
+    """Base class of this package's networks; a subclass defines the layers."""
 
     @property
     def layer_names(self) -> Sequence[str] | Mapping[str, Sequence[str]]:

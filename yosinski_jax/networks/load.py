@@ -1,4 +1,4 @@
-"""Networks of one's own: from a module or file to something that can be called with a number of classes."""
+"""Custom networks: from a module or file to a function of the number of classes."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ _CLASSES = ("classes", "num_classes", "n_classes", "num_outputs")
 
 
 def is_own(network: str) -> bool:
-    """Whether a name stands for a network of one's own, "module:Name" or "file.py:Name"."""
+    """Whether a name refers to a custom network, "module:Name" or "file.py:Name"."""
     return ":" in network
 
 
@@ -159,7 +159,7 @@ def _call(network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 
 class Own:
-    """Gives a network of one's own for a number of classes; can be pickled if what is given can.
+    """Builds a custom network for a number of classes; can be pickled if its arguments can.
 
     Args:
       network: a linen or NNX module or its class, a function that returns a network, or where one
@@ -186,7 +186,7 @@ class Own:
         return {name: value for name, value in self.__dict__.items() if name != "_builder"}
 
     def __call__(self, classes: int) -> Network:
-        """The network for a task of so many classes."""
+        """The network for a task with this many classes."""
         made = self._builder(classes)
         return made if isinstance(made, Network) else Network.of(made, self._layers)
 

@@ -1,7 +1,7 @@
 """The network protocol: a module, its layers in order, and how training initializes, applies and freezes it.
 
-All that training, measures and the sweep know of a network is `Network`. A linen module fits as it
-is; another framework fits by a subclass that overrides `init` and `apply`.
+`Network` is all that training, measures and the sweep know about a network. A linen module works as
+it is; another framework needs a subclass that overrides `init` and `apply`.
 """
 
 import dataclasses

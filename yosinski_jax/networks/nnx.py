@@ -1,8 +1,8 @@
-"""NNX modules as linen modules, so that all that trains linen trains them: NNX in, NNX out.
+"""NNX modules as linen modules, so that everything that trains linen trains them: NNX in, NNX out.
 
-A run draws its own initial values, so what is wrapped is a function that makes a module from `rngs`: a
-class with its other arguments bound. An instance has forgotten how it was made; a run's values are
-drawn from its own (`Shuffled`). Frozen BatchNorm and dropout work as in linen.
+A run draws its own initial values, so the bridge wraps a function from `rngs` to a module: a class
+with its other arguments bound. An instance does not know how it was made, so a run's initial values
+are its own, shuffled (`Shuffled`). Frozen BatchNorm and dropout work as in linen.
 """
 
 import dataclasses
@@ -152,9 +152,9 @@ def _copied(tree: Any) -> Any:
 class Shuffled:
     """Makes modules like an instance, the elements of each of its parameters shuffled.
 
-    Of values drawn independently, as flax's initializers but the orthogonal ones draw them, an
-    arrangement at random is a draw like any other; constants stay what they are. Of trained values it
-    is none: those are to be given as pretrained weights.
+    For values drawn independently, as all of flax's initializers but the orthogonal ones draw them, a
+    random permutation is as good as a new draw; constants are unchanged. For trained values it is not:
+    pass those as pretrained weights.
 
     Attributes:
       module: the instance; it is not changed.
@@ -188,7 +188,7 @@ def wrap(build: Any) -> Bridge:
     """A linen module around an NNX class with its arguments bound, a function of `rngs`, or an instance.
 
     Raises:
-      UserError: it makes something else than an NNX module.
+      UserError: it makes something other than an NNX module.
     """
     if isinstance(build, nnx.Module):
         build = Shuffled(build)

@@ -1,4 +1,4 @@
-"""What is found out about a network and its data before anything is trained."""
+"""Checks of a network and its data before anything is trained."""
 
 import math
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _check_dropout(work: Work, planned: Sequence[Planned]) -> None:
 
 
 def check_network(network: Network, like: Like) -> None:
-    """Checks the layers of a network that somebody else has written: their order, and cuts between them.
+    """Checks the layers of a custom network: their order, and cuts between them.
 
     Raises:
       UserError: see `check_cuts` and `check_order`.
@@ -91,11 +91,11 @@ def check_network(network: Network, like: Like) -> None:
 
 
 def check_cuts(network: Network, like: Like) -> None:
-    """Checks on one batch that a network cut between layers is the network uncut, in the order of its layers.
+    """Checks on one batch that a network applied in two parts equals the whole, in the order of its layers.
 
     Args:
-      network: one that can be cut.
-      like: what one input is like.
+      network: a network that can be cut.
+      like: shape and dtype of one input.
 
     Raises:
       UserError: names the first layer after which it differs.
@@ -140,7 +140,7 @@ def _spoiled(network: Network, variables: Any, names: Sequence[str]) -> Any:
 
 
 def check_order(network: Network, like: Like) -> None:
-    """Checks that no layer takes what a layer behind it in the list gives.
+    """Checks that no layer depends on the output of a layer listed after it.
 
     Follows, through the traced computation, which layers' parameters each value depends on.
 

@@ -1,4 +1,4 @@
-"""A sweep's groups handed over: units of them, to an executor or shared among shards, until every record is there."""
+"""Runs a sweep's groups elsewhere: as units of work on an executor, or shared among shards, until all are recorded."""
 
 import functools
 import heapq
@@ -66,7 +66,7 @@ class _Log:
 
 
 def _train(group: Group, work: Work, workdir: Path) -> list[Record] | DamagedBase:
-    """What a worker calls. A damaged base is an answer: to try again here would not mend it."""
+    """The function that a worker calls. A damaged base is returned, since retrying here would not repair it."""
     try:
         return train_group(group, work, workdir, _Log())
     except DamagedBase as e:
@@ -103,12 +103,12 @@ def units(sweep: "Sweep", groups: Iterable[Group], call: Callable[[Group], Any])
 
 
 def run(sweep: "Sweep", executor: Executor, asked: list[int]) -> None:
-    """Has an executor train what is not recorded.
+    """Trains the unrecorded networks on an executor.
 
     Args:
-      sweep: the workdir is taken, and its records are read.
-      executor: where.
-      asked: grows by the number of a signal to stop.
+      sweep: the sweep, with its workdir locked and its records read.
+      executor: trains the groups.
+      asked: receives the number of a signal to stop.
 
     Raises:
       Incomplete: groups failed.
@@ -134,14 +134,14 @@ def run(sweep: "Sweep", executor: Executor, asked: list[int]) -> None:
             if failures:
                 raise Incomplete(failures, sweep.folder)
         raise Incomplete(
-            [drive.Failure(unit, "its records do not stay") for unit in todo], sweep.folder
+            [drive.Failure(unit, "its records disappeared") for unit in todo], sweep.folder
         )
     finally:
         executor.cancel()
 
 
 def _check_sendable(work: Work) -> None:
-    """Finds out before anything is trained whether a worker can be told what to train."""
+    """Checks before anything is trained that the work can be pickled for a worker."""
     try:
         pickle.dumps(work)
     except Exception as e:  # PicklingError, AttributeError, TypeError

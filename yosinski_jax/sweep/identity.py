@@ -1,4 +1,4 @@
-"""What a workdir's numbers depend on, and another request refused with the difference in words."""
+"""The identity of a workdir: what its results depend on. A differing request is refused, naming the difference."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def describe(
 
 
 def digest(described: Mapping[str, Any]) -> str:
-    """Twelve hex digits that stand for all of it but the grid, which may grow."""
+    """Twelve hex digits that identify all of it except the grid, which may grow."""
     fixed = {name: value for name, value in described.items() if name not in GRID}
     return sealed(fixed)["digest"][:12]
 
@@ -67,8 +67,8 @@ def check(
 
     Args:
       workdir: the folder.
-      described: what `describe` gave.
-      command: how it was asked for, kept for the reader.
+      described: the result of `describe`.
+      command: the command line, stored for the reader.
       extend: whether the grid may be larger now than it was.
       write: whether to write it, if it is new or larger.
       note: is told if the file is damaged.

@@ -1,4 +1,4 @@
-"""What a planned sweep costs: operations and bytes of every network, compute, memory and disk in all.
+"""The cost of a planned sweep: operations and bytes of every network; total compute, memory and disk.
 
 Counted in traces (`costs`), so that a plan of months is priced in a second and nothing is compiled.
 """

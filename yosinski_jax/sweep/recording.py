@@ -1,4 +1,4 @@
-"""What a record says of a trained network; of several trainings that differ in their rate, which one is the network."""
+"""From a trained network to its record; among training runs that differ in learning rate, which one is recorded."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def choose(results: Sequence[Result], rates: Sequence[float]) -> tuple[Result, d
 
 
 def measured(result: Result) -> dict[str, Any]:
-    """What a record says of a trained network."""
+    """The fields of a record that describe a trained network."""
     bad = result.diverged_at_step
     # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
     kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]

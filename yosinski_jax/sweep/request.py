@@ -1,7 +1,7 @@
 """From what a user asks for to a sweep: all defaults and all checks, for `transfer_sweep` and the command line alike.
 
-What is not said is chosen by the data: a network by image size, a recipe by network, the grid by
-`Settings.resolve`. What was said and would change nothing is refused.
+Anything not given is chosen from the data: the network by image size, the recipe by network, the grid by
+`Settings.resolve`. Arguments that would have no effect are refused.
 """
 
 import dataclasses
@@ -113,7 +113,7 @@ def sweep(
     grid: Mapping[str, Any],
     **options: Any,
 ) -> Sweep:
-    """The sweep that is asked for; nothing is written or trained yet.
+    """The requested sweep; nothing is written or trained yet.
 
     Args:
       dataset: the data; of several, the target's.
@@ -226,7 +226,7 @@ def _default_folder(settings: Settings, of_few_images: bool, own: bool) -> Path:
 
 
 def named(network: Any, made: Network) -> str:
-    """What records call a network: a name of the package, or of the user's class or function."""
+    """The name of a network in records: a name of the package, or of the user's class or function."""
     if isinstance(network, str):
         return network.rpartition(":")[2]
     return getattr(network, "__name__", type(made.module).__name__)

@@ -33,10 +33,10 @@ MOST_REPLICAS = 65_536
 
 
 class Display(Protocol):
-    """What a sweep tells while it works."""
+    """Receives a sweep's progress."""
 
     def plan(self, sweep: "Sweep", done: int) -> None:
-        """The plan is made; `done` networks are recorded already."""
+        """The plan is ready; `done` networks are already recorded."""
 
     def note(self, line: str) -> None:
         """Something worth a line."""
@@ -61,15 +61,15 @@ class Sweep:
     Args:
       settings: what to do.
       dataset: the data; `settings.dataset` is only its name.
-      network: gives the network for a number of classes.
+      network: maps a number of classes to a network.
       folder: the workdir.
       replicas: size of groups; None to choose by backend.
       feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 for none.
       trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains the groups; by
         default a `Trainer` that holds the images on the devices.
       checkpoint_seconds: time between two saves of a group in training.
-      display: what is told while it works.
-      command: what was typed, kept for the reader.
+      display: receives its progress.
+      command: the command line, stored for the reader.
       extend: whether the grid may be larger than the workdir's.
       pretrained: see `Work`.
       keep: see `Work`.
@@ -77,7 +77,7 @@ class Sweep:
     Attributes:
       planned: every network, in order.
       groups: how they are trained.
-      records: of the finished ones, by id.
+      records: records of the finished networks, by id.
       trained: number of networks recorded by this object, not found recorded.
 
     Raises:
