@@ -26,7 +26,8 @@ class Work:
         image_shape: (H, W, C) of the images, before the recipe's crop.
         classes: number of outputs.
         batch_size: images a step.
-        steps: steps between two evaluations (of one image), all in one dispatch.
+        steps: steps between two evaluations (of one test image, and of the training images that `feeds.subset`
+            takes), all in one dispatch.
     """
 
     network: str
