@@ -13,6 +13,7 @@ Stop it at any time; the same command goes on where it was. --plan shows what wo
 devices or machines: --processes, --executor=ray or slurm, --shard=I/N.
 """
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,7 @@ def main() -> None:
             if executing.elsewhere():
                 print(executing.plan(sweep, *planning.seconds_per_flop(sweep)))
             return
+        gc.freeze()  # what was imported stays; collections need not look at it again
         try:
             sweep = _train(sweep, display)
         except worker.Interrupted as e:
