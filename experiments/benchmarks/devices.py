@@ -1,4 +1,4 @@
-"""What the paper's plan takes on accelerators that are not at hand: from operations and bytes of each step, on paper."""
+"""Estimated time of the paper's plan on other accelerators, from the FLOPs and bytes of each step."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from yosinski_jax.sweep.feeding import SIZE, Feeding
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """An accelerator as its maker describes it.
+    """An accelerator by its data sheet.
 
     Attributes:
-        flops: dense bfloat16 operations a second, of one chip.
-        bandwidth: bytes a second from and to its memory.
-        chips: how many train a network together, a share of the batch each.
-        link: bytes a second between chips, both ways together.
+        flops: dense bfloat16 FLOP/s of one chip.
+        bandwidth: of its memory, bytes/s.
+        chips: how many train a network together, each on part of the batch.
+        link: bandwidth between chips, both directions together, bytes/s.
         networks: how many are trained side by side, each on chips of its own.
     """
 
@@ -36,9 +36,9 @@ class Device:
     networks: int = 1
 
     def seconds(self, step: StepCost) -> float:
-        """A step of one network."""
+        """Time of one step of one network."""
         trained, still = step.parameters_trained, step.parameters_frozen
-        # Every chip reads all parameters and updates them (see `step_cost`); activations are shared out.
+        # Every chip reads all parameters and updates them (see `step_cost`); activations are split.
         parameters = FLOAT32_BYTES * (6 * trained + still)
         moved = (step.traffic_bytes - parameters) / self.chips + parameters
         reduced = 2 * (1 - 1 / self.chips) * FLOAT32_BYTES * trained
@@ -56,18 +56,18 @@ DEVICES = {
     "H200": Device(989e12, 4.8e12),
     "8 × H200": Device(989e12, 4.8e12, networks=8),
 }
-#: Assumed shares of the peaks that training reaches: of products, and of what memory and links carry.
+#: Assumed fractions of peak reached in training: of FLOP/s, and of memory and link bandwidth.
 COMPUTE, BANDWIDTH = 0.3, 0.7
-#: Classes, training and test images. Of ImageNet-21k as many are held out as of ILSVRC-2012.
+#: Classes, training and test images. As many images of ImageNet-21k are held out as of ILSVRC-2012.
 IMAGENET, IMAGENET_21K = (1000, 1_281_167, 50_000), (21_841, 14_197_122 - 50_000, 50_000)
 
 
 class Counted:
-    """Images that are counted and never read.
+    """Images that are only counted, never read.
 
     Args:
-        classes: their number; each has as many images, give or take one.
-        images: their number.
+        classes: number of classes, of equal sizes up to one image.
+        images: number of images.
     """
 
     shape, dtype, fingerprint = (SIZE, SIZE, 3), np.dtype(np.uint8), "counted"
@@ -80,10 +80,10 @@ class Counted:
 
 
 def run(dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """Prices the networks of the paper's plan, in bfloat16, on data of ImageNet's size.
+    """Estimates the cost of the paper's plan, in bfloat16, on data of ImageNet's size.
 
     Args:
-        dataset: an ImageNet of any size, for the names of its classes.
+        dataset: ImageNet with any number of images, for the names of its classes.
         folder: a workdir; nothing is written.
     """
     classes, train, test = IMAGENET
@@ -98,7 +98,7 @@ def run(dataset: Dataset, folder: Path) -> dict[str, Any]:
         },
     )  # fmt: skip
     prices = [pricing.price(sweep, planned) for planned in sweep.planned]
-    # As many passes over each task as the paper's steps are; the plan's tasks grow alike.
+    # The paper's number of epochs; all tasks of the plan grow alike.
     longer, images = IMAGENET_21K[1] / train, sweep.recipe(sweep.planned[0]).batch_size
     shape = sweep.trainer(sweep.planned[0]).input.shape
     wide = Network.of(registry.make("caffenet", IMAGENET_21K[0], shape, "bfloat16"))
@@ -116,7 +116,7 @@ def run(dataset: Dataset, folder: Path) -> dict[str, Any]:
 
 
 def _plan(networks: Sequence[tuple[float, StepCost]]) -> dict[str, Any]:
-    """Sums over networks, and their time on each device."""
+    """Totals over networks, and their time on each device."""
     times = {
         name: sum(steps * device.seconds(step) for steps, step in networks) / device.networks
         for name, device in DEVICES.items()
@@ -133,22 +133,28 @@ def _plan(networks: Sequence[tuple[float, StepCost]]) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any]) -> str:
     """A table for each dataset."""
-    parts = []
+    columns = {
+        "device": "{device}",
+        "days": "{days:,.1f}",
+        "steps/s": "{steps:,.0f}",
+        "images/s to feed": "{images:,.0f}",
+    }
+    parts, batch = [], result["batch_size"]
     for name in ("ImageNet", "ImageNet-21k"):
         plan = result[name]
-        rows = [
-            (device, f"{s / 86_400:,.1f}", f"{plan['steps'] / s:,.0f}", f"{plan['steps'] * result['batch_size'] / s:,.0f}")
-            for device, s in plan["seconds"].items()
-        ]  # fmt: skip
+        rows = []
+        for device, seconds in plan["seconds"].items():
+            speed = plan["steps"] / seconds
+            times = {"days": seconds / 86_400, "steps": speed, "images": speed * batch}
+            rows.append({"device": device, **times})
         parts.append(
-            f"{name}: {plan['networks']} networks, {plan['steps']:.3g} steps of {result['batch_size']} images, "
-            f"{plan['flops']:.3g} FLOP, {plan['bytes']:.3g} bytes moved; a base {plan['base_step']['flops'] / 1e12:.3g} "
-            f"TFLOP and {plan['base_step']['traffic_bytes'] / 1e9:.3g} GB a step\n"
-            + measure.table(("device", "days", "steps/s", "images/s to feed"), rows)
+            f"{name}: {plan['networks']} networks, {plan['steps']:.3g} steps of {batch} images, {plan['flops']:.3g} FLOP, "
+            f"{plan['bytes']:.3g} bytes of memory traffic; a base {plan['base_step']['flops'] / 1e12:.3g} TFLOP and "
+            f"{plan['base_step']['traffic_bytes'] / 1e9:.3g} GB per step\n{measure.table(rows, columns)}"
         )
     parts.append(
-        f"assumed: {COMPUTE:.0%} of the peak of bfloat16 products or {BANDWIDTH:.0%} of the memory's bandwidth, whichever "
-        f"takes longer, then gradients between chips at {BANDWIDTH:.0%} of the links; the input path and evaluations "
-        f"({result['evaluation_share']:.1%} of the operations) left out"
+        f"assumed: {COMPUTE:.0%} of peak bfloat16 FLOP/s or {BANDWIDTH:.0%} of memory bandwidth, whichever is slower, then "
+        f"gradients between chips at {BANDWIDTH:.0%} of link bandwidth; without the input pipeline and evaluations "
+        f"({result['evaluation_share']:.1%} of the FLOPs)"
     )
     return "\n\n".join(parts)

@@ -1,59 +1,49 @@
-"""The default command, from a cold start and with the programs of an earlier run."""
+"""The default command, cold and with the compiled programs of an earlier run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.benchmarks import measure
-
-KINDS = ("first", "start", "cold", "warm")
+from experiments.benchmarks.measure import Finished, Spread
 
 
 def run(options: Sequence[str], *, rounds: int) -> list[dict]:
-    """Runs `python -m experiments.sweep --split=random` again and again.
+    """Runs `python -m experiments.sweep --split=random` repeatedly.
 
     Args:
-        options: further flags of the sweep.
+        options: extra flags of the sweep.
         rounds: runs of each kind.
 
     Returns:
-        Rows with seconds and peak memory: "first" (the very first run, libraries perhaps not yet read
-        from disk), "start" (--plan: imports and data, no training), "cold" (nothing compiled before)
-        and "warm" (everything compiled by the first).
+        Rows with seconds and peak memory: "first" (the very first run, with libraries possibly not yet in the
+        disk cache), "start" (--plan: imports and data, no training), "cold" (nothing compiled before) and "warm"
+        (everything compiled by the first).
     """
-    peaks: dict[str, list[int]] = {kind: [] for kind in KINDS}
     with measure.folder() as folder:
 
-        def once(kind: str, cache: Path) -> float:
-            number = len(peaks[kind])
+        def once(kind: str, turn: int) -> Finished:
+            cache = {"cold": f"cache{turn}", "start": "none"}.get(kind, "warm")
             command = measure.sweep_command(
                 "--split=random",
                 *options,
-                f"--workdir={folder / f'{kind}{number}'}",
-                f"--compile_cache={cache}",
+                f"--workdir={folder / f'{kind}{turn}'}",
+                f"--compile_cache={folder / cache}",
                 *(["--plan"] if kind == "start" else []),
             )
-            done = measure.process(command)
-            peaks[kind].append(done.peak_bytes)
-            return done.seconds
+            return measure.process(command)
 
-        values = measure.in_turns({"first": lambda: once("first", folder / "warm")}, 1)
-        values |= measure.in_turns(
-            {
-                "start": lambda: once("start", folder / "none"),
-                "cold": lambda: once("cold", folder / f"cache{len(peaks['cold'])}"),
-                "warm": lambda: once("warm", folder / "warm"),
-            },
-            rounds,
-        )
+        done = measure.in_turns(["first"], once, 1)
+        done |= measure.in_turns(["start", "cold", "warm"], once, rounds)
     return [
-        {"kind": kind, "seconds": values[kind], "peak_bytes": measure.Spread(tuple(peaks[kind]))}
-        for kind in KINDS
+        {"kind": kind} | {name: Spread.of(runs, name) for name in ("seconds", "peak_bytes")}
+        for kind, runs in done.items()
     ]
 
 
 def show(rows: list[dict]) -> str:
     """The rows as a table."""
-    cells = [
-        (row["kind"], row["seconds"].text(".1f"), (row["peak_bytes"] * 1e-6).text()) for row in rows
-    ]
-    return measure.table(("default command", "seconds", "peak memory, MB"), cells)
+    columns = {
+        "default command": "{kind}",
+        "seconds": "{seconds:.1f}",
+        "peak memory, MB": "{peak_bytes.mega}",
+    }
+    return measure.table(rows, columns)

@@ -1,4 +1,4 @@
-"""The processes of a sweep on purpose to be killed: coordinators, workers, and the machines of a Ray cluster. Linux only."""
+"""The processes of a sweep that faults can hit: coordinators, workers, and the machines of a Ray cluster. Linux only."""
 
 import contextlib
 import os
@@ -13,17 +13,17 @@ from experiments.benchmarks import measure
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
 
-#: Seconds between wall clocks of different workers.
+#: Seconds between the wall clocks of different workers.
 SKEW = 600
 _ENTRY = "yosinski_jax.sweep.executors.entry"
 
 
 class Coordinator:
-    """A command that trains the sweep, started again when it is gone.
+    """A command that trains the sweep, restarted after it ends.
 
     Args:
-        options: flags that only this one has.
-        env: variables of its process.
+        options: flags of this coordinator alone.
+        env: additional environment variables.
     """
 
     def __init__(self, options: Sequence[str], env: Mapping[str, str] | None = None):
@@ -32,7 +32,7 @@ class Coordinator:
         self.code: int | None = None
 
     def start(self, options: Sequence[str], output: Path) -> None:
-        """Starts it; what it prints is added to a file."""
+        """Starts it, with its output appended to a file."""
         self.code = None
         with open(output, "ab") as file:
             self.process = subprocess.Popen(
@@ -42,17 +42,17 @@ class Coordinator:
             )  # fmt: skip
 
     def ended(self) -> bool:
-        """Whether it has ended, by itself or killed; then `code` says how."""
+        """Whether it has exited or was killed; then `code` is its exit code."""
         if self.process is not None and self.process.poll() is not None:
             self.code, self.process = self.process.returncode, None
         return self.process is None
 
 
 def processes() -> dict[int, tuple[int, list[str]]]:
-    """Parent and command line of every process of this machine."""
+    """Parent and command line of every process on this machine."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+        with contextlib.suppress(OSError, IndexError):  # it has exited
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             found[int(folder.name)] = parent, words
@@ -60,7 +60,7 @@ def processes() -> dict[int, tuple[int, list[str]]]:
 
 
 def below(process: int) -> list[int]:
-    """A process and all that it started, directly or not."""
+    """A process and all its descendants."""
     parents = {number: parent for number, (parent, _) in processes().items()}
     found = [process]
     for number in found:
@@ -69,7 +69,7 @@ def below(process: int) -> list[int]:
 
 
 def send(numbers: Sequence[int], what: signal.Signals) -> None:
-    """Sends a signal to those processes that are still there."""
+    """Sends a signal to those processes that still exist."""
     for number in numbers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, what)
@@ -78,7 +78,7 @@ def send(numbers: Sequence[int], what: signal.Signals) -> None:
 class Local:
     """A coordinator and two worker processes on this machine."""
 
-    #: What can happen, and how often of all faults.
+    #: Kinds of faults and their relative frequencies.
     faults: Mapping[str, int] = {
         "worker": 6,
         "coordinator": 3,
@@ -96,22 +96,22 @@ class Local:
         return [n for n, (_, words) in found if _ENTRY in words and str(workdir) in words]
 
     def victims(self, workdir: Path) -> list[int]:
-        """Processes whose death is that of a worker."""
+        """Processes whose loss is the loss of a worker."""
         return self.workers(workdir)
 
     def machines(self) -> list[Any]:
-        """Machines that can be lost; each a process with all below it."""
+        """Machines that can be lost, each a process with its descendants."""
         return []
 
     def replace(self, machine: Any) -> None:
-        """Starts another machine in place of one that was lost."""
+        """Starts another machine in place of a lost one."""
 
     def close(self) -> None:
-        """Ends what was started here."""
+        """Ends what the engine started."""
 
 
 class Shards(Local):
-    """Two processes that share nothing but a workdir, with clocks ten minutes apart."""
+    """Two processes that share only a workdir, with clocks ten minutes apart."""
 
     faults: Mapping[str, int] = {"worker": 6, "stopped": 2, "disk": 1, "record": 1}
 
@@ -144,9 +144,9 @@ class RayCluster(Local):
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(measure.ROOT), os.environ.get("PYTHONPATH", "")]
         )
-        # On a machine that is busy a raylet takes its time.
+        # Raylets start slowly on a busy machine.
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
-        # A machine that is silent for a few seconds is lost; by default it takes half a minute.
+        # Give a silent machine up after a few seconds, not half a minute.
         health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
         self._cluster = Cluster(
             initialize_head=True,
@@ -168,7 +168,7 @@ class RayCluster(Local):
         return self._cluster.add_node(**self._size(SKEW * (self._started % 3 - 1)))
 
     def victims(self, workdir: Path) -> list[int]:
-        """See `Local`: the processes that train, and Ray's own around them."""
+        """See `Local`: the processes that train, and the Ray processes that run them."""
         workers, parents = self.workers(workdir), processes()
         return workers + [parents[n][0] for n in workers if n in parents]
 
@@ -184,7 +184,7 @@ class RayCluster(Local):
         """See `Local`."""
         node = next(node for node in self._nodes if self._raylet(node) == machine)
         self._nodes.remove(node)
-        with contextlib.suppress(Exception):  # it is dead already
+        with contextlib.suppress(Exception):  # it may be dead already
             self._cluster.remove_node(node, allow_graceful=False)
         self._nodes.append(self._add())
 
@@ -199,7 +199,7 @@ ENGINES = {"local": Local, "ray": RayCluster, "shard": Shards}
 
 @contextlib.contextmanager
 def engine(name: str) -> Iterator[Local]:
-    """The engine of an executor's name, ended afterwards.
+    """The engine of an executor, closed at the end.
 
     Raises:
         UserError: there is none, or this is not Linux.
@@ -207,7 +207,7 @@ def engine(name: str) -> Iterator[Local]:
     if name not in ENGINES:
         raise UserError(f"--executor={name}: choose from {', '.join(ENGINES)}")
     if sys.platform != "linux":
-        raise UserError("faults: finds its victims in /proc, which only Linux has; run it there")
+        raise UserError("faults: needs /proc; run it on Linux")
     found = ENGINES[name]()
     try:
         yield found

@@ -1,7 +1,7 @@
-"""Faults on purpose: a sweep whose processes are killed, stopped, and kept from their disk, against an undisturbed one.
+"""Fault injection: a sweep whose processes are killed, suspended and denied disk writes, against an undisturbed one.
 
-A fault hits processes that were stopped first, so that which groups they train at that instant is known for certain:
-those groups may be started once more, no other.
+A fault first suspends the processes it hits, so that it is certain which groups they are training: those groups
+may be started once more, no others.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from experiments.benchmarks import engines, measure
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
 
-#: Seconds of a claim while faults are made; two minutes otherwise.
+#: How long a claim on a group lasts under faults, in seconds; by default two minutes.
 LEASE = 15.0
 #: Faults that end a process for good.
 KILLS = ("worker", "coordinator", "machine")
-#: Small groups of small networks, saved every second, so that there is something to lose.
+#: Small groups of small networks, with a checkpoint every second, so that there is something to lose.
 OPTIONS = (
     "--split=random", "--seeds=1", "--epochs=10", "--replicas=4", "--checkpoint_minutes=0.02", "--noreport",
 )  # fmt: skip
@@ -33,21 +33,21 @@ _NOT_COMPARED = ("seconds", "images_per_second", "environment", "digest")
 _TABLES = ("table.md", "effects.csv")
 _STARTED = re.compile(r"^-- .*: start \d+, process (\d+), ", re.MULTILINE)
 _SECONDS_WITHOUT_DISK = 3.0
-#: A round that takes longer, all faults over, hangs.
+#: A round that takes this much longer than its faults hangs.
 _SECONDS_TO_END = 600.0
 
 
 @dataclasses.dataclass
 class Round:
-    """A sweep from its beginning to its end, with what happened to it.
+    """A sweep from start to end, and what happened to it.
 
     Attributes:
-        seconds: it took.
+        seconds: how long it took.
         faults: what happened, in order.
         disturbed: how often each group was hit.
         starts: how often each group was started.
-        differences: what is not as in the undisturbed sweep, a line each.
-        incomplete: how often a command ended with groups given up, to be started again.
+        differences: what differs from the undisturbed sweep, one line each.
+        incomplete: how often a command gave up on groups and had to be started again.
     """
 
     seconds: float = 0.0
@@ -58,8 +58,14 @@ class Round:
     incomplete: int = 0
 
     def too_often(self) -> list[str]:
-        """Groups that were started more often than they were disturbed, and once."""
+        """Groups that were started more than once plus the number of times they were disturbed."""
         return [g for g, count in sorted(self.starts.items()) if count > self.disturbed[g] + 1]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, the groups started too often, and the starts beyond the first of each group."""
+        extra = sum(self.starts.values()) - len(self.starts)
+        own = vars(self) | {"disturbed": dict(self.disturbed)}
+        return own | {"too_often": self.too_often(), "extra": extra}
 
 
 def run(
@@ -71,64 +77,50 @@ def run(
     seed: int,
     options: Sequence[str] = OPTIONS,
 ) -> dict[str, Any]:
-    """Trains the same sweep again and again under faults.
+    """Trains the same sweep repeatedly under faults.
 
     Args:
         executor: a name in `engines.ENGINES`.
-        minutes: no round begins later, and none is disturbed later, once there were enough kills.
-        kills: at least so many processes are killed for good.
+        minutes: after this time, and with enough kills, no round is started or disturbed any more.
+        kills: minimum number of processes to kill.
         every: mean seconds from a group's start to a fault.
-        seed: of the instants and the victims.
+        seed: random seed of the times and targets.
         options: of the sweep.
 
     Raises:
-        UserError: a sweep ends in another way than it should, or does not end.
+        UserError: a sweep fails or does not end.
     """
     os.environ["YOSINSKI_JAX_LEASE"] = str(LEASE)
     chance = random.Random(seed)
     rounds: list[Round] = []
+    killed = lambda: sum(fault in KILLS for r in rounds for fault in r.faults)
     with measure.folder() as folder, engines.engine(executor) as engine:
         options = (*options, f"--compile_cache={folder / 'cache'}")
         reference = _Reference(folder / "undisturbed", options)
         began = time.monotonic()
-        enough = lambda: time.monotonic() - began >= 60 * minutes and _count(rounds, KILLS) >= kills
+        enough = lambda: time.monotonic() - began >= 60 * minutes and killed() >= kills
         while not rounds or not enough():
             rounds.append(Round())
             workdir = folder / str(len(rounds))
             _Run(engine, workdir, options, reference, chance, every, rounds[-1]).run(enough)
-            print(_line(len(rounds), rounds[-1]), flush=True)
+            print(f"round {len(rounds)}\n{_table([rounds[-1].as_json()])}", flush=True)
     return {
         "executor": executor,
-        "kills": _count(rounds, KILLS),
+        "kills": killed(),
         "faults": dict(Counter(fault for r in rounds for fault in r.faults)),
         "undisturbed_seconds": reference.seconds,
         "networks": len(reference.records),
         "groups": len(reference.groups),
-        "rounds": [
-            vars(r)
-            | {"disturbed": dict(r.disturbed), "too_often": r.too_often(), "extra": _extra(r)}
-            for r in rounds
-        ],
+        "rounds": [r.as_json() for r in rounds],
     }
 
 
-def _count(rounds: Sequence[Round], kinds: Sequence[str]) -> int:
-    return sum(fault in kinds for r in rounds for fault in r.faults)
-
-
-def _extra(r: Round) -> int:
-    """Starts beyond the first of each group."""
-    return sum(r.starts.values()) - len(r.starts)
-
-
 class _Reference:
-    """The undisturbed sweep, trained by two processes: its logs say which group holds which network."""
+    """The undisturbed sweep, trained by two processes; its logs say which group holds which network."""
 
     def __init__(self, workdir: Path, options: Sequence[str]):
-        done = measure.process(
-            measure.sweep_command(*options, f"--workdir={workdir}", "--processes=2")
-        )
-        self.seconds = done.seconds
+        command = measure.sweep_command(*options, f"--workdir={workdir}", "--processes=2")
+        self.seconds = measure.process(command).seconds
         self.records, self.tables = _result(workdir)
         self.groups = {
             path.stem: set(re.findall(r"^(\S+): (?:finished|diverged),", path.read_text(), re.M))
@@ -136,7 +128,7 @@ class _Reference:
         }
 
     def hit_by_damage(self, name: str) -> list[str]:
-        """The group of a network, and those that copy it: they may find out in vain, and have to begin again."""
+        """The group of a network, and those that copy it, which may start before they notice and have to start again."""
         split, _, base = name.partition("/")
         copies = {
             id for id, r in self.records.items()
@@ -146,26 +138,28 @@ class _Reference:
 
 
 def _result(workdir: Path) -> tuple[dict[str, dict], dict[str, str]]:
-    """All that must be equal to the bit: records without times, machines and their own digest; tables."""
+    """Everything that must be bit-identical: records without times, machines and their own digest; tables."""
     found, damaged = records.read_all(workdir)
     rows = {r.id: {k: v for k, v in r.items() if k not in _NOT_COMPARED} for r in found}
     rows |= {line: {} for line in damaged}
     return rows, {name: (workdir / name).read_text() for name in _TABLES}
 
 
+@dataclasses.dataclass
 class _Run:
-    """One round."""
+    """One round; `told` is filled in."""
 
-    def __init__(self, engine, workdir: Path, options, reference: _Reference, chance, every, told):
-        self.engine, self.workdir, self.reference = engine, workdir, reference
-        self.options = (*options, f"--workdir={workdir}")
-        self.output = workdir.with_suffix(".txt")
-        self.chance: random.Random = chance
-        self.every, self.told = every, told
-        #: What is to be undone, and when, by the monotonic clock.
-        self.later: list[tuple[float, Any]] = []
+    engine: engines.Local
+    workdir: Path
+    options: Sequence[str]
+    reference: _Reference
+    chance: random.Random
+    every: float
+    told: Round
+    #: What is to be undone, and when, by the monotonic clock.
+    later: list[tuple[float, Callable[[], Any]]] = dataclasses.field(default_factory=list)
 
-    def run(self, enough) -> None:
+    def run(self, enough: Callable[[], bool]) -> None:
         began = time.monotonic()
         try:
             self._train(enough)
@@ -176,16 +170,19 @@ class _Run:
         finally:
             self._end()
         self.told.seconds = round(time.monotonic() - began, 1)
-        self.told.starts = {
-            path.stem: len(_STARTED.findall(path.read_text(errors="replace")))
-            for path in sorted((self.workdir / "logs").glob("*.log"))
-        }
-        rows, tables = _result(self.workdir)
-        self.told.differences = _differences(self.reference.records, rows)
-        self.told.differences += _differences(self.reference.tables, tables)
+        self.told.starts = {name: len(found) for name, found in self._started().items()}
+        pairs = zip(
+            _result(self.workdir), (self.reference.records, self.reference.tables), strict=True
+        )
+        self.told.differences = [line for new, old in pairs for line in _differences(old, new)]
 
-    def _train(self, enough) -> None:
-        """Until every coordinator has ended well, under faults until there were enough of them."""
+    def _started(self) -> dict[str, list[str]]:
+        """The processes that started each group, by its log."""
+        logs = sorted((self.workdir / "logs").glob("*.log"))
+        return {p.stem: _STARTED.findall(p.read_text(errors="replace")) for p in logs}
+
+    def _train(self, enough: Callable[[], bool]) -> None:
+        """Until every coordinator has succeeded, with faults until there were enough."""
         following = quiet = None
         while not all(c.code == 0 for c in self.engine.coordinators) or self.later:
             now = time.monotonic()
@@ -201,14 +198,12 @@ class _Run:
                     )
             elif following is None:
                 # Counted from when a group is in training, or most faults would hit imports.
-                following = now + self._pause() if self._training() else None
+                pause = self.chance.uniform(0, 2 * self.every) if self._training() else None
+                following = None if pause is None else now + pause
             elif now >= following:
                 self._fault()
                 following = None
             time.sleep(0.05)
-
-    def _pause(self) -> float:
-        return self.chance.uniform(0, 2 * self.every)
 
     def _start_again(self) -> None:
         for coordinator in self.engine.coordinators:
@@ -218,138 +213,50 @@ class _Run:
                 self.told.incomplete += 1
             elif coordinator.code not in (None, -signal.SIGKILL):
                 raise UserError(
-                    f"{self.workdir}: a sweep ended with code {coordinator.code}: {self._last()}"
+                    f"{self.workdir}: a sweep exited with code {coordinator.code}: {self._last()}"
                 )
-            coordinator.start(self.options, self.output)
+            options = (*self.options, f"--workdir={self.workdir}")
+            coordinator.start(options, self.workdir.with_suffix(".txt"))
 
     def _last(self) -> str:
-        lines = (
-            self.output.read_text(errors="replace").strip().splitlines()
-            if self.output.exists()
-            else []
-        )
-        return " | ".join(lines[-5:]) or "it printed nothing"
-
-    # Faults.
-
-    def _fault(self) -> None:
-        kinds = list(self.engine.faults)
-        kind = self.chance.choices(kinds, [self.engine.faults[k] for k in kinds])[0]
-        hit = getattr(self, f"_hit_{kind.replace(' ', '_')}")()
-        if hit:
-            self.told.faults.append(kind)
-            disturbed = sum(self.told.disturbed.values())
-            print(
-                f"  fault {len(self.told.faults)}: {kind}; {disturbed} groups disturbed", flush=True
-            )
-
-    def _hit_worker(self) -> bool:
-        with self._victim(self.engine.victims(self.workdir)) as process:
-            if process is not None:
-                self._disturb(engines.below(process))
-                engines.send([process], signal.SIGKILL)
-            return process is not None
-
-    def _hit_coordinator(self) -> bool:
-        running = [c.process.pid for c in self.engine.coordinators if c.process is not None]
-        with self._victim(running) as process:
-            if process is not None:
-                # Its workers notice, save what they train and end.
-                self._disturb(self.engine.workers(self.workdir))
-                engines.send([process], signal.SIGKILL)
-            return process is not None
-
-    def _hit_machine(self) -> bool:
-        machine = self.chance.choice(self.engine.machines())
-        engines.send([machine], signal.SIGSTOP)
-        self._disturb(engines.below(machine))
-        engines.send([machine], signal.SIGKILL)
-        self.engine.replace(machine)
-        return True
-
-    def _hit_stopped(self) -> bool:
-        """Longer than a claim lasts: another worker takes over, and for a moment two have one group."""
-        processes = self.engine.workers(self.workdir)
-        if not processes:
-            return False
-        process = self.chance.choice(processes)
-        engines.send([process], signal.SIGSTOP)
-        self._disturb([process])
-        self._later(1.5 * LEASE, lambda: engines.send([process], signal.SIGCONT))
-        return True
-
-    def _hit_stopped_machine(self) -> bool:
-        """All of a machine stands still; when it wakes, others have its work, and Ray has given it up."""
-        machine = self.chance.choice(self.engine.machines())
-        processes = engines.below(machine)
-        engines.send(processes, signal.SIGSTOP)
-        self._disturb(processes)
-
-        def wake() -> None:
-            engines.send(processes[1:], signal.SIGCONT)
-            self._later(2.0, lambda: self._lose(machine))
-
-        self._later(1.5 * LEASE, wake)
-        return True
-
-    def _lose(self, machine: Any) -> None:
-        if machine in self.engine.machines():  # not lost meanwhile
-            engines.send([machine], signal.SIGCONT)
-            self.engine.replace(machine)
-
-    def _hit_disk(self) -> bool:
-        """A worker can write no file for a few seconds: as on a full disk, but for this process alone."""
-        with self._victim(self.engine.workers(self.workdir)) as process:
-            if process is None:
-                return False
-            self._disturb([process])
-            _limit_files(process, full=True)
-            self._later(_SECONDS_WITHOUT_DISK, lambda: _limit_files(process, full=False))
-            engines.send([process], signal.SIGCONT)
-            return True
-
-    def _hit_record(self) -> bool:
-        """A bit of a record is turned over; its network has to be trained again."""
-        found = sorted((self.workdir / "records").glob("*/[!.]*.json"))
-        if not found:
-            return False
-        path = self.chance.choice(found)
-        content = bytearray(path.read_bytes())
-        content[self.chance.randrange(len(content))] ^= 1 << self.chance.randrange(8)
-        path.write_bytes(content)
-        for group in self.reference.hit_by_damage(f"{path.parent.name}/{path.stem}"):
-            self.told.disturbed[group] += 1
-        return True
-
-    def _later(self, seconds: float, action) -> None:
-        self.later.append((time.monotonic() + seconds, action))
-
-    @contextlib.contextmanager
-    def _victim(self, processes: Sequence[int]) -> Iterator[int | None]:
-        """One of these, standing still while the body looks at what it is doing; None if there is none."""
-        if not processes:
-            yield None
-            return
-        process = self.chance.choice(processes)
-        engines.send([process], signal.SIGSTOP)
-        yield process
+        path = self.workdir.with_suffix(".txt")
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return " | ".join(text.strip().splitlines()[-5:]) or "no output"
 
     def _training(self) -> dict[str, int]:
-        """The groups that are begun and not done, and the process that began each last."""
-        found = {}
-        for path in (self.workdir / "logs").glob("*.log"):
-            begun = _STARTED.findall(path.read_text(errors="replace"))
-            names = self.reference.groups[path.stem]
-            if begun and not all((self.workdir / "records" / f"{n}.json").exists() for n in names):
-                found[path.stem] = int(begun[-1])
-        alive = set(self.engine.workers(self.workdir))
-        return {group: process for group, process in found.items() if process in alive}
+        """The groups in training, and the process that started each last."""
+        found, alive = {}, set(self.engine.workers(self.workdir))
+        for group, begun in self._started().items():
+            names = self.reference.groups[group]
+            done = all((self.workdir / "records" / f"{n}.json").exists() for n in names)
+            if begun and not done and int(begun[-1]) in alive:
+                found[group] = int(begun[-1])
+        return found
 
     def _disturb(self, processes: Sequence[int]) -> None:
-        """Counts the groups that these processes train at this instant."""
-        for group, process in self._training().items():
-            if process in processes:
-                self.told.disturbed[group] += 1
+        """Counts the groups that these processes are training."""
+        hit = [group for group, process in self._training().items() if process in processes]
+        self.told.disturbed.update(hit)
+
+    def _later(self, seconds: float, action: Callable[[], Any]) -> None:
+        self.later.append((time.monotonic() + seconds, action))
+
+    def _suspend(
+        self, processes: Sequence[int], lost: Callable[[int], Sequence[int]]
+    ) -> int | None:
+        """Suspends one of these; counts the groups of the processes that are `lost` with it. None if there are none."""
+        if not processes:
+            return None
+        process = self.chance.choice(processes)
+        engines.send([process], signal.SIGSTOP)
+        self._disturb(lost(process))
+        return process
+
+    def _kill(self, processes: Sequence[int], lost: Callable[[int], Sequence[int]]) -> int | None:
+        process = self._suspend(processes, lost)
+        if process is not None:
+            engines.send([process], signal.SIGKILL)
+        return process
 
     def _end(self) -> None:
         """Leaves no process of this round behind, whatever happened."""
@@ -359,6 +266,79 @@ class _Run:
                 coordinator.process.wait()
             coordinator.process, coordinator.code = None, None
         engines.send(self.engine.workers(self.workdir), signal.SIGKILL)
+
+    # Faults: whether they hit anything.
+
+    def _fault(self) -> None:
+        kinds = self.engine.faults
+        kind = self.chance.choices(list(kinds), list(kinds.values()))[0]
+        if getattr(self, f"_hit_{kind.replace(' ', '_')}")():
+            self.told.faults.append(kind)
+            disturbed = self.told.disturbed.total()
+            print(
+                f"  fault {len(self.told.faults)}: {kind}; {disturbed} groups disturbed", flush=True
+            )
+
+    def _hit_worker(self) -> bool:
+        return self._kill(self.engine.victims(self.workdir), engines.below) is not None
+
+    def _hit_coordinator(self) -> bool:
+        running = [c.process.pid for c in self.engine.coordinators if c.process is not None]
+        # Its workers notice, save what they train and exit.
+        return self._kill(running, lambda _: self.engine.workers(self.workdir)) is not None
+
+    def _hit_machine(self) -> bool:
+        self.engine.replace(self._kill(self.engine.machines(), engines.below))
+        return True
+
+    def _hit_stopped(self) -> bool:
+        """Longer than a claim lasts: another worker takes over, and for a moment two train one group."""
+        process = self._suspend(self.engine.workers(self.workdir), lambda process: [process])
+        if process is not None:
+            self._later(1.5 * LEASE, lambda: engines.send([process], signal.SIGCONT))
+        return process is not None
+
+    def _hit_stopped_machine(self) -> bool:
+        """A whole machine is suspended; when it resumes, others have its work, and Ray has given it up."""
+        machine = self.chance.choice(self.engine.machines())
+        processes = engines.below(machine)
+        engines.send(processes, signal.SIGSTOP)
+        self._disturb(processes)
+
+        def wake() -> None:
+            engines.send(processes[1:], signal.SIGCONT)
+            self._later(2.0, lose)
+
+        def lose() -> None:
+            if machine in self.engine.machines():  # not lost meanwhile
+                engines.send([machine], signal.SIGCONT)
+                self.engine.replace(machine)
+
+        self._later(1.5 * LEASE, wake)
+        return True
+
+    def _hit_disk(self) -> bool:
+        """A worker cannot write files for a few seconds: as on a full disk, but for this process alone."""
+        process = self._suspend(self.engine.workers(self.workdir), lambda process: [process])
+        if process is None:
+            return False
+        _limit_files(process, full=True)
+        self._later(_SECONDS_WITHOUT_DISK, lambda: _limit_files(process, full=False))
+        engines.send([process], signal.SIGCONT)
+        return True
+
+    def _hit_record(self) -> bool:
+        """A bit of a record is flipped; its network has to be trained again."""
+        found = sorted((self.workdir / "records").glob("*/[!.]*.json"))
+        if not found:
+            return False
+        path = self.chance.choice(found)
+        content = bytearray(path.read_bytes())
+        content[self.chance.randrange(len(content))] ^= 1 << self.chance.randrange(8)
+        path.write_bytes(content)
+        hit = self.reference.hit_by_damage(f"{path.parent.name}/{path.stem}")
+        self.told.disturbed.update(hit)
+        return True
 
 
 def _limit_files(process: int, full: bool) -> None:
@@ -372,52 +352,45 @@ def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     return [f"{name} differs" for name in names if expected.get(name) != found.get(name)]
 
 
-def _line(number: int, r: Round) -> str:
-    faults = ", ".join(f"{count} × {name}" for name, count in Counter(r.faults).most_common())
-    return (
-        f"round {number}: {r.seconds:.0f} s; {faults or 'no faults'}; {sum(r.starts.values())} starts of "
-        f"{len(r.starts)} groups, {sum(r.disturbed.values())} disturbed; "
-        + (
-            f"{len(r.differences)} differences"
-            if r.differences
-            else "equal to the undisturbed sweep"
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = []
+    for i, row in enumerate(rows, 1):
+        kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(row["faults"]).items())
+        starts, groups = sum(row["starts"].values()), len(row["starts"])
+        shown.append(
+            {
+                "round": i,
+                "seconds": round(row["seconds"]),
+                "faults": kinds or "none",
+                "starts": f"{starts} of {groups} groups",
+                "disturbed": sum(row["disturbed"].values()),
+                "too often": len(row["too_often"]),
+                "equal": "no" if row["differences"] else "yes",
+            }
         )
-    )
+    return measure.table(shown, {name: f"{{{name}}}" for name in shown[0]})
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """A table by round, and what all of it says."""
+    """A table by round, and the conclusion."""
     rows = result["rounds"]
-    header = ("round", "seconds", "faults", "starts", "disturbed", "too often", "equal")
-    cells = [
-        (
-            str(i), f"{row['seconds']:.0f}",
-            ", ".join(f"{n} {kind}" for kind, n in Counter(row["faults"]).items()) or "none",
-            f"{sum(row['starts'].values())} of {len(row['starts'])} groups",
-            str(sum(row["disturbed"].values())), str(len(row["too_often"])),
-            "no" if row["differences"] else "yes",
-        )
-        for i, row in enumerate(rows, 1)
-    ]  # fmt: skip
     extra, faults = sum(row["extra"] for row in rows), sum(result["faults"].values())
     more = sum(row["seconds"] for row in rows) - len(rows) * result["undisturbed_seconds"]
+    wrong = []
+    for i, row in enumerate(rows, 1):
+        wrong += [f"round {i}: {what}" for what in row["differences"][:3]]
+        wrong += [f"round {i}: {group} started too often" for group in row["too_often"]]
     lines = [
-        f"--executor={result['executor']}: {result['networks']} networks in {result['groups']} groups, undisturbed in "
-        f"{result['undisturbed_seconds']:.0f} s",
-        measure.table(header, cells),
+        f"--executor={result['executor']}: {result['networks']} networks in {result['groups']} groups, "
+        f"{result['undisturbed_seconds']:.0f} s undisturbed",
+        _table(rows),
         f"{faults} faults, {result['kills']} of them kills; {extra} groups started again, "
-        f"{more / max(faults, 1):.1f} s a fault beyond the undisturbed time",
+        f"{more / max(faults, 1):.1f} s per fault beyond the undisturbed time",
+        *wrong,
     ]
-    wrong = [
-        f"round {i}: {what}" for i, row in enumerate(rows, 1) for what in row["differences"][:3]
-    ]
-    wrong += [
-        f"round {i}: {g} started too often"
-        for i, row in enumerate(rows, 1)
-        for g in row["too_often"]
-    ]
-    lines.append(
-        "\n".join(wrong)
-        or "every table equals the undisturbed one to the bit, no group was trained more often than it was disturbed, and once"
-    )
+    if not wrong:
+        lines.append(
+            "every table is bit-identical to the undisturbed one, and no group was started more than once plus once per "
+            "disturbance"
+        )
     return "\n".join(lines)

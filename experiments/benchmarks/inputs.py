@@ -1,11 +1,10 @@
-"""Images/s through the whole input path on real JPEGs, against PyTorch's on the same images.
+"""Images/s of the whole input pipeline on real JPEGs, against PyTorch's on the same images.
 
-Ours is what training from a stream does before its step: read, decode, resize, shuffle and batch in
-worker processes, transfer to the device, and there crop, mirror and subtract the mean. The peer's
-workers do all of it but the mean on the host. So ours is measured twice: up to the batch on the
-device, which is all that the host's cores do where the device is another, and to the end. Both
-sides get equally many workers and the same images; both leave out the first batches, in which the
-workers start, and both read from files that earlier turns left in memory.
+Ours is what streamed training does before each step: read, decode, resize, shuffle and batch in worker
+processes, transfer to the device, and there crop, flip and subtract the mean. The peer's workers do all of
+this but the mean on the host. So ours is measured twice: up to the batch on the device, which is all that the
+host's cores do unless the device is a CPU, and to the end. Both sides get the same number of workers and the
+same images; both skip the first batches, during which workers start, and read files cached in memory.
 """
 
 import dataclasses
@@ -22,6 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Spread
 from experiments.benchmarks.peer import Peer
 from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
@@ -38,16 +38,16 @@ from yosinski_jax.training.feeds import Streaming
 from yosinski_jax.training.step import preprocess
 from yosinski_jax.training.trainer import Trainer
 
-# Batches left out on both sides.
+# Warm-up batches, on both sides.
 _SKIPPED = 2
 
-#: The cases in the order of the table: what our side reads.
+#: What our side reads, in order of the table.
 CASES = {
     "full": "full-size JPEG",
     "jpeg": "prepared, JPEG",
     "raw": "prepared, raw uint8",
 }
-# Times the peer on full-size JPEGs that each case is meant to reach.
+# Target speed of each case, relative to the peer on full-size JPEGs.
 _TARGETS = {"full": 1.5, "jpeg": 4.0, "raw": 4.0}
 
 
@@ -56,11 +56,11 @@ class Reading:
     """How both sides read.
 
     Attributes:
-        workers: processes that decode.
-        recipe: batch size, crop, mirror and mean.
-        batches: batches of one value, after those left out.
-        seconds: least time of one of our values.
-        size: side of the square that images are brought to, in pixels.
+        workers: decoding processes.
+        recipe: batch size, crop, flip and mean.
+        batches: batches per measurement, after the warm-up.
+        seconds: minimum duration of one of our measurements.
+        size: side of the square to which images are resized, in pixels.
         quality: of the prepared JPEGs.
     """
 
@@ -77,60 +77,58 @@ class Reading:
 
 
 def run(dataset: Dataset, reading: Reading, peer: Peer | None, *, rounds: int) -> list[dict]:
-    """Measures all cases on both sides in turns.
+    """Measures all cases on both sides, alternating.
 
     Args:
-        dataset: ImageNet's images, or some of them, as they came; labels named by WordNet ids.
+        dataset: ImageNet's original images, or some of them, labelled by WordNet ids.
         reading: how to read.
-        peer: the PyTorch script; None to run ours alone.
-        rounds: values of each measure.
+        peer: the PyTorch script; None to run only ours.
+        rounds: number of measurements.
 
     Returns:
-        One row for each of `CASES`, with images/s of ours, of the peer on the same files and of the
-        peer on the full-size JPEGs, and the ratios within a turn; None where there is no such peer.
+        One row for each of `CASES`, with images/s of ours and of the peer on the same files, and the
+        ratios, within a round, to these and to the peer on the full-size JPEGs; None without a peer.
 
     Raises:
-        UserError: the images are of one size, so they do not lie there as they came.
+        UserError: all images have one size, so they are not the original ones.
     """
     if dataset.image_shape is not None:
         raise UserError(
-            f"--dataset={dataset.name}: its images are of one size; input takes ImageNet's images as "
-            "they came, such as the directory that TFDS prepares"
+            f"--dataset={dataset.name}: its images are of one size; give ImageNet's original images, such as the "
+            "directory that TFDS prepares"
         )
     with measure.folder() as folder:
         values = _measure(dataset, reading, peer, rounds, folder)
-    gc.collect()  # batches lie in shared memory, which would else be told as leaked at the end
-    whole = values.get(("theirs", "full"))
+    gc.collect()  # otherwise batches in shared memory are reported as leaked at exit
+    whole, cores = values.get(("theirs", "full")), machine.cores()
     rows = []
     for case, label in CASES.items():
-        ours, same = values["ours", case], values.get(("theirs", case))
-        host = values["host", case]
-        rows.append(
-            {
-                "case": case,
-                "images": label,
-                "workers": reading.workers,
-                "cores": _cores(),
-                "batch_size": reading.recipe.batch_size,
-                "ours": ours,
-                "host": host,
-                "host_per_core": host * (1 / _cores()),
-                "ours_per_core": ours * (1 / _cores()),
-                "theirs": same,
-                "theirs_per_core": same * (1 / _cores()) if same else None,
-                "host_ratio_same_files": host / same if same else None,
-                "host_ratio_full_size": host / whole if whole else None,
-                "ratio_same_files": ours / same if same else None,
-                "ratio_full_size": ours / whole if whole else None,
-                "target_full_size": _TARGETS[case],
+        same = values.get(("theirs", case))
+        row = {
+            "case": case,
+            "images": label,
+            "workers": reading.workers,
+            "cores": cores,
+            "batch_size": reading.recipe.batch_size,
+            "theirs": same,
+            "theirs_per_core": same * (1 / cores) if same else None,
+            "target_full_size": _TARGETS[case],
+        }
+        for who, prefix in (("ours", ""), ("host", "host_")):
+            rate = values[who, case]
+            row |= {
+                who: rate,
+                f"{who}_per_core": rate * (1 / cores),
+                f"{prefix}ratio_same_files": rate / same if same else None,
+                f"{prefix}ratio_full_size": rate / whole if whole else None,
             }
-        )
+        rows.append(row)
     return rows
 
 
 def _measure(
     dataset: Dataset, reading: Reading, peer: Peer | None, rounds: int, folder: Path
-) -> dict[Any, measure.Spread]:
+) -> dict[tuple[str, str], Spread]:
     full = folder / "full"
     write_folders(dataset, full)
     datasets = {"full": dataset}
@@ -144,35 +142,31 @@ def _measure(
         )
         datasets[case] = data.load(str(directory))
     folders = {"full": full / "train", "jpeg": folder / "prepared"}
-    _write(datasets["jpeg"].train, folders["jpeg"])
-    measures: dict[Any, Any] = {}
-    for case, found in datasets.items():
-        ours = _Ours(found, reading)
-        measures["ours", case] = ours.rate
-        measures["host", case] = ours.rate_to_device
-        if peer and case in folders:
-            measures["theirs", case] = _Theirs(peer, folders[case], reading).rate
-    return measure.in_turns(measures, rounds)
+    folders["jpeg"].mkdir()
+    for i in range(len(datasets["jpeg"].train)):
+        (folders["jpeg"] / f"{i:06d}.JPEG").write_bytes(_encoded(datasets["jpeg"].train, i))
+    ours = {case: _Ours(found, reading) for case, found in datasets.items()}
+    whose = ("ours", "host", "theirs") if peer else ("ours", "host")
+    names = [(who, case) for case in datasets for who in whose]
 
+    def once(name: tuple[str, str], turn: int) -> float:
+        who, case = name
+        if who == "theirs" and peer is not None:
+            return _theirs(peer, folders[case], reading)
+        return ours[case].rate(to_device=who == "host")
 
-def _cores() -> int:
-    return machine.cores()
+    found = measure.in_turns([n for n in names if n != ("theirs", "raw")], once, rounds)
+    return {name: Spread(rates) for name, rates in found.items()}
 
 
 def write_folders(dataset: Dataset, folder: Path) -> None:
-    """Writes the images as they are stored into class folders, `train/WNID/` and `val/WNID/`."""
+    """Writes the stored files into class folders, `train/WNID/` and `val/WNID/`."""
     for split, source in (("train", dataset.train), ("val", dataset.test)):
         for label in np.unique(source.labels):
             (folder / split / dataset.label_names[label]).mkdir(parents=True)
         for i, label in enumerate(source.labels):
             wnid = dataset.label_names[label]
             (folder / split / wnid / f"{wnid}_{i}.JPEG").write_bytes(_encoded(source, i))
-
-
-def _write(source: Any, folder: Path) -> None:
-    folder.mkdir()
-    for i in range(len(source)):
-        (folder / f"{i:06d}.JPEG").write_bytes(_encoded(source, i))
 
 
 def _encoded(source: Any, index: int) -> bytes:
@@ -186,15 +180,13 @@ def _encoded(source: Any, index: int) -> bytes:
 class _Ours:
     def __init__(self, dataset: Dataset, reading: Reading):
         self._reading, self._dataset = reading, dataset
-        network = lambda classes: Network.of(convnets.make("caffenet", classes, (227, 227, 3)))
-        # Never asked for its network: it gives the devices and the transfer that training uses.
+        size = None if dataset.image_shape else reading.size
+        # The network is never used: the trainer provides the devices and the transfer that training uses.
         self._trainer = Trainer(
-            network,
+            lambda classes: Network.of(convnets.make("caffenet", classes, (227, 227, 3))),
             reading.recipe,
             dataset,
-            streaming=Streaming(
-                reading.workers, size=None if dataset.image_shape else reading.size
-            ),
+            streaming=Streaming(reading.workers, size=size),
         )
         self._mesh = self._trainer.mesh(1)
         self._task: Task = data.make_task(dataset, dataset.label_names)
@@ -207,15 +199,9 @@ class _Ours:
         self._mean = multihost.to_devices(NamedSharding(self._mesh, P()), grey)
         self._runs = 0
 
-    def rate(self) -> float:
-        """Images/s of one stream to the end."""
-        return self._rate(self._program)
-
-    def rate_to_device(self) -> float:
-        """Images/s of one stream up to the batch on the device."""
-        return self._rate(lambda images, mean, key: images)
-
-    def _rate(self, program: Any) -> float:
+    def rate(self, *, to_device: bool) -> float:
+        """Images/s of one stream, up to the batch on the device or to the end."""
+        program = (lambda images, mean, key: images) if to_device else self._program
         reading, trainer = self._reading, self._trainer
         assert trainer.streaming is not None
         put = functools.partial(streamed.put_batch, self._mesh)
@@ -227,7 +213,7 @@ class _Ours:
             np.zeros(batch, np.int32),
             np.zeros(batch, bool),
         )
-        # Compiled before the workers start: while the device is busy they would fill their buffers.
+        # Compiled before the workers start, which would fill their buffers while the device is busy.
         jax.block_until_ready(program(put(empty)["images"], self._mean, keys[0]))
         with stream.train(
             self._dataset.train,
@@ -250,51 +236,43 @@ class _Ours:
             return count * batch / (time.perf_counter() - began)
 
 
-class _Theirs:
-    def __init__(self, peer: Peer, folder: Path, reading: Reading):
-        self._command = [
-            peer.python, peer.script, str(folder), f"--workers={reading.workers}",
-            f"--batch={reading.recipe.batch_size}", f"--batches={reading.batches}", *peer.options,
-        ]  # fmt: skip
-
-    def rate(self) -> float:
-        """Images/s as it reports them."""
-        return json.loads(measure.process(self._command).out.splitlines()[-1])["images_per_second"]
+def _theirs(peer: Peer, folder: Path, reading: Reading) -> float:
+    """Images/s as the peer reports them."""
+    command = [
+        peer.python, peer.script, str(folder), f"--workers={reading.workers}",
+        f"--batch={reading.recipe.batch_size}", f"--batches={reading.batches}", *peer.options,
+    ]  # fmt: skip
+    return json.loads(measure.process(command).out.splitlines()[-1])["images_per_second"]
 
 
 def show(rows: list[dict]) -> str:
     """Rates, rates per core and ratios."""
-    first = rows[0]
-    header = (
-        "ours reads", "up to", "ours, images/s", "per core", "peer, same files", "per core",
-        "ours / peer, same files", "ours / peer, full-size", "target",
-    )  # fmt: skip
-    text = lambda value, form=",.0f": value.text(form) if value else ""
-    cells = [
-        (
-            row["images"],
-            up_to,
-            text(row[ours]),
-            text(row[f"{ours}_per_core"]),
-            text(row["theirs"]),
-            text(row["theirs_per_core"]),
-            text(row[f"{prefix}ratio_same_files"], ".2f"),
-            text(row[f"{prefix}ratio_full_size"], ".2f"),
-            f"{row['target_full_size']:.1f}",
-        )
-        for row in rows
-        for ours, prefix, up_to in (
+    first, shown = rows[0], []
+    for row in rows:
+        for who, prefix, up_to in (
             ("host", "host_", "the device"),
-            ("ours", "", "crop, mirror, mean"),
-        )
-    ]
+            ("ours", "", "crop, flip, mean"),
+        ):
+            names = ("ratio_same_files", "ratio_full_size")
+            own = {"rate": row[who], "per_core": row[f"{who}_per_core"], "up_to": up_to}
+            shown.append(row | own | {name: row[prefix + name] for name in names})
+    columns = {
+        "ours reads": "{images}",
+        "up to": "{up_to}",
+        "ours, images/s": "{rate}",
+        "per core": "{per_core}",
+        "peer, same files": "{theirs}",
+        "peer, per core": "{theirs_per_core}",
+        "ours / peer, same files": "{ratio_same_files:.2f}",
+        "ours / peer, full-size": "{ratio_full_size:.2f}",
+        "target": "{target_full_size:.1f}",
+    }
     lines = [
-        f"{first['workers']} workers on both sides, batches of {first['batch_size']}, "
-        f"{first['cores']} cores",
-        measure.table(header, cells),
+        f"{first['workers']} workers on both sides, batches of {first['batch_size']}, {first['cores']} cores",
+        measure.table(shown, columns),
     ]
     if first["theirs"]:
         lines.append(
-            "Targets are ratios to the peer on full-size JPEGs; the peer reads no raw uint8."
+            "Targets are ratios to the peer on full-size JPEGs; the peer does not read raw uint8."
         )
     return "\n".join(lines)

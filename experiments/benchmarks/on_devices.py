@@ -1,4 +1,4 @@
-"""Trains eight networks on a given number of devices and prints what came out, as JSON.
+"""Trains eight networks on a given number of devices and prints the result as JSON.
 
 python -m experiments.benchmarks.on_devices DEVICES EPOCHS
 """
@@ -61,5 +61,5 @@ def main(devices: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))  # a CPU is cut into that many
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))  # splits a CPU
     main(int(sys.argv[1]), int(sys.argv[2]))

@@ -2,7 +2,7 @@
 
 Both get the same images, classes, epochs, batch size, learning rate and one evaluation at the end.
 Times are those of whole processes: imports, reading the images, compilation, evaluation, records,
-table and first figure; not the report page, which the peer has nothing like.
+table and first figure; not the report page, which the peer does not have.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure, subset
+from experiments.benchmarks.measure import Finished, Spread
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data.dataset import Dataset
 
-#: Networks × epochs × training images of the whole study with 20 epochs.
+#: Epochs and training images of the full study, to which times are extrapolated.
 FULL = (20, 25_000)
 
 
@@ -29,9 +30,9 @@ class Peer:
 
     Attributes:
         script: its path.
-        python: an interpreter that has torch.
-        options: further flags of the script.
-        needs: modules that it imports, with commas between.
+        python: an interpreter with torch.
+        options: extra flags of the script.
+        needs: comma-separated modules that it imports.
     """
 
     script: str
@@ -55,12 +56,12 @@ class Task:
     """What both train.
 
     Attributes:
-        epochs: budgets to measure; with several, the cost of the whole study is extrapolated.
-        batch_size: images a step.
-        learning_rate: of the kernels and biases.
-        train_per_class: training images of each class; None for all.
-        test_per_class: test images of each class; None for all.
-        bases: train the two bases alone.
+        epochs: budgets to measure; with several, the cost of the full study is extrapolated.
+        batch_size: images per step.
+        learning_rate: of kernels and biases.
+        train_per_class: training images per class; None for all.
+        test_per_class: test images per class; None for all.
+        bases: train only the two bases.
     """
 
     epochs: tuple[int, ...]
@@ -83,11 +84,11 @@ def run(
     """Runs both sweeps in turns, every round with another seed and split.
 
     Args:
-        dataset: CIFAR-10, or what has ten classes and its images' size.
+        dataset: CIFAR-10, or another of ten classes and the same image size.
         task: what to train.
-        peer: the PyTorch sweep; None to run ours alone.
+        peer: the PyTorch sweep; None to run only ours.
         rounds: runs of each.
-        options: further flags of our sweep.
+        options: extra flags of our sweep.
         env: environment variables of both.
     """
     runs: list[dict] = []
@@ -96,20 +97,31 @@ def run(
             dataset, folder, task.train_per_class, task.test_per_class
         )
         for epochs in task.epochs:
-            ours = _Ours(dataset, directory, folder, task, epochs, tuple(options), env)
-            theirs = _Theirs(archive, task, epochs, peer, env) if peer else None
-            found = {"ours": ours} | ({"theirs": theirs} if theirs else {})
-            seconds = measure.in_turns({who: one.run for who, one in found.items()}, rounds)
-            for who, one in found.items():
+            commands = {"ours": _ours(task, epochs, directory, options)}
+            if peer:
+                commands["theirs"] = _theirs(task, epochs, archive, peer)
+
+            def once(who: str, seed: int, epochs=epochs, commands=commands) -> Finished:
+                if who == "ours":
+                    workdir = folder / f"ours-{epochs}-{seed}"
+                    return _run_ours(commands[who], workdir, dataset.label_names, seed, env)
+                command = [*commands[who], f"--seed={seed}"]
+                if task.bases:  # its bases come first, and it has no flag to train only them
+                    return measure.until(command, lambda lines: len(lines) == 2, env)
+                return measure.process(command, env)
+
+            done = measure.in_turns(commands, once, rounds)
+            seconds = {who: Spread.of(found, "seconds") for who, found in done.items()}
+            for who, found in done.items():
                 runs.append(
                     {
                         "who": who,
                         "epochs": epochs,
                         "seconds": seconds[who],
-                        "ratio": seconds["theirs"] / seconds[who] if theirs else None,
-                        "peak_bytes": measure.Spread(tuple(one.peaks)),
-                        "accuracy": one.accuracy,
-                        "command": one.command,
+                        "ratio": seconds["theirs"] / seconds[who] if peer else None,
+                        "peak_bytes": Spread.of(found, "peak_bytes"),
+                        "accuracy": _accuracy(found),
+                        "command": commands[who],
                     }
                 )
     images = len(subset.first_of_each(dataset.train.labels, task.train_per_class)) // 2
@@ -117,67 +129,44 @@ def run(
     return {"train_images": images, "runs": runs, "whole_study": whole}
 
 
-class _Ours:
-    def __init__(self, dataset, directory, folder, task, epochs, options, env):
-        self.accuracy: dict[str, list[float]] = {}
-        self.peaks: list[int] = []
-        self.env, self._folder, self._names = env, folder, dataset.label_names
-        self._epochs = epochs
-        self.command = measure.sweep_command(
-            f"--dataset={directory}", "--network=cifar5_torch", "--recipe=cifar", "--precision=float32",
-            f"--epochs={epochs}", f"--evaluate_every={epochs}", f"--batch_size={task.batch_size}",
-            f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport",
-            *(["--treatments=base"] if task.bases else []), *options,
-        )  # fmt: skip
-
-    def run(self) -> float:
-        seed = len(self.peaks)
-        name = f"ours-{self._epochs}-{seed}"
-        split = self._folder / f"{name}.json"
-        split.write_text(json.dumps(halves(self._names, seed)))
-        workdir = self._folder / name
-        done = measure.process(
-            [
-                *self.command, f"--split={split}", f"--seed={seed}", f"--workdir={workdir}",
-                f"--compile_cache={self._folder / f'cache-{name}'}",
-            ],
-            self.env,
-        )  # fmt: skip
-        for path in sorted((workdir / "records").glob("*/*.json")):
-            record = json.loads(path.read_text())
-            self.accuracy.setdefault(record["name"], []).append(record["accuracy"])
-        self.peaks.append(done.peak_bytes)
-        return done.seconds
+def _ours(task: Task, epochs: int, directory: Path, options: Sequence[str]) -> list[str]:
+    return measure.sweep_command(
+        f"--dataset={directory}", "--network=cifar5_torch", "--recipe=cifar", "--precision=float32",
+        f"--epochs={epochs}", f"--evaluate_every={epochs}", f"--batch_size={task.batch_size}",
+        f"--learning_rate={task.learning_rate}", "--seeds=1", "--noreport",
+        *(["--treatments=base"] if task.bases else []), *options,
+    )  # fmt: skip
 
 
-class _Theirs:
-    def __init__(self, archive, task, epochs, peer, env):
-        self.accuracy: dict[str, list[float]] = {}
-        self.peaks: list[int] = []
-        self.env, self._bases = env, task.bases
-        self.command = [
-            peer.python, peer.script, f"--npz={archive}", f"--epochs={epochs}",
-            f"--batch={task.batch_size}", f"--lr={task.learning_rate}", *peer.options,
-        ]  # fmt: skip
+def _theirs(task: Task, epochs: int, archive: Path, peer: Peer) -> list[str]:
+    return [
+        peer.python, peer.script, f"--npz={archive}", f"--epochs={epochs}",
+        f"--batch={task.batch_size}", f"--lr={task.learning_rate}", *peer.options,
+    ]  # fmt: skip
 
-    def run(self) -> float:
-        command = [*self.command, f"--seed={len(self.peaks)}"]
-        # Its bases come first and it has no flag for them alone.
-        done = (
-            measure.first_lines(command, 2, self.env)
-            if self._bases
-            else measure.process(command, self.env)
-        )
-        for line in done.out.splitlines():
-            row = json.loads(line)
-            if "network" in row:
-                self.accuracy.setdefault(row["network"], []).append(row["accuracy"])
-        self.peaks.append(done.peak_bytes)
-        return done.seconds
+
+def _run_ours(command, workdir: Path, names: Sequence[str], seed: int, env) -> Finished:
+    """Runs our sweep on the peer's split; its output becomes lines like the peer's."""
+    split = workdir.with_suffix(".json")
+    split.write_text(json.dumps(halves(names, seed)))
+    places = [f"--split={split}", f"--workdir={workdir}", f"--compile_cache={workdir}.cache"]
+    done = measure.process([*command, f"--seed={seed}", *places], env)
+    records = [json.loads(p.read_text()) for p in sorted((workdir / "records").glob("*/*.json"))]
+    lines = [json.dumps({"network": r["name"], "accuracy": r["accuracy"]}) for r in records]
+    return dataclasses.replace(done, out="\n".join(lines))
+
+
+def _accuracy(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """Test accuracies of the runs by network."""
+    found: dict[str, list[float]] = {}
+    for row in (json.loads(line) for one in runs for line in one.out.splitlines()):
+        if "network" in row:
+            found.setdefault(row["network"], []).append(row["accuracy"])
+    return found
 
 
 def halves(names: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """The classes of A and B that the peer takes for a seed, as our split file."""
+    """The classes of A and B that the peer draws from a seed, as our split file."""
     order = [int(i) for i in np.random.RandomState([seed]).permutation(len(names))]
     half = len(names) // 2
     parts = {"A": sorted(order[:half]), "B": sorted(order[half:])}
@@ -185,13 +174,14 @@ def halves(names: Sequence[str], seed: int) -> dict[str, list[str]]:
 
 
 def _whole_study(runs: list[dict], images: int) -> dict[str, float] | None:
-    """Seconds of the whole study, on a straight line through the medians of two budgets."""
+    """Seconds of the full study, on a straight line through the medians of two budgets."""
     found = {}
     for who in ("ours", "theirs"):
         points = [(r["epochs"] * images, r["seconds"].median) for r in runs if r["who"] == who]
         if len(points) < 2:
             continue
-        slope, fixed = np.polyfit([x for x, _ in points], [y for _, y in points], 1)
+        images_seen, seconds = zip(*points, strict=True)
+        slope, fixed = np.polyfit(images_seen, seconds, 1)
         found[f"{who}_fixed"] = float(fixed)
         found[who] = float(fixed + slope * FULL[0] * FULL[1])
     if "ours" in found and "theirs" in found:
@@ -201,27 +191,21 @@ def _whole_study(runs: list[dict], images: int) -> dict[str, float] | None:
 
 def show(result: Mapping[str, Any]) -> str:
     """Times, then the accuracies of both side by side."""
-    cells = [
-        (
-            run["who"],
-            str(run["epochs"]),
-            run["seconds"].text(".1f"),
-            run["ratio"].text(".2f") if run["ratio"] else "",
-            (run["peak_bytes"] * 1e-6).text(),
-        )
-        for run in result["runs"]
-    ]
-    header = ("sweep", "epochs", "seconds", "times as fast as theirs", "peak memory, MB")
+    columns = {
+        "sweep": "{who}",
+        "epochs": "{epochs}",
+        "seconds": "{seconds:.1f}",
+        "times as fast as theirs": "{ratio:.2f}",
+        "peak memory, MB": "{peak_bytes.mega}",
+    }
     lines = [
         f"tasks of {result['train_images']:,} training images",
-        measure.table(header, cells),
+        measure.table(result["runs"], columns),
     ]
     whole = result["whole_study"]
     if whole:
         rounded = ", ".join(f"{name} {value:,.2f}" for name, value in whole.items())
-        lines.append(
-            f"whole study, {FULL[0]} epochs of {FULL[1]:,} images, extrapolated: {rounded}"
-        )
+        lines.append(f"full study, {FULL[0]} epochs of {FULL[1]:,} images, extrapolated: {rounded}")
     for epochs in dict.fromkeys(run["epochs"] for run in result["runs"]):
         tables = {r["who"]: r["accuracy"] for r in result["runs"] if r["epochs"] == epochs}
         lines += ["", f"test accuracy in %, {epochs} epochs", _accuracies(tables)]
@@ -231,8 +215,7 @@ def show(result: Mapping[str, Any]) -> str:
 
 def _accuracies(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Mean ± standard deviation over seeds, and the difference with its standard error."""
-    cells = []
-    peers = tables.get("theirs", {})
+    rows, peers = [], tables.get("theirs", {})
     for name in [*peers, *(tables["ours"].keys() - peers.keys())]:
         ours, theirs = tables["ours"].get(name, ()), peers.get(name, ())
         difference = ""
@@ -241,9 +224,10 @@ def _accuracies(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
             difference = f"{statistics.mean(gaps):+.1f}"
             if len(gaps) > 1:
                 difference += f" ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.1f}"
-        cells.append((name, _percent(ours), _percent(theirs), difference))
-    header = ("network", "ours", "theirs", "difference ± standard error")
-    return measure.table(header, cells)
+        shown = {"ours": _percent(ours), "theirs": _percent(theirs)}
+        rows.append({"network": name, **shown, "difference ± standard error": difference})
+    headings = ("network", "ours", "theirs", "difference ± standard error")
+    return measure.table(rows, {heading: f"{{{heading}}}" for heading in headings})
 
 
 def _percent(values: Sequence[float | None]) -> str:

@@ -1,59 +1,46 @@
-"""A plan of thousands of networks: what going on and reporting take, by number of networks.
+"""Plans of thousands of networks: what resuming and reporting cost, by number of networks.
 
-The smallest plan is trained, one step a network. In the larger ones trained networks stand for the others: their records,
-under other split seeds, are written by the sweep's own writer, their bases are copied.
+The smallest plan is trained, one step per network. In the larger ones copies stand in for training: the same records
+under other split seeds, written by the sweep's own writer, and copies of the bases.
 """
 
 import contextlib
-import dataclasses
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Spread
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
 
-#: Networks of a split seed: two bases and five treatments of three layers, in two directions.
+#: Networks per split seed: two bases and five treatments of three layers, in two directions.
 NETWORKS_A_SEED = 32
 #: One step each, in groups that fit a small machine.
 OPTIONS = (
     "--split=random", "--images_per_class=20", "--iterations=1", "--evaluate_steps=1", "--replicas=64", "--noreport",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Used:
-    """What a process used, alone, without those that it started.
-
-    Attributes:
-        seconds: from its start; on a busy machine its processor time says more.
-        cpu_seconds: of a processor.
-        peak_bytes: most resident memory.
-    """
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
+_PLANNED = " to train;"  # in the line that a sweep prints before it trains
 
 
 def run(sizes: Sequence[int], options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Trains a sweep of the digits of the smallest size, and measures it there and grown to the others.
+    """Trains a sweep of the smallest size on the digits, and measures it there and grown to the other sizes.
 
     Args:
         sizes: numbers of networks, rounded up to whole split seeds.
-        options: further flags of the sweep.
+        options: extra flags of the sweep.
+
+    Returns:
+        One row per size. Seconds, CPU seconds and peak bytes are those of the coordinating process alone; on a busy
+        machine the CPU time says more.
 
     Raises:
         UserError: a command failed, or this is not Linux.
     """
     if sys.platform != "linux":
-        raise UserError("plans: reads /proc, which only Linux has; run it there")
+        raise UserError("plans: needs /proc; run it on Linux")
     rows = []
     with measure.folder() as folder:
         workdir = folder / "sweep"
@@ -69,15 +56,17 @@ def run(sizes: Sequence[int], options: Sequence[str] = ()) -> list[dict[str, Any
             else:
                 _grow(workdir, seeds)
             with _every_second_seed_untrained(workdir):
-                half = _until(command, " to train;")
+                half = _used(command, _PLANNED)
             rows.append(
                 {
                     "networks": len(_records(workdir)),
                     "train_cpu_seconds": seconds,
-                    "resume": vars(_until(command, " to train;")),
-                    "resume_half": vars(half),
-                    "again": vars(_until(command, None)),
-                    "report": vars(_until(_report(workdir), None)),
+                    "resume": _used(command, _PLANNED),
+                    "resume_half": half,
+                    "again": _used(command),
+                    "report": _used(
+                        [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
+                    ),
                     "page_bytes": (workdir / "report.html").stat().st_size,
                 }
             )
@@ -86,7 +75,7 @@ def run(sizes: Sequence[int], options: Sequence[str] = ()) -> list[dict[str, Any
 
 
 def _grow(workdir: Path, seeds: int) -> None:
-    """Gives every split seed records and bases: those of the seeds that have them, in turn."""
+    """Copies records and bases, in turn, to the split seeds that have none."""
     there = {int(p.name.rpartition("-")[2]): p for p in (workdir / "records").iterdir()}
     models = [there[seed] for seed in sorted(there)]
     for seed in sorted(set(range(seeds)) - there.keys()):
@@ -98,17 +87,13 @@ def _grow(workdir: Path, seeds: int) -> None:
             records.write(workdir, records.Record.of(fields))
 
 
-def _report(workdir: Path) -> list[str]:
-    return [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
-
-
 def _records(workdir: Path) -> list[Path]:
     return sorted(workdir.glob("records/*/*.json"))
 
 
 @contextlib.contextmanager
 def _every_second_seed_untrained(workdir: Path) -> Iterator[None]:
-    """Puts copies of every second split seed aside; their bases, which have to be checked then, stay."""
+    """Moves aside the records of every second split seed but those of its bases, which then have to be checked."""
     folders = sorted((workdir / "records").iterdir())[::2]
     aside = [
         (path, workdir / "aside" / path.parent.name / path.name)
@@ -126,60 +111,30 @@ def _every_second_seed_untrained(workdir: Path) -> Iterator[None]:
             away.rename(path)
 
 
-def _until(command: Sequence[str], text: str | None) -> Used:
-    """Runs a command until it prints a line with a text, or to its end; what it used by then.
-
-    Raises:
-        UserError: it failed, or never printed that.
-    """
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=measure.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    ) as child:  # fmt: skip
-        assert child.stdout is not None
-        used = None
-        for line in child.stdout:
-            # Until its end: what it had used when it printed its last line.
-            used = Used(time.perf_counter() - began, *_usage(child.pid))
-            if text is not None and text in line:
-                child.terminate()
-                return used
-        if child.wait() or used is None or text is not None:
-            raise UserError(
-                f"{' '.join(command)}: ended with code {child.returncode} before it should"
-            )
+def _used(command: Sequence[str], text: str | None = None) -> dict[str, Any]:
+    """What a command uses alone, to its end or until it prints a line with a text."""
+    enough = None if text is None else lambda lines: text in lines[-1]
+    used = vars(measure.until(command, enough)).copy()
+    del used["out"]
     return used
-
-
-def _usage(process: int) -> tuple[float, int]:
-    """Processor seconds and most resident bytes of a process."""
-    folder = Path("/proc") / str(process)
-    ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
-    peak = next(
-        line.split()[1] for line in (folder / "status").read_text().splitlines() if "VmHWM" in line
-    )
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), int(peak) * 1024
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table by number of networks."""
-    header = (
-        "networks", "training, CPU s a network", "going on: CPU s", "half trained", "to the table",
-        "coordinator, MB", "report, CPU s", "report, MB", "page, MB",
-    )  # fmt: skip
-    cells = [
-        (
-            f"{row['networks']:,}",
-            f"{row['train_cpu_seconds']:.3f}",
-            f"{row['resume']['cpu_seconds']:.1f}",
-            f"{row['resume_half']['cpu_seconds']:.1f}",
-            f"{row['again']['cpu_seconds']:.1f}",
-            f"{max(row[what]['peak_bytes'] for what in ('resume', 'resume_half', 'again')) / 1e6:.0f}",
-            f"{row['report']['cpu_seconds']:.1f}",
-            f"{row['report']['peak_bytes'] / 1e6:.0f}",
-            f"{row['page_bytes'] / 1e6:.1f}",
-        )
-        for row in rows
-    ]
-    return measure.table(header, cells)
+    columns = {
+        "networks": "{networks:,}",
+        "training, CPU s per network": "{train_cpu_seconds:.3f}",
+        "resuming: CPU s": "{resume[cpu_seconds]:.1f}",
+        "half trained": "{resume_half[cpu_seconds]:.1f}",
+        "to the table": "{again[cpu_seconds]:.1f}",
+        "coordinator, MB": "{coordinator.mega}",
+        "report, CPU s": "{report[cpu_seconds]:.1f}",
+        "report, MB": "{report_peak.mega}",
+        "page, MB": "{page.mega:.1f}",
+    }
+    shown = []
+    for row in rows:
+        peaks = [row[what]["peak_bytes"] for what in ("resume", "resume_half", "again", "report")]
+        sizes = {"coordinator": max(peaks[:3]), "report_peak": peaks[3], "page": row["page_bytes"]}
+        shown.append({**row, **{name: Spread((size,)) for name, size in sizes.items()}})
+    return measure.table(shown, columns)

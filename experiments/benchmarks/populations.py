@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from experiments.benchmarks import measure, synthetic
+from experiments.benchmarks.measure import Spread
 from experiments.benchmarks.synthetic import Work
 
 
@@ -19,61 +20,51 @@ def run(
         precision: "float32" or "bfloat16".
         sizes: numbers of replicas.
         frozen: number of frozen layers, whose outputs are cached.
-        rounds: values of each measure.
-        seconds: time for one value.
+        rounds: number of measurements.
+        seconds: duration of one measurement.
 
     Returns:
-        One row for each size and placement: "stacked" is all on one device under one `vmap`,
-        "spread" is over all devices (with more replicas than devices stacked on each).
+        One row per size and placement: "stacked" is all on one device under one `vmap`, "spread" is
+        over all devices (with more replicas than devices, stacked on each).
     """
     devices = jax.local_devices()
     placements: dict[str, list[Any]] = {"stacked": devices[:1]}
     if len(devices) > 1:
         placements["spread"] = devices
-    populations = {}
-    for placement, used in placements.items():
-        trainer = synthetic.trainer(work, precision, cache=True, devices=used)
+    populations, used = {}, {}
+    for placement, given in placements.items():
+        trainer = synthetic.trainer(work, precision, cache=True, devices=given)
         for size in sizes:
-            if placement == "spread" and trainer.mesh(size).size == 1:
-                continue
-            found = synthetic.population(trainer, size, frozen)
-            found.advance()
-            populations[placement, size] = found, trainer.mesh(size).size
-    measures: dict[Any, Any] = {
-        name: lambda found=found: synthetic.rate(found, seconds)
-        for name, (found, _) in populations.items()
-    }
-    values = measure.in_turns(measures, rounds)
-    one = values["stacked", sizes[0]]
+            used[placement, size] = trainer.mesh(size).size
+            if placement == "stacked" or used[placement, size] > 1:
+                populations[placement, size] = synthetic.population(trainer, size, frozen)
+    once = lambda name, turn: synthetic.rate(populations[name], seconds)
+    rates = measure.in_turns(populations, once, rounds)
     return [
         {
             "network": work.network,
             "precision": precision,
             "batch_size": work.batch_size,
             "frozen": frozen,
-            "placement": placement,
-            "replicas": size,
-            "devices": populations[placement, size][1],
-            "images_per_second": values[placement, size],
-            "gain": values[placement, size] / one,
+            "placement": name[0],
+            "replicas": name[1],
+            "devices": used[name],
+            "images_per_second": Spread(found),
+            "gain": Spread(found) / Spread(rates["stacked", sizes[0]]),
         }
-        for placement, size in values
+        for name, found in rates.items()
     ]
 
 
 def show(rows: list[dict]) -> str:
     """The rows as a table."""
-    header = ("network", "k", "placement", "devices", "replicas", "images/s", "gain over the first")
-    cells = [
-        (
-            row["network"],
-            str(row["frozen"]),
-            row["placement"],
-            str(row["devices"]),
-            str(row["replicas"]),
-            row["images_per_second"].text(),
-            row["gain"].text(".2f"),
-        )
-        for row in rows
-    ]
-    return measure.table(header, cells)
+    columns = {
+        "network": "{network}",
+        "k": "{frozen}",
+        "placement": "{placement}",
+        "devices": "{devices}",
+        "replicas": "{replicas}",
+        "images/s": "{images_per_second}",
+        "gain over the first": "{gain:.2f}",
+    }
+    return measure.table(rows, columns)

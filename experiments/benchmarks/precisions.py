@@ -1,4 +1,4 @@
-"""Loss curves of float32 and bfloat16 computation on the same images with the same seeds."""
+"""Loss curves in float32 and bfloat16, on the same images with the same seeds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Spread
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.data import dataset as data
 from yosinski_jax.data.dataset import Dataset
@@ -26,16 +27,16 @@ def run(
     """Trains the base networks of half A of random splits, once in each precision.
 
     Args:
-        dataset: must fit into memory.
+        dataset: must fit in memory.
         network: name of the network.
-        recipe: how to train; its precision is of no account.
+        recipe: how to train; its precision is ignored.
         seeds: number of split seeds 0, 1, …: halves, initial values and order of the images.
-        images_per_class: training images of a class; None for all.
+        images_per_class: training images per class; None for all.
 
     Returns:
-        The setting; for each evaluation the losses (means since the one before) and accuracies of
-        both precisions over the seeds, and the largest difference of the losses of any one network,
-        relative to its float32 loss and as it is.
+        The setup; for each evaluation the losses (means since the previous one) and accuracies of
+        both precisions over the seeds, and the largest difference between the losses of any one
+        network, relative to its float32 loss and absolute.
 
     Raises:
         UserError: the network or the recipe does not fit the images.
@@ -44,7 +45,7 @@ def run(
     if dataset.image_shape and recipe.crop > min(height, width):
         raise UserError(
             f"--networks={network}: its recipe's crop of {recipe.crop} pixels does not fit images "
-            f"of {height}×{width}"
+            f"of {height}×{width}; choose another network"
         )
     shape = (recipe.crop or height, recipe.crop or width, channels)
     halves = [splits.make_split("random", dataset.label_names, i).A for i in range(seeds)]
@@ -53,8 +54,8 @@ def run(
     if len(sizes) > 1:
         smallest = min(np.bincount(task.train_labels).min() for task in tasks)
         raise UserError(
-            f"--images_per_class={images_per_class}: the halves have from {sizes[0]} to {sizes[-1]} images, but are "
-            f"trained together; give at most {smallest}"
+            f"--images_per_class={images_per_class}: the halves have {sizes[0]} to {sizes[-1]} images, and networks trained "
+            f"together need equally many; give at most {smallest}"
         )
     results = {}
     for precision in PRECISIONS:
@@ -91,18 +92,18 @@ def _evaluations(results: dict[str, list[Result]]) -> list[dict]:
     exact, rounded = (results[precision] for precision in PRECISIONS)
     rows = []
     for i, (epoch, step) in enumerate(zip(exact[0].epoch, exact[0].step, strict=True)):
-        losses = {p: measure.Spread(tuple(r.loss[i] for r in results[p])) for p in PRECISIONS}
+        spread = lambda name, i=i: {
+            p: Spread(tuple(getattr(r, name)[i] for r in results[p])) for p in PRECISIONS
+        }
         gaps = [abs(b.loss[i] - a.loss[i]) for a, b in zip(exact, rounded, strict=True)]
         relative = [gap / a.loss[i] for gap, a in zip(gaps, exact, strict=True)]
         rows.append(
             {
                 "epoch": epoch,
                 "step": step,
-                "loss": losses,
-                "accuracy": {
-                    p: measure.Spread(tuple(r.accuracy[i] for r in results[p])) for p in PRECISIONS
-                },
-                # np.max: a diverged network's NaN stays one.
+                "loss": spread("loss"),
+                "accuracy": spread("accuracy"),
+                # np.max: a diverged network's NaN propagates.
                 "largest_relative_difference": float(np.max(relative)),
                 "largest_difference": float(np.max(gaps)),
             }
@@ -112,28 +113,22 @@ def _evaluations(results: dict[str, list[Result]]) -> list[dict]:
 
 def show(result: dict[str, Any]) -> str:
     """The curves side by side."""
-    cells = [
-        (
-            str(row["epoch"]),
-            str(row["step"]),
-            *(row["loss"][p].text(".4f") for p in PRECISIONS),
-            f"{100 * row['largest_relative_difference']:.2f}",
-            f"{row['largest_difference']:.4f}",
-            *((row["accuracy"][p] * 100).text(".1f") for p in PRECISIONS),
-        )
-        for row in result["evaluations"]
+    columns = {
+        "epoch": "{epoch}",
+        "step": "{step}",
+        "loss float32": "{loss[float32]:.4f}",
+        "loss bfloat16": "{loss[bfloat16]:.4f}",
+        "largest difference, %": "{percent:.2f}",
+        "largest difference": "{largest_difference:.4f}",
+        "accuracy float32, %": "{accuracy[float32].percent:.1f}",
+        "accuracy bfloat16, %": "{accuracy[bfloat16].percent:.1f}",
+    }
+    rows = [
+        row | {"percent": 100 * row["largest_relative_difference"]} for row in result["evaluations"]
     ]
-    header = (
-        "epoch", "step", "loss float32", "loss bfloat16", "largest difference, %",
-        "largest difference", "accuracy float32, %", "accuracy bfloat16, %",
-    )  # fmt: skip
     images, seeds = result["train_images"], len(result["train_images"])
-    worst = max(row["largest_relative_difference"] for row in result["evaluations"])
-    return "\n".join(
-        [
-            f"{result['network']} on {result['dataset']}, {images[0]:,} training images, "
-            f"{seeds} seeds: median (range) over the seeds",
-            measure.table(header, cells),
-            f"largest relative difference of a loss: {100 * worst:.2f} %",
-        ]
+    return (
+        f"{result['network']} on {result['dataset']}, {images[0]:,} training images, {seeds} seeds: median (range) "
+        f"over the seeds\n{measure.table(rows, columns)}\n"
+        f"largest relative difference in loss: {max(row['percent'] for row in rows):.2f}%"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Finished, Spread
 from yosinski_jax.base.errors import UserError
 
 
@@ -20,18 +21,18 @@ def run(
     rounds: int,
     options: Sequence[str] = (),
 ) -> dict[str, list[dict]]:
-    """Runs small sweeps and populations as processes of their own.
+    """Runs small sweeps and populations, each in a process of its own.
 
     Args:
         seeds: numbers of split seeds; each adds 32 networks to a sweep of the digits.
-        images: training images of each class.
+        images: training images per class.
         devices: numbers of devices; virtual ones on a CPU.
-        epochs: passes over the task.
+        epochs: training epochs.
         rounds: runs of each.
-        options: further flags of the sweep.
+        options: extra flags of the sweep.
 
     Raises:
-        UserError: there are fewer devices than any of the numbers.
+        UserError: there are fewer devices than the smallest of the numbers.
     """
     available = _available()
     usable = [n for n in devices if 1 <= n <= available]
@@ -40,124 +41,95 @@ def run(
             f"--devices={','.join(map(str, devices))}: there are {available}; give 1 to {available}"
         )
     fixed = (*options, f"--epochs={epochs}")
-    networks = [(f"--seeds={n}", "--images_per_class=40") for n in seeds]
-    tasks = [("--seeds=1", f"--images_per_class={n}") for n in images]
     return {
-        "networks": _sweeps([(*fixed, *own) for own in networks], rounds),
-        "images": _sweeps([(*fixed, *own) for own in tasks], rounds),
+        "networks": _sweeps(
+            [(*fixed, f"--seeds={n}", "--images_per_class=40") for n in seeds], rounds
+        ),
+        "images": _sweeps(
+            [(*fixed, "--seeds=1", f"--images_per_class={n}") for n in images], rounds
+        ),
         "devices": _devices(usable, epochs, rounds),
     }
 
 
 def _sweeps(variants: Sequence[Sequence[str]], rounds: int) -> list[dict]:
-    found: dict[int, dict[str, Any]] = {i: {"peaks": []} for i in range(len(variants))}
     with measure.folder() as folder:
 
-        def once(i: int) -> float:
-            mine = found[i]
-            workdir = folder / f"{i}-{len(mine['peaks'])}"
-            done = measure.process(
-                measure.sweep_command(
-                    *variants[i],
-                    f"--workdir={workdir}",
-                    f"--compile_cache={folder / 'cache'}{workdir.name}",
-                )
-            )
-            mine["peaks"].append(done.peak_bytes)
-            texts = [p.read_text() for p in (workdir / "records").glob("*/*.json")]
-            mine["networks"] = len(texts)
-            mine["train_images"] = json.loads(texts[0])["train_images"]
-            return done.seconds
+        def once(options: Sequence[str], turn: int) -> Finished:
+            name = f"{variants.index(options)}-{turn}"
+            places = (f"--workdir={folder / name}", f"--compile_cache={folder / 'cache'}{name}")
+            return measure.process(measure.sweep_command(*options, *places))
 
-        names = {str(i): (lambda i=i: once(i)) for i in range(len(variants))}
-        seconds = measure.in_turns(names, rounds)
-    return [
-        {
-            "options": list(variants[i]),
-            "networks": mine["networks"],
-            "train_images": mine["train_images"],
-            "seconds": seconds[str(i)],
-            "seconds_per_network": seconds[str(i)] * (1 / mine["networks"]),
-            "ratio": seconds[str(i)] / seconds["0"],
-            "peak_bytes": measure.Spread(tuple(mine["peaks"])),
-        }
-        for i, mine in found.items()
-    ]
+        done = measure.in_turns(variants, once, rounds)
+        first = Spread.of(done[variants[0]], "seconds")
+        rows = []
+        for i, (options, runs) in enumerate(done.items()):
+            records = list((folder / f"{i}-0" / "records").glob("*/*.json"))
+            seconds = Spread.of(runs, "seconds")
+            rows.append(
+                {
+                    "options": list(options),
+                    "networks": len(records),
+                    "train_images": json.loads(records[0].read_text())["train_images"],
+                    "seconds": seconds,
+                    "seconds_per_network": seconds * (1 / len(records)),
+                    "ratio": seconds / first,
+                    "peak_bytes": Spread.of(runs, "peak_bytes"),
+                }
+            )
+    return rows
 
 
 def _devices(counts: Sequence[int], epochs: int, rounds: int) -> list[dict]:
-    """The same eight networks on different numbers of devices: equal results, time, memory."""
-    found: dict[int, dict[str, Any]] = {n: {"peaks": [], "rates": []} for n in counts}
+    """The same eight networks on different numbers of devices: same results, time, memory."""
 
-    def once(count: int) -> float:
-        done = measure.process(
-            [sys.executable, "-m", "experiments.benchmarks.on_devices", str(count), str(epochs)]
-        )
-        mine = found[count]
-        mine |= json.loads(done.out.splitlines()[-1])
-        mine["rates"].append(mine["images_per_second"])
-        mine["peaks"].append(done.peak_bytes)
-        return done.seconds
+    def once(count: int, turn: int) -> Finished:
+        room = "experiments.benchmarks.on_devices"
+        return measure.process([sys.executable, "-m", room, str(count), str(epochs)])
 
-    seconds = measure.in_turns({str(n): (lambda n=n: once(n)) for n in counts}, rounds)
-    first = found[counts[0]]
-    return [
-        {
-            "devices": n,
-            "networks": mine["networks"],
-            "seconds": seconds[str(n)],
-            "images_per_second": measure.Spread(tuple(mine["rates"])),
-            "accuracy": mine["accuracy"],
-            "norms": mine["norms"],
-            # Largest difference of any parameter's norm and of any accuracy.
-            "norm_difference": _distance(mine["norms"], first["norms"]),
-            "accuracy_difference": _distance(mine["accuracy"], first["accuracy"]),
-            "device_peak_bytes": mine["device_peak_bytes"],
-            "peak_bytes": measure.Spread(tuple(mine["peaks"])),
+    rows = []
+    for count, runs in measure.in_turns(counts, once, rounds).items():
+        told = [json.loads(one.out.splitlines()[-1]) for one in runs]
+        row = told[-1] | {
+            "devices": count,
+            "seconds": Spread.of(runs, "seconds"),
+            "images_per_second": Spread(tuple(one["images_per_second"] for one in told)),
+            "peak_bytes": Spread.of(runs, "peak_bytes"),
         }
-        for n, mine in found.items()
-    ]
+        rows.append(row)
+        # Largest difference of any parameter's norm and of any accuracy.
+        for what, name in (("norms", "norm_difference"), ("accuracy", "accuracy_difference")):
+            row[name] = float(np.abs(np.subtract(row[what], rows[0][what])).max())
+    return rows
 
 
 def _available() -> int:
-    """Number of devices that processes can use; a CPU can be cut into as many as one likes."""
-    # Asked in a process: started here, jax would take the memory of the devices.
+    """Number of devices that processes can use; a CPU can be split into any number."""
+    # Asked in a process: started here, jax would allocate the devices' memory.
     ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
     backend, count = measure.process([sys.executable, "-c", ask]).out.split()[-2:]
     return 2**31 if backend == "cpu" else int(count)
 
 
-def _distance(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(np.abs(np.subtract(a, b)).max())
-
-
-def show(result: Mapping[str, list[dict]]) -> str:
+def show(result: Mapping[str, list[dict[str, Any]]]) -> str:
     """Three tables."""
-    parts = []
-    for what in ("networks", "images"):
-        header = ("networks", "images a task", "seconds", "a network", "ratio", "peak memory, MB")
-        cells = [
-            (
-                str(row["networks"]),
-                str(row["train_images"]),
-                row["seconds"].text(".1f"),
-                row["seconds_per_network"].text(".3f"),
-                row["ratio"].text(".2f"),
-                (row["peak_bytes"] * 1e-6).text(),
-            )
-            for row in result[what]
-        ]
-        parts.append(f"by number of {what}\n{measure.table(header, cells)}")
-    header = ("devices", "networks", "images/s", "seconds", "largest difference", "peak memory, MB")
-    cells = [
-        (
-            str(row["devices"]),
-            str(row["networks"]),
-            row["images_per_second"].text(),
-            row["seconds"].text(".1f"),
-            f"{row['norm_difference']:.1e} in norms, {100 * row['accuracy_difference']:.1f} % accuracy",
-            (row["peak_bytes"] * 1e-6).text(),
-        )
-        for row in result["devices"]
-    ]
-    return "\n\n".join([*parts, f"by number of devices\n{measure.table(header, cells)}"])
+    by_size = {
+        "networks": "{networks}",
+        "images per task": "{train_images}",
+        "seconds": "{seconds:.1f}",
+        "per network": "{seconds_per_network:.3f}",
+        "ratio": "{ratio:.2f}",
+        "peak memory, MB": "{peak_bytes.mega}",
+    }
+    by_devices = {
+        "devices": "{devices}",
+        "networks": "{networks}",
+        "images/s": "{images_per_second}",
+        "seconds": "{seconds:.1f}",
+        "largest difference": "{norm_difference:.1e} in norms, {accuracy_difference:.1%} accuracy",
+        "peak memory, MB": "{peak_bytes.mega}",
+    }
+    return "\n\n".join(
+        f"by number of {what}\n" + measure.table(rows, by_devices if what == "devices" else by_size)
+        for what, rows in result.items()
+    )

@@ -1,4 +1,4 @@
-"""The same images for this project and for its peer: a prepared dataset and an .npz file."""
+"""The same images for this project and for the peer: a prepared dataset and an .npz file."""
 
 import io
 from pathlib import Path
@@ -12,13 +12,13 @@ from yosinski_jax.data.prepare import writer as tfds_write
 def write(
     dataset: Dataset, folder: Path, train_per_class: int | None, test_per_class: int | None
 ) -> tuple[Path, Path]:
-    """Writes the first so many images of each class, in the dataset's order.
+    """Writes the first images of each class, in the dataset's order.
 
     Args:
-        dataset: where they come from.
+        dataset: the source.
         folder: where to write.
-        train_per_class: training images of each class; None for all.
-        test_per_class: test images of each class; None for all.
+        train_per_class: training images per class; None for all.
+        test_per_class: test images per class; None for all.
 
     Returns:
         The prepared dataset's directory and the .npz file (x_train, y_train, x_test, y_test).

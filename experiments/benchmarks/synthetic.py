@@ -1,4 +1,4 @@
-"""Populations on random pixels: all that the speed of training depends on, without a dataset."""
+"""Populations on random pixels: everything that training speed depends on, without a dataset."""
 
 import dataclasses
 import time
@@ -19,15 +19,15 @@ from yosinski_jax.training.trainer import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What is trained in a benchmark, by the network's own recipe: its crop, mirror, mean, dropout.
+    """What is trained in a benchmark, with the network's own recipe: its crop, flip, mean and dropout.
 
     Attributes:
         network: name of the network.
         image_shape: (H, W, C) of the images, before the recipe's crop.
         classes: number of outputs.
-        batch_size: images a step.
-        steps: steps between two evaluations (of one test image, and of the training images that `feeds.subset`
-            takes), all in one dispatch.
+        batch_size: images per step.
+        steps: steps between evaluations (of one test image, and of the training images that `feeds.subset`
+            selects), all in one dispatch.
     """
 
     network: str
@@ -38,42 +38,34 @@ class Work:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of an image as the network gets it."""
+        """(H, W, C) of the network's input."""
         height, width, channels = self.image_shape
         crop = recipes.get(recipes.default_recipe(self.network)).crop
         return crop or height, crop or width, channels
 
 
-#: Networks with the task sizes of their studies; for CPU and for accelerators.
-CPU = {
-    "digits4": Work("digits4", (8, 8, 1), 5, 64, 10),
-    "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 8),
-    "caffenet64": Work("caffenet64", (64, 64, 3), 40, 64, 2),
-    "caffenet": Work("caffenet", (256, 256, 3), 500, 16, 2),
-    "resnet20": Work("resnet20", (32, 32, 3), 5, 64, 2),
-    "resnet18": Work("resnet18", (256, 256, 3), 500, 8, 1),
-    "resnet50": Work("resnet50", (256, 256, 3), 500, 8, 1),
-    "vit_tiny": Work("vit_tiny", (224, 224, 3), 500, 8, 1),
-    "vit_s16": Work("vit_s16", (224, 224, 3), 500, 8, 1),
+_DIGITS, _CIFAR, _TINY = ((8, 8, 1), 5), ((32, 32, 3), 5), ((64, 64, 3), 40)
+_IMAGENET, _VIT = ((256, 256, 3), 500), ((224, 224, 3), 500)
+#: Network → images and classes of its study; batch size and steps on a CPU and on an accelerator.
+_SIZES = {
+    "digits4": (_DIGITS, (64, 10), (64, 60)),
+    "cifar5": (_CIFAR, (128, 8), (128, 195)),
+    "caffenet64": (_TINY, (64, 2), (128, 32)),
+    "caffenet": (_IMAGENET, (16, 2), (256, 8)),
+    "resnet20": (_CIFAR, (64, 2), (128, 64)),
+    "resnet18": (_IMAGENET, (8, 1), (256, 8)),
+    "resnet50": (_IMAGENET, (8, 1), (256, 4)),
+    "vit_tiny": (_VIT, (8, 1), (256, 8)),
+    "vit_s16": (_VIT, (8, 1), (256, 4)),
 }
-ACCELERATOR = {
-    "digits4": Work("digits4", (8, 8, 1), 5, 64, 60),
-    "cifar5": Work("cifar5", (32, 32, 3), 5, 128, 195),
-    "caffenet64": Work("caffenet64", (64, 64, 3), 40, 128, 32),
-    "caffenet": Work("caffenet", (256, 256, 3), 500, 256, 8),
-    "resnet20": Work("resnet20", (32, 32, 3), 5, 128, 64),
-    "resnet18": Work("resnet18", (256, 256, 3), 500, 256, 8),
-    "resnet50": Work("resnet50", (256, 256, 3), 500, 256, 4),
-    "vit_tiny": Work("vit_tiny", (224, 224, 3), 500, 256, 8),
-    "vit_s16": Work("vit_s16", (224, 224, 3), 500, 256, 4),
-}
-#: What is measured if no networks are named: those of the studies in the order of their size.
+#: The networks measured by default, by size.
 USUAL = ("digits4", "cifar5", "caffenet64", "caffenet")
 
 
 def defaults() -> dict[str, Work]:
-    """The works for the devices at hand."""
-    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    """Work for each network, sized for the devices of this machine."""
+    place = 0 if jax.default_backend() == "cpu" else 1
+    return {name: Work(name, *task, *sizes[place]) for name, (task, *sizes) in _SIZES.items()}
 
 
 def network(work: Work, precision: str) -> Network:
@@ -84,7 +76,7 @@ def network(work: Work, precision: str) -> Network:
 def trainer(
     work: Work, precision: str, *, cache: bool, devices: Sequence[Any] | None = None
 ) -> Trainer:
-    """A trainer on random images, with or without a cache for frozen layers; on all devices or on those given."""
+    """A trainer on random images, with or without an activation cache for frozen layers; on all devices by default."""
     count = work.batch_size * work.steps
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, *work.image_shape), np.uint8)
@@ -100,36 +92,22 @@ def trainer(
         evaluate_steps=None,
         precision=precision,
     )
-    return Trainer(
-        lambda _: network(work, precision),
-        recipe,
-        dataset,
-        devices=devices,
-        feature_bytes=2**62 if cache else 0,
-    )
+    size = 2**62 if cache else 0
+    make = lambda _: network(work, precision)
+    return Trainer(make, recipe, dataset, devices=devices, feature_bytes=size)
 
 
-def task(trainer: Trainer) -> data.Task:
-    """All images of a trainer of this module."""
-    train, test = trainer.dataset.train.labels, trainer.dataset.test.labels
-    return data.Task(
-        trainer.dataset.label_names,
-        np.arange(len(train), dtype=np.int32),
-        train,
-        np.arange(len(test), dtype=np.int32),
-        test,
-    )
-
-
-def population(trainer: Trainer, replicas: int, frozen: int = 0) -> Population:
-    """Networks with `frozen` random frozen layers, ready to train without end."""
-    whole = task(trainer)
-    names = trainer.network(len(whole.classes)).layer_names[:frozen]
-    return trainer.start([Job(str(i), whole, names) for i in range(replicas)])
+def population(trainer: Trainer, replicas: int, frozen: int) -> Population:
+    """Networks with `frozen` random frozen layers, compiled and ready to train indefinitely."""
+    task = data.make_task(trainer.dataset, trainer.dataset.label_names)
+    names = trainer.network(len(task.classes)).layer_names[:frozen]
+    found = trainer.start([Job(str(i), task, names) for i in range(replicas)])
+    found.advance()
+    return found
 
 
 def rate(population: Population, seconds: float) -> float:
-    """Trains for about `seconds` as a sweep does; returns images/s of all networks together."""
+    """Trains for about `seconds` as a sweep does; images/s of all networks together."""
     population.wait()
     before, began = population.images, time.perf_counter()
     while population.images == before or time.perf_counter() - began < seconds:

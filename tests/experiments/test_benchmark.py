@@ -56,7 +56,7 @@ def as_json(value):
 
 def test_spread():
     spread = Spread((1.0, 5.0, 3.0))
-    assert spread.text() == "3 (1–5)" and Spread((2.0,)).text(".1f") == "2.0"
+    assert f"{spread}" == "3 (1–5)" and f"{Spread((2.0,)):.1f}" == "2.0"
     # Turn by turn: 1/2, 5/5, 3/1; the ratio of the medians would be 3/2.
     ratio = spread / Spread((2.0, 5.0, 1.0))
     assert ratio.values == (0.5, 1.0, 3.0) and ratio.median == 1.0
@@ -66,16 +66,24 @@ def test_spread():
 def test_in_turns_goes_forwards_and_back():
     order = []
     values = measure.in_turns(
-        {name: lambda name=name: order.append(name) or float(len(order)) for name in "abc"}, 2
+        "abc", lambda name, turn: order.append(name) or (float(len(order)), turn), 2
     )
     assert "".join(order) == "abccba"
-    assert values["a"].values == (1.0, 6.0) and values["c"].values == (3.0, 4.0)
+    assert values["a"] == ((1.0, 0), (6.0, 1)) and values["c"] == ((3.0, 0), (4.0, 1))
+
+
+def test_a_table_formats_and_leaves_none_blank():
+    rows = [{"name": "a", "seconds": Spread((1.5, 2.5))}, {"name": "b", "seconds": None}]
+    text = measure.table(rows, {"who": "{name}", "s": "{seconds:.1f}"})
+    assert [line.split() for line in text.splitlines()] == [
+        ["who", "s"], ["---", "-" * 13], ["a", "2.0", "(1.5–2.5)"], ["b"]
+    ]  # fmt: skip
 
 
 def test_a_process_is_timed_and_its_failure_is_a_line():
     done = measure.process([sys.executable, "-c", "x = bytearray(10**8); print('out')"])
     assert done.out == "out\n" and done.seconds > 0 and done.peak_bytes > 10**8
-    with pytest.raises(UserError, match=r"ended with code 3: last words"):
+    with pytest.raises(UserError, match=r"exited with code 3: last words"):
         measure.process([sys.executable, "-c", "import sys; print('last words'); sys.exit(3)"])
     with pytest.raises(UserError, match=r"/none/python: cannot be started \(No such file"):
         measure.process(["/none/python"])
@@ -113,11 +121,13 @@ def test_steps_train_by_the_networks_own_recipe(monkeypatch):
     monkeypatch.setattr(measure, "matmul_peak", lambda precision: lambda: 1e9)
     dropped = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0)
     assert [(row["frozen"], row["way"]) for row in dropped] == [(0, "each step"), (1, "each step")]
-    assert "tiny, k = 1: not cached, because dropout in frozen layers" in steps.show(dropped)
+    assert "tiny, k = 1: not cached, because dropout stays active in frozen layers" in steps.show(
+        dropped
+    )
     recipe = dataclasses.replace(recipes.get("cifar"), crop=1, mirror=True)
     monkeypatch.setitem(recipes.RECIPES, "cifar", recipe)
     cropped = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0)
-    assert "tiny, k = 1: not cached, because its recipe crops" in steps.show(cropped)
+    assert "tiny, k = 1: not cached, because the recipe's random crops" in steps.show(cropped)
     cost = costs.step_cost(Network.of(convnets.make("tiny", 3, (1, 1, 1))), (1, 1, 1), batch_size=4)
     assert cropped[0]["flops_per_image"] == cost.flops / 4
 
@@ -253,9 +263,13 @@ def test_the_bases_alone_against_a_peer(tmp_path, monkeypatch):
     assert result["whole_study"] is None
 
 
-def test_a_peer_that_ends_early_is_a_line(tmp_path):
-    with pytest.raises(UserError, match=r"ended after 1 lines instead of 2"):
-        measure.first_lines([sys.executable, "-c", "print(1)"], 2)
+def test_a_process_is_stopped_when_it_has_printed_enough():
+    forever = "import itertools, time\nfor i in itertools.count(): print(i) or time.sleep(0.01)"
+    done = measure.until([sys.executable, "-c", forever], lambda lines: lines[-1] == "2\n")
+    assert done.out == "0\n1\n2\n" and done.seconds > 0
+    assert measure.until([sys.executable, "-c", "print(1)"], None).out == "1\n"
+    with pytest.raises(UserError, match=r"exited with code 0 after 1 lines: no output"):
+        measure.until([sys.executable, "-c", "print(1)"], lambda lines: len(lines) == 2)
 
 
 def test_a_missing_peer_is_a_line(tmp_path):
