@@ -146,7 +146,7 @@ def test_stopped_and_again(bucket, local, capfd):
     assert "saved, start the same command again" in err and "lock" not in bucket.names("bucket/y/")
     saves = {n.split("/")[1] for n in bucket.names("bucket/y/running/")}
     assert 1 <= len(saves) <= 2
-    child = start("gs://bucket/y", "--noreport", "--checkpoint_minutes=0", "--epochs=400")
+    child = start("gs://bucket/y", "--noreport", "--epochs=400")
     out, err = child.communicate(timeout=240)
     assert child.returncode == 0 and "goes on after step" in out, err
 

