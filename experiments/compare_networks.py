@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+from yosinski_jax.analysis.tables import text_table
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 
@@ -114,7 +115,8 @@ def main() -> None:
         for kind in ("float64", "float32"):
             with tempfile.TemporaryDirectory() as folder:
                 rows += _compare(name, kind, Path(folder))
-    print(cli.table(("network", "type", "mode", "logits", "gradients", "worst gradient"), rows))
+    header = ["network", "type", "mode", "logits", "gradients", "worst gradient"]
+    print(text_table([header, *rows], left=True))
 
 
 def _compare(name: str, kind: str, folder: Path) -> list[list[str]]:

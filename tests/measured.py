@@ -16,7 +16,7 @@ def study(pairs=6, seed=0, slope=6.0, noise=0.3):
         def record(treatment, target, n, accuracy, s=s):
             records.append({
                 "split": "random", "split_seed": s, "treatment": treatment, "target": target, "n": n,
-                "status": "finished", "accuracy": accuracy, "layers": LAYERS, "seconds": 2.0,
+                "name": f"{treatment}{n}{target}", "status": "finished", "accuracy": accuracy, "layers": LAYERS, "seconds": 2.0,
             })  # fmt: skip
 
         def value(network, layer, measure, x, s=s):

@@ -82,7 +82,7 @@ def unpack(study: Path, workdir: Path) -> None:
 def write_tables(study: Path, workdir: Path) -> None:
     """Writes everything that follows from a study's records into a folder."""
     if study.name == PUBLISHED:
-        build.write_published(workdir)
+        build.write_report(workdir, published=True)
     else:
         unpack(study, workdir)
         if (workdir / "measures.csv").exists():
@@ -108,7 +108,7 @@ def store(name: str, workdir: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     settings: Mapping[str, Any] = {}
     if target.name == PUBLISHED:
-        build.write_published(workdir)
+        build.write_report(workdir, published=True)
         command, facts = "python -m experiments.report --published", [f"{published.SOURCE}."]
     else:
         settings = read_sealed(workdir / "settings.json")

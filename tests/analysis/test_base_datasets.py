@@ -49,7 +49,7 @@ def test_the_other_direction_and_one_base_alone_are_passed_over():
 
 def test_one_seed_is_tested_over_images_and_says_so():
     found = base_datasets.orders(study(1, bits=True))
-    assert {lead.scope for o in found for lead in o.leads} == {"images"}
+    assert {lead.scope for o in found for lead in o.leads.values()} == {"images"}
     assert all(g.low is None for o in found for g in o.gains)
     assert "hold for these networks only" in base_datasets.answer(found)[-1]
     assert "without a test" in base_datasets.answer(base_datasets.orders(study(1)))[-1]

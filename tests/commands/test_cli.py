@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from places import ROOT
 
+from yosinski_jax.analysis import tables
 from yosinski_jax.commands import cli
 
 
@@ -83,7 +84,8 @@ def test_empty_flags_are_refused(flag):
 
 
 def test_table_is_aligned():
-    assert cli.table(("a", "b"), [("long", "1"), ("x", "22")]).splitlines() == [
+    rows = [("a", "b"), ("long", "1"), ("x", "22")]
+    assert tables.text_table(rows, left=True).splitlines() == [
         "a      b", "----  --", "long   1", "x     22",
     ]  # fmt: skip
 

@@ -82,7 +82,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
-    build.write_study(results.read_published(), folder)
+    build.write_report(folder, published=True)
     return folder
 
 

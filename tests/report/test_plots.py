@@ -25,13 +25,17 @@ def axes():
         return theme.new_figure(5, 4)[1]
 
 
+def figure2(records, stem):
+    return theme.save(plots.figure2_panels(records, found=readings(records)), stem)
+
+
 def symbols(ax, marker):
     """Number of points drawn with a marker."""
     return sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == marker)
 
 
 def test_figure2_writes_three_formats(tmp_path, records):
-    paths = plots.figure2(records, tmp_path / "deep" / "figure2")
+    paths = figure2(records, tmp_path / "deep" / "figure2")
     assert [p.name for p in paths] == ["figure2.png", "figure2.pdf", "figure2.svg"]
     assert paths[0].read_bytes()[:4] == b"\x89PNG"
     assert paths[1].read_bytes()[:5] == b"%PDF-"
@@ -125,7 +129,7 @@ def test_incomplete_sweeps_are_drawn(records, keep):
 
 def test_all_diverged_is_drawn(tmp_path, records):
     kept = [r | {"status": "diverged", "accuracy": None} for r in records[:4]]
-    assert plots.figure2(kept, tmp_path / "figure2")
+    assert figure2(kept, tmp_path / "figure2")
 
 
 def test_drops_start_at_zero_and_are_paired(records):
@@ -199,13 +203,13 @@ def test_treatments_differ_in_grey():
 def test_writing_where_it_cannot_be_is_one_line(tmp_path, records):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written") as e:
-        plots.figure2(records[:2], tmp_path / "file" / "figure2")
+        figure2(records[:2], tmp_path / "file" / "figure2")
     assert "\n" not in str(e.value)
 
 
 def test_settings_of_the_caller_stay_untouched(tmp_path, records):
     before = dict(matplotlib.rcParams)
-    plots.figure2(records[:8], tmp_path / "figure2")
+    figure2(records[:8], tmp_path / "figure2")
     assert dict(matplotlib.rcParams) == before
 
 

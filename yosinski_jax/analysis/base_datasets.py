@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from yosinski_jax.analysis import effects, statistics
-from yosinski_jax.analysis.statistics import LEVEL
+from yosinski_jax.analysis.statistics import Estimate, Tested
 from yosinski_jax.analysis.tables import accuracy
 from yosinski_jax.analysis.wording import at, interval, listing, number, p_text, plural, symbol
 from yosinski_jax.study.splits import FROM
@@ -40,36 +40,6 @@ class Gain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lead:
-    """How far one base is ahead of another, on the same test images.
-
-    Attributes:
-      ahead: the base with the higher mean.
-      behind: the other.
-      value: mean difference of accuracies, 0..1.
-      low, high: interval at the level at which Holm's procedure tests it; None without a test.
-      p_holm: two-sided p value, corrected over all pairs of bases and all n of the treatment; None
-        without a test.
-      scope: "seeds", or "images" where one split seed leaves only the test images; None without a test.
-      n: layers copied.
-    """
-
-    ahead: str
-    behind: str
-    value: float
-    low: float | None
-    high: float | None
-    p_holm: float | None
-    scope: str | None
-    n: int
-
-    @property
-    def significant(self) -> bool:
-        """Whether the two differ."""
-        return self.p_holm is not None and self.p_holm < LEVEL
-
-
-@dataclasses.dataclass(frozen=True)
 class Order:
     """The bases at one n, best mean first.
 
@@ -77,14 +47,15 @@ class Order:
       treatment: "AnB" or "AnB+".
       n: layers copied.
       gains: one per base, in order.
-      leads: one per pair of bases.
+      leads: by how much the better base of each pair is ahead on the same test images, by (ahead, behind);
+        tested in one family over all pairs and all n of the treatment.
       seeds: number of split seeds in which all bases have copies.
     """
 
     treatment: str
     n: int
     gains: tuple[Gain, ...]
-    leads: tuple[Lead, ...]
+    leads: Mapping[tuple[str, str], Tested]
     seeds: int
 
     @property
@@ -94,7 +65,7 @@ class Order:
 
     def behind(self, base: str) -> list[str]:
         """The bases that a base is significantly ahead of."""
-        return [lead.behind for lead in self.leads if lead.ahead == base and lead.significant]
+        return [b for (a, b), lead in self.leads.items() if a == base and lead.significant]
 
     @property
     def told(self) -> bool:
@@ -114,11 +85,8 @@ def orders(records: Iterable[Mapping], statistic: str = "last") -> list[Order]:
     Returns:
       Orders by treatment, then n; none for an n that fewer than two bases have.
     """
-    mine = [
-        r
-        for r in records
-        if r["split"].startswith(FROM) and r["target"] == "B" and not r.get("preserve")
-    ]
+    mine = [r for r in records if r["split"].startswith(FROM) and r["target"] == "B"]
+    mine = [r for r in mine if not r.get("preserve")]
     whole = max((r.get("train_images") or 0 for r in mine), default=0)
     mine = [r for r in mine if (r.get("train_images") or 0) == whole]
     scratch: dict[int, list[float]] = {}
@@ -133,18 +101,18 @@ def orders(records: Iterable[Mapping], statistic: str = "last") -> list[Order]:
     step = effects.resolution(mine)
     found = []
     for treatment in COPIES:
-        drafts = []
+        drafts: list[tuple[Order, dict[tuple[str, str], Estimate]]] = []
         for n in sorted(n for t, n in copies if t == treatment):
             by_seed = copies[treatment, n]
             bases = sorted({base for found_ in by_seed.values() for base in found_})
             full = {s: c for s, c in by_seed.items() if len(c) == len(bases) and s in scratch}
             if len(bases) > 1 and full:
                 drafts.append(_order(treatment, n, bases, full, scratch, statistic, step))
-        found += _corrected(drafts)
+        tests = iter(statistics.tested([e for _, leads in drafts for e in leads.values()]))
+        for order, leads in drafts:
+            tested = {pair: next(tests) for pair in leads}
+            found.append(dataclasses.replace(order, leads=tested))
     return found
-
-
-_Draft = tuple[Order, list[tuple[str, str, statistics.Estimate]]]
 
 
 def _order(
@@ -155,7 +123,7 @@ def _order(
     scratch: Mapping[int, Sequence[float]],
     statistic: str,
     step: float,
-) -> _Draft:
+) -> tuple[Order, dict[tuple[str, str], Estimate]]:
     """An order without its leads, and the leads' estimates, the better base first."""
     seeds = sorted(by_seed)
     values = {
@@ -167,38 +135,14 @@ def _order(
     for base in sorted(bases, key=lambda b: -values[b].mean()):
         e = statistics.mean(list(values[base] - own), seeds, resolution=step)
         gains.append(Gain(base, float(values[base].mean()), e.value, e.low, e.high))
-    estimates = []
+    leads = {}
     for ahead, behind in itertools.combinations([g.base for g in gains], 2):
         e = statistics.mean(list(values[ahead] - values[behind]), seeds, resolution=step)
         if len(seeds) == 1 and statistic == "last":
             pair = by_seed[seeds[0]]
-            e = _on_images(pair[ahead], pair[behind]) or e
-        estimates.append((ahead, behind, e))
-    return Order(treatment, n, tuple(gains), (), len(seeds)), estimates
-
-
-def _on_images(ahead: Mapping, behind: Mapping) -> statistics.Estimate | None:
-    """The difference of two networks over test images; None without per-image results."""
-    a, b = effects.correct_bits(ahead), effects.correct_bits(behind)
-    if a is None or b is None or a.size != b.size:
-        return None
-    gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
-    images = (gained, lost, a.size)
-    return statistics.Estimate((gained - lost) / a.size, 1, 1, images=images)
-
-
-def _corrected(drafts: Sequence[_Draft]) -> list[Order]:
-    """The orders of one treatment with their leads, tested together."""
-    p = [e.p for _, estimates in drafts for *_, e in estimates]
-    tests = iter(zip(statistics.holm(p), statistics.holm_levels(p), strict=True))
-    found = []
-    for order, estimates in drafts:
-        leads = []
-        for ahead, behind, e in estimates:
-            p_holm, level = next(tests)
-            leads.append(Lead(ahead, behind, e.value, *e.interval(level), p_holm, e.scope, order.n))
-        found.append(dataclasses.replace(order, leads=tuple(leads)))
-    return found
+            e = effects.on_images([(pair[ahead], pair[behind])]) or e
+        leads[ahead, behind] = e
+    return Order(treatment, n, tuple(gains), {}, len(seeds)), leads
 
 
 def answer(found: Sequence[Order]) -> list[str]:
@@ -209,14 +153,11 @@ def answer(found: Sequence[Order]) -> list[str]:
         if not mine:
             continue
         how = "frozen" if treatment == "AnB" else "fine-tuned"
-        told: dict[str, list[dict]] = {}
-        for o in mine:
-            if o.told:
-                told.setdefault(o.best, []).append({"n": o.n})
-        parts = [f"{base} at {at(rows)}" for base, rows in told.items()]
-        open_ = [{"n": o.n} for o in mine if not o.told]
-        if open_:
-            parts.append(f"cannot be told from all others at {at(open_)}")
+        places: dict[str, list[dict]] = {}
+        for o in sorted(mine, key=lambda o: not o.told):
+            what = o.best if o.told else "cannot be told from all others"
+            places.setdefault(what, []).append({"n": o.n})
+        parts = [f"{what} at {at(rows)}" for what, rows in places.items()]
         lines.append(f"Best base for {how} copies ({symbol(treatment)}): {'; '.join(parts)}.")
         lines += [_in_order(o) for o in mine]
     if found:
@@ -225,14 +166,10 @@ def answer(found: Sequence[Order]) -> list[str]:
 
 
 def _in_order(order: Order) -> str:
-    gains = ", ".join(
-        f"{g.base} {number(100 * g.value, 1)}{interval({'low': g.low, 'high': g.high})}"
-        for g in order.gains
-    )
+    gains = ", ".join(f"{g.base} {number(100 * g.value, 1)}{interval(g)}" for g in order.gains)
     leads = [
-        f"{lead.ahead} leads {lead.behind} by {number(100 * lead.value, 1)}"
-        f"{interval({'low': lead.low, 'high': lead.high})}, {p_text(lead.p_holm)}"
-        for lead in order.leads
+        f"{ahead} leads {behind} by {number(100 * lead.value, 1)}{interval(lead)}, {p_text(lead.p_holm)}"
+        for (ahead, behind), lead in order.leads.items()
         if lead.significant
     ]
     sure = "; ".join(leads) if leads else "no two of them are told apart"
@@ -243,7 +180,7 @@ def _in_order(order: Order) -> str:
 
 
 def _scope(found: Sequence[Order]) -> str:
-    scopes = {lead.scope for o in found for lead in o.leads}
+    scopes = {lead.scope for o in found for lead in o.leads.values()}
     seeds = min(o.seeds for o in found)
     if "seeds" in scopes:
         return (
@@ -265,7 +202,7 @@ def table(found: Sequence[Order]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             o.treatment, str(o.n), str(place), g.base, number(100 * g.accuracy, 1),
-            number(100 * g.value, 1) + interval({"low": g.low, "high": g.high}),
+            number(100 * g.value, 1) + interval(g),
             listing(o.behind(g.base)) or "–",
         ]
         for o in found

@@ -46,25 +46,22 @@ def rows(
     step = max(effects.resolution(ours), effects.resolution(theirs))
     kinds = order_kinds(k for k, _ in keys)
     found = []
-    for treatment, n in sorted(keys, key=lambda k: (k[1], kinds.index(k[0]))):
-        here, there = (_values(table, treatment, n) for table in (a, b))
+    for key in sorted(keys, key=lambda k: (k[1], kinds.index(k[0]))):
+        here, there = ({p: c[key] for p, c in t.items() if key in c} for t in (a, b))
         row = {
-            "treatment": treatment,
-            "n": n,
-            "ours": stdlib.fmean(v for _, v in here),
-            "theirs": stdlib.fmean(v for _, v in there),
-            "drop_ours": _drop(a, treatment, n),
-            "drop_theirs": _drop(b, treatment, n),
+            "treatment": key[0],
+            "n": key[1],
+            "ours": stdlib.fmean(here.values()),
+            "theirs": stdlib.fmean(there.values()),
+            "drop_ours": _drop(a, *key),
+            "drop_theirs": _drop(b, *key),
         }
         if paired:
-            pairs = [
-                (p[0], a[p][treatment, n] - b[p][treatment, n])
-                for p in sorted(a.keys() & b.keys(), key=str)
-                if (treatment, n) in a[p] and (treatment, n) in b[p]
-            ]
+            pairs = sorted(here.keys() & there.keys(), key=str)
             if not pairs:
                 continue
-            e = statistics.mean([d for _, d in pairs], [s for s, _ in pairs], resolution=step)
+            apart = [here[p] - there[p] for p in pairs]
+            e = statistics.mean(apart, [p[0] for p in pairs], resolution=step)
             row |= {"value": e.value, "low": e.low, "high": e.high, "pairs": e.pairs}
         else:
             row |= _welch(here, there)
@@ -80,32 +77,28 @@ def _cells(records: Sequence[Mapping], statistic: str) -> effects.Cells:
     return {(seed, target, None): cell for (seed, target, _), cell in table.items()}
 
 
-def _values(table: effects.Cells, treatment: str, n: int) -> list[tuple[int, float]]:
-    return [(pair[0], c[treatment, n]) for pair, c in table.items() if (treatment, n) in c]
-
-
 def _drop(table: effects.Cells, treatment: str, n: int) -> float | None:
     effect = effects.Effect("", "", treatment, "base", "")
     found = [d for _, d in effects.differences(table, effect, n)]
     return stdlib.fmean(found) if found else None
 
 
-def _welch(here: Sequence[tuple[int, float]], there: Sequence[tuple[int, float]]) -> dict:
+def _welch(here: Mapping[effects.Pair, float], there: Mapping[effects.Pair, float]) -> dict:
     """Difference of means with Welch's interval over the split seeds."""
     means = []
     for values in (here, there):
         by_seed: dict[int, list[float]] = {}
-        for seed, value in values:
-            by_seed.setdefault(seed, []).append(value)
+        for pair, value in values.items():
+            by_seed.setdefault(pair[0], []).append(value)
         means.append([stdlib.fmean(v) for v in by_seed.values()])
-    value = stdlib.fmean(v for _, v in here) - stdlib.fmean(v for _, v in there)
+    value = stdlib.fmean(here.values()) - stdlib.fmean(there.values())
     row = {"value": value, "low": None, "high": None, "pairs": 0}
     if min(map(len, means)) < 2:
         return row
     from scipy import stats  # half a second to import, and only a comparison needs it
 
     found = stats.ttest_ind(*means, equal_var=False).confidence_interval(statistics.CONFIDENCE)
-    low, high = (float(end) for end in found)
+    low, high = map(float, found)
     if math.isnan(low):  # no spread at all
         return row
     # Centered on the seed means; networks may be unequally many in each.

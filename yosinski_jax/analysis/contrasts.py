@@ -7,7 +7,7 @@ import numpy as np
 
 from yosinski_jax.analysis import effects, statistics
 from yosinski_jax.analysis.effects import BY_KEY, Effect
-from yosinski_jax.analysis.verdicts import unanswerable, verdicts
+from yosinski_jax.analysis.verdicts import told, unanswerable, verdicts
 from yosinski_jax.analysis.wording import Answer, Finding, interval, p_text, plural, points
 
 
@@ -61,18 +61,16 @@ def _drops(records: Sequence[Mapping], statistic: str) -> dict[int, dict[int, fl
 
 
 def _dissimilar_short(rows: Mapping[str, Mapping]) -> str:
-    level = rows["level"]["verdict"]
     short = {
         "above": "yes, more is lost",
         "below": "no, less is lost",
         "unclear": "whether more is lost cannot be told",
-    }.get(level, "not testable with one pair of random halves")
-    slope = rows.get("slope", {}).get("verdict")
+    }.get(rows["level"]["verdict"], "not testable with one pair of random halves")
     return short + {
         "above": "; the loss grows faster with the layer",
         "below": "; the loss grows more slowly with the layer",
         "unclear": "; whether it grows faster with the layer cannot be told",
-    }.get(str(slope), "")
+    }.get(rows.get("slope", {}).get("verdict", ""), "")
 
 
 def _dissimilar_text(facts: Mapping) -> str:
@@ -105,10 +103,9 @@ def few_images(records: Sequence[Mapping], statistic: str) -> Answer | None:
     known = [r for r in records if r.get("images_per_class") and r.get("target")]
     effect = Effect("", "", "base", "RnB", "")
     by_amount: dict[int, dict[tuple, float]] = {}
+    table = effects.cells(known, statistic)
     for n in effects.cuts(known):
-        for (seed, target, amount), d in effects.differences(
-            effects.cells(known, statistic), effect, n
-        ):
+        for (seed, target, amount), d in effects.differences(table, effect, n):
             by_amount.setdefault(amount, {})[n, seed, target] = d
     if len(by_amount) < 2:
         return None
@@ -117,30 +114,24 @@ def few_images(records: Sequence[Mapping], statistic: str) -> Answer | None:
     layers = sorted({n for n, *_ in shared})
     if not layers:
         return unanswerable(question, Finding("no_amounts", "No pair has both amounts.", {}))
-    estimates = []
+    estimates, means = [], []
+    step = effects.resolution(known)
     for n in layers:
         mine = [key for key in shared if key[0] == n]
-        closer = [by_amount[many][key] - by_amount[few][key] for key in mine]
-        step = effects.resolution(known)
+        gaps = {amount: [by_amount[amount][key] for key in mine] for amount in (few, many)}
+        closer = [b - a for a, b in zip(gaps[few], gaps[many], strict=True)]
         estimates.append(statistics.mean(closer, [key[1] for key in mine], resolution=step))
-    rows = []
-    for n, row in zip(layers, effects.family(estimates, statistics.MARGIN), strict=True):
-        gaps = [
-            stdlib.fmean(by_amount[amount][key] for key in shared if key[0] == n)
-            for amount in (few, many)
-        ]
-        rows.append(row | {"n": n, "few": gaps[0], "many": gaps[1], "margin": statistics.MARGIN})
+        means.append({"n": n, "few": stdlib.fmean(gaps[few]), "many": stdlib.fmean(gaps[many])})
+    margin = statistics.MARGIN
+    tested = zip(effects.family(estimates, margin), means, strict=True)
+    rows = [row | mean | {"margin": margin} for row, mean in tested]
     text = "; ".join(
         f"{points(r['few'])} with {few}, {points(r['many'])} with {many}: closer by "
         f"{points(r['value'])}{interval(r)} at n = {r['n']}"
         for r in rows
     )
     facts = {"rows": tuple(rows), "amounts": (few, many)}
-    words = {
-        "above": "yes", "above_small": "yes, but by less than {margin}",
-        "below": "no, they fall further behind",
-        "below_small": "no, they fall further behind, but by less than {margin}",
-        "equivalent": "no closer by {margin} or more",
-    }  # fmt: skip
+    words = told("yes", "no, they fall further behind")
+    words["equivalent"] = "no closer by {margin} or more"
     found = (Finding("few_images", f"base − RnB by images per class: {text}.", facts),)
     return Answer(question, verdicts(rows, words), found)

@@ -6,7 +6,6 @@ enters no gap; every gap comes with its number of pairs.
 """
 
 import base64
-import binascii
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -109,21 +108,23 @@ def cells(
     for r in records:
         value = train_gap(r) if measure == "train_gap" else accuracy(r, statistic)
         if value is not None and direction in (None, r["target"]):
-            pair = (r["split_seed"], r["target"], r.get("images_per_class"))
-            table.setdefault(pair, {})[kind(r), r["n"]] = value
+            table.setdefault(_pair(r), {})[kind(r), r["n"]] = value
     return table
+
+
+def bases(records: Iterable[Mapping], statistic: str = "last") -> dict[Pair, float]:
+    """Returns the accuracy of the base by pair."""
+    found = cells(records, statistic)
+    return {pair: cell["base", 0] for pair, cell in found.items() if cell.get(("base", 0))}
 
 
 def correct_bits(record: Mapping) -> np.ndarray | None:
     """Returns which test images were classified correctly at the last evaluation, bool [test images]."""
     packed, images = record.get("correct"), record.get("test_images")
-    if not isinstance(packed, str) or not images or record.get("status") != "finished":
+    if not packed or not images or record.get("status") != "finished":
         return None
-    try:
-        raw = np.frombuffer(base64.b64decode(packed, validate=True), np.uint8)
-    except (binascii.Error, ValueError):
-        return None
-    return np.unpackbits(raw, count=images).astype(bool) if 8 * raw.size >= images else None
+    raw = np.frombuffer(base64.b64decode(packed), np.uint8)
+    return np.unpackbits(raw, count=images).astype(bool)
 
 
 def resolution(records: Sequence[Mapping]) -> float:
@@ -169,27 +170,38 @@ def differences(table: Cells, effect: Effect, n: int) -> list[tuple[Pair, float]
     return out
 
 
-def _on_images(records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]):
-    """Estimates a gap within one split seed over test images; None without per-image results."""
-    of = {
-        ((r["split_seed"], r["target"], r.get("images_per_class")), kind(r), r["n"]): r
-        for r in records
-        if kind(r) in (effect.minuend, effect.subtrahend)
-    }
-    gained = lost = images = 0
-    for pair in pairs:
-        a, b = (
-            correct_bits(of[pair, t, 0 if t == "base" else n])
-            for t in (effect.minuend, effect.subtrahend)
-        )
+def on_images(pairs: Iterable[tuple[Mapping, Mapping]]) -> Estimate | None:
+    """Estimates the difference between paired networks of one split seed over test images.
+
+    Args:
+      pairs: records of two networks tested on the same images.
+
+    Returns:
+      None without per-image results of all of them.
+    """
+    gained = lost = images = count = 0
+    for first, second in pairs:
+        a, b = correct_bits(first), correct_bits(second)
         if a is None or b is None or a.size != b.size:
             return None
         gained += int((a & ~b).sum())
         lost += int((b & ~a).sum())
         images += a.size
-    return Estimate(
-        (gained - lost) / images, len({p[0] for p in pairs}), len(pairs), images=(gained, lost, images)
-    )  # fmt: skip
+        count += 1
+    return Estimate((gained - lost) / images, 1, count, images=(gained, lost, images))
+
+
+def _networks(records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]):
+    """The records behind paired differences."""
+    of = {(_pair(r), kind(r), r["n"]): r for r in records}
+    return [
+        tuple(of[pair, t, 0 if t == "base" else n] for t in (effect.minuend, effect.subtrahend))
+        for pair in pairs
+    ]
+
+
+def _pair(record: Mapping) -> Pair:
+    return (record["split_seed"], record["target"], record.get("images_per_class"))
 
 
 def effect_rows(
@@ -237,38 +249,35 @@ def effect_rows(
             seeds = [p[0] for p, _ in pairs]
             e = statistics.mean([d for _, d in pairs], seeds, resolution=step) if pairs else None
             if e and e.seeds == 1 and n and statistic == "last" and effect.measure == "accuracy":
-                e = _on_images(records, effect, n, [p for p, _ in pairs]) or e
+                e = on_images(_networks(records, effect, n, [p for p, _ in pairs])) or e
             estimates.append(e)
         named = {
             "effect": effect.key, "label": effect.label, "direction": direction or "pooled",
             "margin": margin,
         }  # fmt: skip
-        for (layer, n), pairs, row in zip(
-            group, group.values(), family(estimates, margin), strict=True
-        ):
+        tested = zip(group.items(), family(estimates, margin), strict=True)
+        for ((layer, n), pairs), row in tested:
             targets = "+".join(sorted({str(p[1]) for p, _ in pairs}))
             rows.append(named | {"layers": layer, "n": n, "targets": targets} | row)
     return rows
+
+
+_UNKNOWN = (
+    "value", "low", "high", "confidence", "p", "p_holm", "p_equivalence", "needed", "scope", "error", "freedom"
+)  # fmt: skip
 
 
 def family(estimates: Sequence[Estimate | None], margin: float) -> list[dict]:
     """Returns one row per estimate of a family that is tested together."""
     p = [e and e.p for e in estimates]
     close = [e and e.equivalence(margin) for e in estimates]
-    corrected, levels, within = (
-        statistics.holm(p),
-        statistics.holm_levels(p),
-        statistics.holm(close),
-    )
+    corrected, within = statistics.holm(p), statistics.holm(close)
+    levels = statistics.holm_levels(p)
     tests = sum(v is not None for v in p)
     rows = []
     for i, e in enumerate(estimates):
         if e is None:
-            empty = dict.fromkeys(
-                ("value", "low", "high", "confidence", "p", "p_holm", "p_equivalence", "needed",
-                 "scope", "error", "freedom")
-            )  # fmt: skip
-            rows.append(empty | {"pairs": 0, "seeds": 0, "verdict": "none"})
+            rows.append(dict.fromkeys(_UNKNOWN) | {"pairs": 0, "seeds": 0, "verdict": "none"})
             continue
         low, high = e.interval(levels[i])
         verdict = _verdict(e.value, corrected[i], within[i])
@@ -298,13 +307,18 @@ def within_margin(row: Mapping) -> bool:
     return row["p_equivalence"] is not None and row["p_equivalence"] < LEVEL
 
 
-def averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
-    """Returns the mean difference over layers for each pair that has all of them."""
-    series: dict[Pair, list[float]] = {}
+def at_every(table: Cells, effect: Effect, layers: Sequence[int]) -> dict[Pair, list[float]]:
+    """Returns the differences at all of some n for each pair that has every one of them."""
+    found: dict[Pair, list[float]] = {}
     for n in layers:
         for pair, d in differences(table, effect, n):
-            series.setdefault(pair, []).append(d)
-    return [(pair, sum(d) / len(d)) for pair, d in series.items() if len(d) == len(layers)]
+            found.setdefault(pair, []).append(d)
+    return {pair: d for pair, d in found.items() if len(d) == len(layers)}
+
+
+def averages(table: Cells, effect: Effect, layers: Sequence[int]) -> list[tuple[Pair, float]]:
+    """Returns the mean difference over layers for each pair that has all of them."""
+    return [(pair, sum(d) / len(d)) for pair, d in at_every(table, effect, layers).items()]
 
 
 def all_rows(
@@ -325,13 +339,15 @@ def significant(row: Mapping) -> bool:
     return row["verdict"] == "above"
 
 
-def pick(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
-    """Returns the rows of one effect at single layers that have a value, in order of n."""
+def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
+    """Returns the rows of one effect at single layers, with or without a value, in order of n."""
     return [
         dict(r)
         for r in rows
-        if r["effect"] == key
-        and r["direction"] == direction
-        and r["n"] is not None
-        and r["value"] is not None
+        if r["effect"] == key and r["direction"] == direction and r["n"] is not None
     ]
+
+
+def pick(rows: Iterable[Mapping], key: str) -> list[dict]:
+    """Returns the pooled rows of one effect at single layers that have a value, in order of n."""
+    return [r for r in of_effect(rows, key) if r["value"] is not None]

@@ -7,13 +7,14 @@ an equivalence test, the lack of one. "Cannot be told" is an answer; so is "cann
 from collections.abc import Mapping, Sequence
 
 from yosinski_jax.analysis import effects, scores, tuned
-from yosinski_jax.analysis.effects import pick, significant
+from yosinski_jax.analysis.effects import of_effect, pick, significant
+from yosinski_jax.analysis.series import layer_names
 from yosinski_jax.analysis.verdicts import (
     WORDS,
     missing,
     needed,
-    of_effect,
     phrase,
+    told,
     unanswerable,
     values,
     verdicts,
@@ -47,12 +48,8 @@ def gap_answer(question: str, rows, key: str, words: Mapping[str, str]) -> Answe
 
 def how_general(records, rows, statistic) -> Answer:
     """Question 1: can the generality of a layer be quantified?"""
-    words = {
-        "above": "specific",
-        "above_small": "specific, but by less than {margin}",
-        "below": "better than the task’s own",
-        "below_small": "better than the task’s own, but by less than {margin}",
-        "equivalent": "general within ±{margin}",
+    words = told("specific", "better than the task’s own") | {
+        "equivalent": "general within ±{margin}"
     }
     answer = gap_answer("How general is each layer?", rows, "specificity_drop", words)
     if not answer.answerable:
@@ -62,8 +59,8 @@ def how_general(records, rows, statistic) -> Answer:
     more = []
     if known:
         floor = "untrained features" if known[0].floor == "random" else "chance"
-        told = ", ".join(f"{score_text(g)} at n = {g.n}" for g in known)
-        text = f"Generality score, 1 for features as good as the task’s own, 0 for ones no better than {floor}: {told}."
+        each = ", ".join(f"{score_text(g)} at n = {g.n}" for g in known)
+        text = f"Generality score, 1 for features as good as the task’s own, 0 for ones no better than {floor}: {each}."
         more.append(Finding("score", text, {"scores": tuple(known)}))
     unknown = [g for g in found if g.estimate is None]
     if unknown and known:
@@ -76,9 +73,7 @@ def score_text(g: scores.Generality) -> str:
     """A generality score with its 95 % interval: "0.83 [0.79, 0.87]"."""
     if g.estimate is None:
         return "–"
-    e = g.estimate
-    ends = interval({"low": e.low, "high": e.high}, 2, 1.0)
-    return number(e.value, 2) + ends
+    return number(g.estimate.value, 2) + interval(g.estimate, 2, 1.0)
 
 
 def how_sudden(records, statistic, names) -> Answer:
@@ -90,8 +85,7 @@ def how_sudden(records, statistic, names) -> Answer:
         reason = Finding("no_share", f"The largest-step share has no value: {found.reason}.", facts)
         if found.total is None:
             return unanswerable(question, reason)
-        ends = {"low": found.total.low, "high": found.total.high}
-        total = f"The whole drop is {points(found.total.value)}{interval(ends)}."
+        total = f"The whole drop is {points(found.total.value)}{interval(found.total)}."
         return Answer(
             question,
             Finding("no_drop", "no significant drop to judge", facts),
@@ -147,6 +141,7 @@ def where(rows, names) -> Answer:
         above = [r for r in mine if significant(r)]
         every = of_effect(rows, key)
         largest = max(mine, key=lambda r: r["value"])
+        tests = sum(r["p_holm"] is not None for r in mine)
         shorts.append(f"{what}: {_place(every, above, names)}")
         all_rows.append((what, tuple(every)))
         text = f"The drop from {what} is "
@@ -154,21 +149,17 @@ def where(rows, names) -> Answer:
             first = above[0]
             text += (
                 f"first significant at {layer(first['n'], names)}: {points(first['value'])}{interval(first)}, "
-                f"{p_text(first['p_holm'])}, corrected over {plural(_tests(mine), 'test')}"
+                f"{p_text(first['p_holm'])}, corrected over {plural(tests, 'test')}"
             )
             text += "; it is largest " if largest["n"] != first["n"] else ""
         else:
-            text += "significant nowhere; " if _tests(mine) else "not tested; "
+            text += "significant nowhere; " if tests else "not tested; "
             text += "it is largest "
         if not above or largest["n"] != above[0]["n"]:
             text += f"at n = {largest['n']}: {points(largest['value'])}{interval(largest)}"
         found.append(Finding("first_drop", f"{text}.", {"rows": tuple(mine), "largest": largest}))
     short = Finding("where", "; ".join(shorts), {"by_drop": tuple(all_rows)})
     return Answer(question, short, tuple(found))
-
-
-def _tests(rows: Sequence[Mapping]) -> int:
-    return sum(r["p_holm"] is not None for r in rows)
 
 
 def _place(rows: Sequence[Mapping], above: Sequence[Mapping], names: Sequence[str]) -> str:
@@ -193,37 +184,24 @@ def does_it_help(rows) -> Answer:
     question = "Does a network that has seen the other task end up better after fine-tuning?"
     found: list[Finding] = []
     short = None
-    words = {
-        "above": "better",
-        "above_small": "better, but by less than {margin}",
-        "below": "worse",
-        "below_small": "worse, but by less than {margin}",
-        "equivalent": "no difference of {margin} or more",
-    }
+    words = told("better", "worse") | {"equivalent": "no difference of {margin} or more"}
     for key, against in (("boost_over_base", "the base"), ("boost_over_selffer", "BnB⁺")):
         mine = of_effect(rows, key)
         if all(r["value"] is None for r in mine):
             found.append(missing(key))
             continue
-        averages = [
-            r for r in rows
-            if r["effect"] == key and r["direction"] == "pooled" and r["n"] is None
-            and r["value"] is not None
-        ]  # fmt: skip
-        by_layer = verdicts(mine, words)
-        if averages:
-            found.append(_average(averages[0], against))
-        if averages and averages[0]["verdict"] != "untested":
+        whole = (r for r in rows if (r["effect"], r["direction"], r["n"]) == (key, "pooled", None))
+        average = next((r for r in whole if r["value"] is not None), None)
+        best = by_layer = verdicts(mine, words)
+        if average:
+            found.append(_average(average, against))
+        if average and average["verdict"] != "untested":
             text = f"Layer by layer, against {against}: {by_layer.text}."
             found.append(Finding("verdicts", text, by_layer.facts))
+            text = f"{phrase(average, WORDS | words)}, on average over layers {average['layers']}"
+            best = Finding("average", text, {"row": average, "against": against, "words": words})
         found += [values(mine), *needed(mine)]
-        if key == "boost_over_base":
-            short = by_layer
-            if averages and averages[0]["verdict"] != "untested":
-                text = f"{phrase(averages[0], WORDS | words)}, on average over layers {averages[0]['layers']}"
-                short = Finding(
-                    "average", text, {"row": averages[0], "against": against, "words": words}
-                )
+        short = best if key == "boost_over_base" else short
     return Answer(question, short, tuple(found)) if short else unanswerable(question, *found)
 
 
@@ -244,30 +222,25 @@ def overfitting(rows) -> Answer:
         text = "It needs AnB⁺ and AnB networks whose records hold their training accuracy."
         return unanswerable(question, Finding("no_training_accuracy", text, {"rows": tuple(gap)}))
     benefit = {r["n"]: r for r in pick(rows, "classroom_fine_tuning_benefit")}
-    harmful = [r for r in gap if significant(r) and _state(benefit, r) == "below"]
-    harmless = [r for r in gap if significant(r) and _state(benefit, r) in ("above", "equivalent")]
-    open_ = [r for r in gap if significant(r) and r not in harmful and r not in harmless]
-    parts = [
-        (harmful, "yes, and it costs test accuracy,"),
-        (harmless, "a wider train–test gap, but no loss of test accuracy"),
-        (open_, "a wider train–test gap, its effect on test accuracy cannot be told,"),
-    ]
-    told = [f"{text} at {at(found)}" for found, text in parts if found]
+    harm = "yes, and it costs test accuracy,"
+    none = "a wider train–test gap, but no loss of test accuracy"
+    unclear = "a wider train–test gap, its effect on test accuracy cannot be told,"
+    by_verdict = {"below": harm, "above": none, "equivalent": none}
+    parts: dict[str, list[Mapping]] = {harm: [], none: [], unclear: []}
+    for r in filter(significant, gap):
+        parts[by_verdict.get(benefit.get(r["n"], {}).get("verdict"), unclear)].append(r)
+    shorts = [f"{text} at {at(found)}" for text, found in parts.items() if found]
     rest = [r for r in gap if not significant(r) and r["value"] is not None]
     facts = {"rows": tuple(gap), "benefit": tuple(benefit.values())}
     if rest:
         words = {"below": "a narrower gap", "equivalent": "no wider gap by {margin} or more"}
-        told.append(verdicts(rest, words, complete=len(rest) == len(gap)).text)
+        shorts.append(verdicts(rest, words, complete=len(rest) == len(gap)).text)
     both = [r for r in benefit.values() if r["n"] in {g["n"] for g in gap}]
     return Answer(
         question,
-        Finding("overfitting", "; ".join(told), facts),
+        Finding("overfitting", "; ".join(shorts), facts),
         (values(gap), values(both, "test accuracy, "), *needed(gap)),
     )
-
-
-def _state(rows: Mapping[int, Mapping], at_: Mapping) -> str:
-    return rows[at_["n"]]["verdict"] if at_["n"] in rows else "none"
 
 
 def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping]) -> list[Answer]:
@@ -278,10 +251,11 @@ def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping])
       statistic: one of `tables.STATISTICS`.
       rows: those of `effects.all_rows`.
     """
-    names = next((r["layers"] for r in records if r.get("layers")), ())
-    recovered = {"above": "yes", "above_small": "yes, by less than {margin}", "below": "no, worse",
-                 "below_small": "no, worse by less than {margin}",
-                 "equivalent": "no difference of {margin} or more"}  # fmt: skip
+    names = layer_names(records)
+    recovered = {
+        "above": "yes", "above_small": "yes, by less than {margin}", "below": "no, worse",
+        "below_small": "no, worse by less than {margin}", "equivalent": "no difference of {margin} or more",
+    }  # fmt: skip
     return [
         how_general(records, rows, statistic),
         how_sudden(records, statistic, names),
@@ -298,7 +272,7 @@ def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping])
 def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -> list[Finding]:
     """Returns the notes above the answers: scope of inference, ceiling, bases at chance."""
     found = [scope(records, rows)]
-    bases = [v for c in effects.cells(records, statistic).values() if (v := c.get(("base", 0)))]
+    bases = list(effects.bases(records, statistic).values())
     if not bases or not rows:
         return found
     level, margin = sum(bases) / len(bases), rows[0]["margin"]

@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.analysis.series import layer_names
 from yosinski_jax.base.files import as_path
+from yosinski_jax.study.treatments import HALVES, other
 
 SPECIFICITY, COADAPTATION = "specificity", "co-adaptation"
 DROPS = (SPECIFICITY, COADAPTATION)
-LEVEL = 0.05
 #: Rows of `measures.csv` that cost time and predict nothing.
 _FEATURES = "features"
 
@@ -83,7 +85,7 @@ class Predictor:
     @property
     def adds(self) -> bool:
         """Whether it adds to depth: correlated beyond it at the 5 % level (corrected), with a smaller error."""
-        if self.beyond is None or self.beyond.p is None or self.beyond.p >= LEVEL:
+        if self.beyond is None or self.beyond.p is None or self.beyond.p >= statistics.LEVEL:
             return False
         if self.error_with_depth is None or self.error_depth is None:
             return False
@@ -98,12 +100,8 @@ def read(workdir: Path) -> list[Value]:
     values = []
     for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
         try:
-            value = float(line["value"]) if line["value"] else math.nan
-            values.append(
-                Value(
-                    line["network"], line["layer"], line["measure"], value, float(line["seconds"])
-                )
-            )
+            line["value"], line["seconds"] = float(line["value"] or "nan"), float(line["seconds"])
+            values.append(Value(**{f.name: line[f.name] for f in dataclasses.fields(Value)}))
         except (KeyError, TypeError, ValueError):
             continue
     return values
@@ -124,27 +122,20 @@ class Drop:
 
 def drops(records: Sequence[Mapping]) -> list[Drop]:
     """Specificity and co-adaptation at every cut of every pair of tasks that has the networks for them."""
-    found: dict[tuple, Mapping] = {}
-    for r in records:
-        if r["status"] == "finished" and r["target"] in ("A", "B") and not r.get("preserve"):
-            found.setdefault(
-                (f"{r['split']}-{r['split_seed']}", r["target"], r["treatment"], r["n"]), r
-            )
-    result = []
-    for (pair, target, treatment, n), selffer in sorted(found.items()):
-        if treatment != "BnB":
-            continue
-        source = "B" if target == "A" else "A"
-        base, transfer = found.get((pair, target, "base", 0)), found.get((pair, target, "AnB", n))
-        layer = selffer["layers"][n - 1]
-        for kind, high, low, owner in (
-            (SPECIFICITY, selffer, transfer, source),
-            (COADAPTATION, base, selffer, target),
-        ):
-            if high is not None and low is not None:
-                points = 100 * (high["accuracy"] - low["accuracy"])
-                result.append(Drop(pair, target, n, kind, points, f"{pair}/base{owner}", layer))
-    return result
+    found = []
+    for split in sorted({r["split"] for r in records}):
+        mine = [
+            r for r in records
+            if r["split"] == split and r["target"] in HALVES and "-" not in r["name"]
+        ]  # fmt: skip
+        table, layers = effects.cells(mine), layer_names(mine)
+        for kind, key in ((SPECIFICITY, "specificity_drop"), (COADAPTATION, "co_adaptation_drop")):
+            for n in effects.cuts(mine):
+                for (seed, target, _), d in effects.differences(table, effects.BY_KEY[key], n):
+                    base = f"{split}-{seed}/base{other(target) if kind == SPECIFICITY else target}"
+                    pair = f"{split}-{seed}"
+                    found.append(Drop(pair, target, n, kind, 100 * d, base, layers[n - 1]))
+    return sorted(found, key=lambda d: (d.pair, d.target, d.n))
 
 
 def predictors(values: Sequence[Value], records: Sequence[Mapping]) -> list[Predictor]:
@@ -191,7 +182,10 @@ def _predictor(
 
     errors: list[float | None] = [None] * 4
     if len(pairs) > 1:
-        guesses = [_left_out(pair, predict) for predict in _predictions(x, y, n)]
+        guesses = np.zeros((4, len(y)))
+        for i, predict in enumerate(_predictions(x, y, n)):
+            for out in pairs:
+                guesses[i, pair == out] = predict(pair != out, pair == out)
         errors = [float(np.sqrt(np.mean((guess - y) ** 2))) for guess in guesses]
     return Predictor(
         measure=name,
@@ -291,24 +285,16 @@ def _predictions(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> list[Callable]:
     ]
 
 
-def _left_out(pair: np.ndarray, predict: Callable) -> np.ndarray:
-    guess = np.zeros(len(pair))
-    for name in set(pair):
-        guess[pair == name] = predict(pair != name, pair == name)
-    return guess
-
-
 def _corrected(found: Sequence[Predictor]) -> list[Predictor]:
     """The predictors with Holm-corrected p values; depth, the baseline, belongs to no family."""
     result = list(found)
     for field in ("along", "beyond"):
-        tests = [(getattr(f, field), i) for i, f in enumerate(result) if f.measure != "depth"]
-        made = sorted((t.p, i) for t, i in tests if t is not None and t.p is not None)
-        largest = 0.0
-        for rank, (p, i) in enumerate(made):
-            largest = max(largest, min(1.0, (len(made) - rank) * p))
-            interval = dataclasses.replace(getattr(result[i], field), p=largest)
-            result[i] = dataclasses.replace(result[i], **{field: interval})
+        tests = [None if f.measure == "depth" else getattr(f, field) for f in result]
+        corrected = statistics.holm([test and test.p for test in tests])
+        for i, (test, p) in enumerate(zip(tests, corrected, strict=True)):
+            if p is not None:
+                interval = dataclasses.replace(test, p=p)
+                result[i] = dataclasses.replace(result[i], **{field: interval})
     return result
 
 

@@ -1,10 +1,7 @@
 """What predicts transfer, in words and as a table."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from yosinski_jax.analysis.predictors import (
     DROPS,
@@ -14,6 +11,7 @@ from yosinski_jax.analysis.predictors import (
     feature_seconds,
     training_seconds,
 )
+from yosinski_jax.analysis.tables import csv_text
 from yosinski_jax.analysis.wording import upper_first
 
 
@@ -40,14 +38,8 @@ def answer(
 
 def _owner(f: Predictor, found: Sequence[Predictor]) -> str:
     """The shortest name that a variant begins with."""
-    return min(
-        (
-            g.measure
-            for g in found
-            if f.measure == g.measure or f.measure.startswith(f"{g.measure}_")
-        ),
-        key=len,
-    )
+    names = {g.measure for g in found}
+    return min((n for n in names if f"{f.measure}_".startswith(f"{n}_")), key=len)
 
 
 def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
@@ -92,57 +84,34 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def rows(found: Sequence[Predictor]) -> list[dict[str, Any]]:
-    """The table, one dict with `COLUMNS` a line; p values are corrected, errors in points of accuracy."""
+def csv_table(found: Sequence[Predictor]) -> str:
+    """The table as CSV text with `COLUMNS`; p values are corrected, errors in points of accuracy."""
     table = []
     for f in found:
-        row: dict[str, Any] = {"drop": f.drop, "measure": f.measure}
+        row = {name: getattr(f, name, None) for name in COLUMNS}
         for name, interval in (("rho", f.along), ("beyond_depth", f.beyond)):
-            row[name] = interval.value if interval else None
-            for end in ("low", "high", "p"):
-                row[f"{name}_{end}"] = getattr(interval, end) if interval else None
-        for name in (
-            "error",
-            "error_with_depth",
-            "error_depth",
-            "error_constant",
-            "points",
-            "pairs",
-            "seconds",
-        ):
-            row[name] = getattr(f, name)
-        table.append(row)
-    return table
-
-
-def csv_table(found: Sequence[Predictor]) -> str:
-    """`rows` as CSV text."""
-    text = io.StringIO()
-    writer: csv.DictWriter[Any] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows(found):
-        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
-    return text.getvalue()
+            row[name] = interval and interval.value
+            row |= {
+                f"{name}_{end}": interval and getattr(interval, end) for end in ("low", "high", "p")
+            }
+        table.append({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+    return csv_text(table, COLUMNS)
 
 
 def text_table(found: Sequence[Predictor]) -> str:
     """The table to be read on a terminal."""
-    lines = [
-        f"{'':23}{'ρ over layers':>24}{'ρ beyond depth':>24}   error, points (with depth)   seconds",
-    ]
+    heads = "   error, points (with depth)   seconds"
+    lines = [f"{'':23}{'ρ over layers':>24}{'ρ beyond depth':>24}{heads}"]
     for kind in DROPS:
         mine = [f for f in found if f.drop == kind]
         if mine:
-            first = mine[0]
-            depth = (
-                ""
-                if first.error_depth is None
-                else f", depth alone: error {first.error_depth:.2f} points"
-            )
+            first, depth = mine[0], ""
+            if first.error_depth is not None:
+                depth = f", depth alone: error {first.error_depth:.2f} points"
             lines.append(f"{kind} ({first.pairs} pairs of tasks, {first.points} drops{depth})")
         lines += [
             f"  {f.measure:21}{_text(f.along):>24}{_text(f.beyond):>24}"
-            f"{_number(f.error):>16} ({_number(f.error_with_depth).strip()}){f.seconds:14.1f}{' *' if f.adds else ''}"
+            f"{_number(f.error):>16} ({_number(f.error_with_depth)}){f.seconds:14.1f}{' *' if f.adds else ''}"
             for f in mine
         ]
     return "\n".join(lines)

@@ -39,13 +39,10 @@ def readings(
       whole: records of networks on all classes, for reading 1.
     """
     found = []
-    halves = [
-        (p[0], v) for p, c in effects.cells(records, statistic).items() if (v := c.get(("base", 0)))
-    ]
-    all_ = [v for c in effects.cells(whole, statistic).values() if (v := c.get(("base", 0)))]
+    halves, all_ = effects.bases(records, statistic), effects.bases(whole, statistic)
     if halves and all_:
-        level = sum(all_) / len(all_)
-        gap = statistics.mean([v - level for _, v in halves], [s for s, _ in halves])
+        level = sum(all_.values()) / len(all_)
+        gap = statistics.mean([v - level for v in halves.values()], [p[0] for p in halves])
         if gap.low is not None and gap.low > 0:
             text = f"half the classes are easier by {points(gap.value)}"
             found.append(Reading(1, text, 0, ("base", "base")))

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.analysis import published
+from yosinski_jax.analysis.series import layer_names
 from yosinski_jax.analysis.statistics import MARGIN
-from yosinski_jax.analysis.tables import (
-    check_records,
-    check_statistic,
-    order_kinds,
-)
+from yosinski_jax.analysis.tables import check_records, check_statistic, missing, order_kinds
 from yosinski_jax.analysis.wording import dataset_name
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
@@ -54,10 +51,9 @@ class Study:
     margin: float = MARGIN
 
     @property
-    def missing(self) -> list[dict]:
+    def missing(self) -> list[Mapping]:
         """Networks of the plan without a sound record."""
-        have = {(r["split"], r["split_seed"], r["name"]) for r in self.records}
-        return [p for p in self.plan if (p["split"], p["split_seed"], p["name"]) not in have]
+        return missing(self.records, self.plan)
 
     @property
     def diverged(self) -> list[dict]:
@@ -111,7 +107,7 @@ def direction_title(split: str, target: str) -> str:
     return "all classes"
 
 
-def read(workdir: Path, statistic: str = "last", argument: str = "workdir") -> Study:
+def read(workdir: Path | str, statistic: str = "last", argument: str = "workdir") -> Study:
     """Reads a workdir; `argument` is the one that named it, for errors.
 
     Raises:
@@ -199,7 +195,7 @@ def check_comparable(ours: Study, theirs: Study, argument: str) -> None:
     Raises:
       UserError: the networks have different layers, or one of the studies has no record.
     """
-    depth = [_layers(s.records) for s in (ours, theirs)]
+    depth = [layer_names(s.records) for s in (ours, theirs)]
     if not all(depth):
         empty = ours if not depth[0] else theirs
         raise UserError(f"{argument}: {empty.title} has no finished network to compare")
@@ -209,7 +205,3 @@ def check_comparable(ours: Study, theirs: Study, argument: str) -> None:
             f"cut by cut ({ours.label}: {', '.join(depth[0])}; {theirs.label}: "
             f"{', '.join(depth[1])}); compare sweeps of equally deep networks"
         )
-
-
-def _layers(records: Sequence[Mapping]) -> list[str]:
-    return next((list(r["layers"]) for r in records if r.get("layers")), [])

@@ -7,11 +7,10 @@ from yosinski_jax.analysis import statistics
 from yosinski_jax.analysis.effects import (
     BY_KEY,
     Cells,
-    Pair,
+    at_every,
     cells,
     class_count,
     cuts,
-    differences,
     resolution,
 )
 
@@ -37,11 +36,6 @@ class Generality:
     reason: str = ""
 
 
-def floor_of(records: Sequence[Mapping]) -> str:
-    """Returns the floor of the generality score: random features if trained, otherwise chance."""
-    return "random" if any(r["treatment"] == "RnB" for r in records) else "chance"
-
-
 def generality(
     records: Sequence[Mapping],
     floor: str | None = None,
@@ -56,11 +50,11 @@ def generality(
 
     Args:
       records: of one split.
-      floor: "random" or "chance"; by default `floor_of` the records.
+      floor: "random" or "chance"; by default random features if trained, otherwise chance.
       statistic: one of `tables.STATISTICS`.
       direction: "A", "B" or None for both.
     """
-    floor = floor or floor_of(records)
+    floor = floor or ("random" if any(r["treatment"] == "RnB" for r in records) else "chance")
     table = cells(records, statistic, direction)
     classes = {r["target"]: count for r in records if (count := class_count(r))}
     step = resolution(records)
@@ -134,11 +128,7 @@ def suddenness(
     even = 1 / len(layers) if layers else 1.0
     if len(layers) < 2 or layers != list(range(1, layers[-1] + 1)):
         return Suddenness(None, even, None, None, "it needs every n from 1 on, and at least two")
-    series: dict[Pair, list[float]] = {}
-    for n in layers:
-        for pair, d in differences(table, effect, n):
-            series.setdefault(pair, []).append(d)
-    whole = {p: d for p, d in series.items() if len(d) == len(layers)}
+    whole = at_every(table, effect, layers)
     if not whole:
         return Suddenness(None, even, None, None, "no pair has both BnB and AnB at every n")
     by_seed: dict[int, list[list[float]]] = {}

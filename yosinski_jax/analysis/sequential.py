@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from yosinski_jax.analysis import effects
+from yosinski_jax.analysis.statistics import student
 from yosinski_jax.base.files import as_path, read_sealed
+from yosinski_jax.study.treatments import HALVES
 
 SPECIFIC, GENERAL = "specific", "general"
 #: Fewest split seeds at which a verdict is tried: two give an interval 12.7 standard errors wide.
@@ -78,7 +80,7 @@ def look(
             continue
         mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(seeds)
         # One-sided both: a drop above 0, a drop below the margin. Half the level each, since either may be the wrong one.
-        half = stats.t.ppf(1 - level / 2, seeds - 1) * error
+        half = student(1 - level / 2, seeds - 1) * error
         if mean - half > 0:
             told[n] = Verdict(SPECIFIC, seeds, mean)
         elif mean + half < margin:
@@ -119,26 +121,15 @@ def drops(records: Iterable[Mapping]) -> dict[int, list[float]]:
     Returns:
       Mean over both targets of every split seed, in their order; only of seeds of which all drops at all n are there.
     """
-    found: dict[tuple, float] = {}
-    for r in records:
-        if r["status"] == "finished" and r["target"] in ("A", "B") and not r.get("preserve"):
-            whole = r["name"] in (f"{s}{r['n']}{r['target']}" for s in "AB")
-            if whole:
-                found[r["split_seed"], r["n"], r["target"], r["treatment"]] = r["accuracy"]
-    cuts = sorted({n for _, n, _, _ in found})
-    result: dict[int, list[float]] = {n: [] for n in cuts}
-    for seed in sorted({key[0] for key in found}):
-        values = {
-            n: [
-                found.get((seed, n, t, "BnB"), math.nan) - found.get((seed, n, t, "AnB"), math.nan)
-                for t in "AB"
-            ]
-            for n in cuts
-        }
-        if np.isfinite(list(values.values())).all():
-            for n in cuts:
-                result[n].append(float(np.mean(values[n])))
-    return result
+    whole = [r for r in records if r["target"] in HALVES and "-" not in r["name"]]
+    table = effects.cells(whole)
+    layers = sorted({n for cell in table.values() for kind, n in cell if kind in ("BnB", "AnB")})
+    by_seed: dict[int, list[list[float]]] = {}
+    found = effects.at_every(table, effects.BY_KEY["specificity_drop"], layers)
+    for (seed, *_), values in found.items():
+        by_seed.setdefault(seed, []).append(values)
+    means = [np.mean(both, axis=0) for _, both in sorted(by_seed.items()) if len(both) == 2]
+    return {n: [float(mean[i]) for mean in means] for i, n in enumerate(layers)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,18 +164,18 @@ class Stopping:
 
     def in_words(self) -> str:
         """The verdicts, and what stopping saved."""
+        whats = {n: v.what for n, v in sorted(self.verdicts.items())}
+        whats |= {n: "" for n in self.layers if n not in whats}
         kinds = {
             SPECIFIC: "specific",
             GENERAL: f"general within {100 * self.margin:g} points",
+            "": "cannot be told",
         }
         told = [
-            f"{title} at n = {_listed(ns)}"
+            f"{title} at n = {', '.join(str(n) for n, what in whats.items() if what == kind)}"
             for kind, title in kinds.items()
-            if (ns := [n for n, v in sorted(self.verdicts.items()) if v.what == kind])
+            if kind in whats.values()
         ]
-        untold = [n for n in self.layers if n not in self.verdicts]
-        if untold:
-            told.append(f"cannot be told at n = {_listed(untold)}")
         saved = (
             f"; {self.networks:,} networks, {self.saved:,} fewer than {self.most} split seeds take"
             if self.saved and self.stops
@@ -229,65 +220,5 @@ def read(workdir: Path | str) -> Stopping | None:
     except FileNotFoundError:
         return None
     verdicts = {int(n): Verdict(**v) for n, v in found["verdicts"].items()}
-    return Stopping(
-        verdicts, tuple(found["layers"]), found["seeds"], found["most"], found["margin"],
-        found["networks"],
-    )  # fmt: skip
-
-
-def _listed(ns: Sequence[int]) -> str:
-    return ", ".join(map(str, ns))
-
-
-@dataclasses.dataclass(frozen=True)
-class ErrorRates:
-    """What simulated studies gave.
-
-    Attributes:
-      wrong: share of studies with a wrong verdict at any n.
-      told: share of the n that were told.
-      seeds: mean number of split seeds used.
-    """
-
-    wrong: float
-    told: float
-    seeds: float
-
-
-def simulate(
-    true_drops: Sequence[float], spread: float, most: int, margin: float, *, alpha: float = ALPHA,
-    studies: int = 1000, rng_seed: int = 0, shared: float = 0.5,
-) -> ErrorRates:  # fmt: skip
-    """Error rates of the rule over simulated studies with normal drops.
-
-    Args:
-      true_drops: the true drop at n = 1, 2, … (0 … 1).
-      spread: standard deviation of a drop between split seeds.
-      most: as in `look`.
-      margin: as in `look`.
-      alpha: as in `look`.
-      studies: number of simulated studies.
-      rng_seed: of the simulation.
-      shared: share of the variance that all n of a split seed have in common.
-    """
-    rng = np.random.default_rng(rng_seed)
-    wrong = told = used = 0
-    for _ in range(studies):
-        common = rng.standard_normal(most) * math.sqrt(shared)
-        own = rng.standard_normal((len(true_drops), most)) * math.sqrt(1 - shared)
-        values = np.asarray(true_drops)[:, None] + spread * (common + own)
-        for count in range(FIRST_LOOK, most + 1):
-            verdicts, stop = decide(
-                {n + 1: row[:count] for n, row in enumerate(values)}, most, margin, alpha
-            )
-            if stop:
-                break
-        # A drop between 0 and the margin is both: neither verdict is wrong then.
-        wrong += any(
-            (v.what == SPECIFIC and true_drops[n - 1] <= 0)
-            or (v.what == GENERAL and true_drops[n - 1] >= margin)
-            for n, v in verdicts.items()
-        )
-        told += len(verdicts) / len(true_drops)
-        used += count
-    return ErrorRates(wrong / studies, told / studies, used / studies)
+    rest = {name: found[name] for name in ("seeds", "most", "margin", "networks")}
+    return Stopping(verdicts, tuple(found["layers"]), **rest)

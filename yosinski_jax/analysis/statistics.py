@@ -93,10 +93,7 @@ class Estimate:
         if self.error == 0:
             return (0.0 if distance > 0 else 1.0, 0.0 if distance < 0 else 1.0)
         t = distance / self.error
-        return (
-            float(special.stdtr(self.freedom, -t)),
-            float(special.stdtr(self.freedom, t)),
-        )
+        return float(special.stdtr(self.freedom, -t)), float(special.stdtr(self.freedom, t))
 
 
 def student(probability: float, freedom: float) -> float:
@@ -219,14 +216,46 @@ def holm_levels(p_values: Sequence[float | None]) -> list[float]:
     """
     made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     levels = [LEVEL] * len(p_values)
-    level = LEVEL
-    rejecting = True
+    level, rejecting = LEVEL, True
     for rank, (p, i) in enumerate(made):
         if rejecting:
             level = LEVEL / (len(made) - rank)
             rejecting = p < level
         levels[i] = level
     return levels
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """An estimate tested in a family by Holm's procedure.
+
+    Attributes:
+      value, seeds, scope: see `Estimate`.
+      low, high: interval at the level at which the procedure runs this test, so it excludes 0
+        exactly where the test is significant; None without one.
+      p_holm: corrected two-sided p value; None without a test.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p_holm: float | None
+    seeds: int
+    scope: str | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether it differs from 0."""
+        return self.p_holm is not None and self.p_holm < LEVEL
+
+
+def tested(estimates: Sequence[Estimate]) -> list[Tested]:
+    """Tests the estimates of a family together."""
+    p = [e.p for e in estimates]
+    return [
+        Tested(e.value, *e.interval(level), corrected, e.seeds, e.scope)
+        for e, corrected, level in zip(estimates, holm(p), holm_levels(p), strict=True)
+    ]
 
 
 def seeds_needed(estimate: Estimate, margin: float, tests: int = 1) -> int | None:

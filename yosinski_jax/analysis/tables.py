@@ -149,14 +149,13 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
         group = groups[n, treatment]
         values = [v for r in group if (v := accuracy(r, statistic)) is not None]
         diverged = sum(r.get("status") == "diverged" for r in group)
+        spread = stdlib_statistics.stdev(values) if len(values) > 1 else None
         rows.append(
             {
                 "n": n,
                 "treatment": treatment,
                 "mean": stdlib_statistics.fmean(values) if values else None,
-                "standard_error": stdlib_statistics.stdev(values) / math.sqrt(len(values))
-                if len(values) > 1
-                else None,
+                "standard_error": None if spread is None else spread / math.sqrt(len(values)),
                 "count": len(values),
                 "diverged": diverged,
                 "without_accuracy": len(group) - len(values) - diverged,
@@ -165,13 +164,13 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
     return rows
 
 
-def cell_text(row: Mapping | None, digits: int = 1, plus_minus: str = "±") -> str:
+def cell_text(row: Mapping | None, digits: int = 1) -> str:
     """One cell of a table: "94.9 ± 0.8 (8)" in percent, with diverged networks counted."""
     if row is None:
         return ""
     text = "–" if row["mean"] is None else f"{100 * row['mean']:.{digits}f}"
     if row["standard_error"] is not None:
-        text += f" {plus_minus} {100 * row['standard_error']:.{digits}f}"
+        text += f" ± {100 * row['standard_error']:.{digits}f}"
     counts = [str(row["count"])]
     if row["diverged"]:
         counts.append(f"{row['diverged']} diverged")
@@ -192,16 +191,19 @@ def table_cells(rows: Sequence[Mapping], digits: int = 1) -> list[list[str]]:
 
 def format_table(rows: Sequence[Mapping], digits: int = 1) -> str:
     """The rows of `summary_table` for a terminal: percent, mean ± s.e. (number of networks)."""
-    if not rows:
-        return "no finished network yet"
-    grid = table_cells(rows, digits)
-    widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
-    lines = [
-        "  ".join(text.rjust(w) for text, w in zip(line, widths, strict=True)).rstrip()
-        for line in grid
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(lines)
+    return text_table(table_cells(rows, digits)) if rows else "no finished network yet"
+
+
+def text_table(rows: Sequence[Sequence[str]], *, left: bool = False) -> str:
+    """Rows under the first one, a header, all columns aligned right; the first one left if asked."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[text.rjust(w) for text, w in zip(row, widths, strict=True)] for row in rows]
+    if left:
+        lines = [
+            [row[0].ljust(widths[0]), *line[1:]] for row, line in zip(rows, lines, strict=True)
+        ]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def markdown_table(rows: Sequence[Mapping], digits: int = 1) -> str:
@@ -218,7 +220,7 @@ def _escape_markdown(text: str) -> str:
 def latex_table(rows: Sequence[Mapping], caption: str, digits: int = 1) -> str:
     """The rows of `summary_table` as a LaTeX table (booktabs)."""
     grid = [[escape_latex(c) for c in line] for line in table_cells(rows, digits)]
-    heading, *body = [" & ".join(line) + r" \\" for line in grid]
+    heading, *body = ["    " + " & ".join(line) + r" \\" for line in grid]
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
@@ -227,9 +229,9 @@ def latex_table(rows: Sequence[Mapping], caption: str, digits: int = 1) -> str:
             rf"  \caption{{{escape_latex(caption)}}}",
             rf"  \begin{{tabular}}{{r{'l' * (len(grid[0]) - 1)}}}",
             r"    \toprule",
-            f"    {heading}",
+            heading,
             r"    \midrule",
-            *(f"    {line}" for line in body),
+            *body,
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -249,16 +251,19 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in text)
 
 
+def missing(records: Sequence[Mapping], plan: Sequence[Mapping]) -> list[Mapping]:
+    """Returns the networks of a plan without a record."""
+    have = {(r["split"], r["split_seed"], r["name"]) for r in records}
+    return [p for p in plan if (p["split"], p["split_seed"], p["name"]) not in have]
+
+
 def networks_table(records: Sequence[Mapping], plan: Sequence[Mapping] = ()) -> list[dict]:
     """Returns one row per network with the columns `COLUMNS`.
 
     Networks of the plan without a record get the status "missing".
     """
     rows = [_row(r) for r in records]
-    have = {(r["split"], r["split_seed"], r["name"]) for r in records}
-    for network in plan:
-        if (network["split"], network["split_seed"], network["name"]) not in have:
-            rows.append(_row(network) | {"status": "missing"})
+    rows += [_row(network) | {"status": "missing"} for network in missing(records, plan)]
     place = {k: i for i, k in enumerate(KNOWN)}
     rows.sort(
         key=lambda r: (

@@ -14,37 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from yosinski_jax.analysis import effects, statistics
-from yosinski_jax.analysis.statistics import LEVEL
+from yosinski_jax.analysis.statistics import Estimate, Tested
 from yosinski_jax.analysis.tables import accuracy
-from yosinski_jax.analysis.wording import interval, number, points, upper_first
+from yosinski_jax.analysis.wording import interval, number, plural, points, upper_first
 
 FREEZE, TUNE, SCRATCH = "freeze", "fine-tune", "train from scratch"
 #: Ways to a network, by the treatment that stands for each.
 WAYS = {"AnB": FREEZE, "AnB+": TUNE, "base": SCRATCH}
-
-
-@dataclasses.dataclass(frozen=True)
-class Lead:
-    """By how much the best way is ahead of another, paired.
-
-    Attributes:
-      value: mean difference of accuracies, 0..1.
-      low, high: interval at the level at which Holm's procedure tests this lead, so it excludes 0
-        exactly where the lead is significant; None with one seed.
-      p_holm: two-sided p value, corrected over the whole map; None with one seed.
-      seeds: number of split seeds.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    p_holm: float | None
-    seeds: int
-
-    @property
-    def significant(self) -> bool:
-        """Whether the lead differs from 0."""
-        return self.p_holm is not None and self.p_holm < LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +33,9 @@ class Cell:
       accuracy: mean accuracy by way.
       ratio: parameters trained by training image, by way.
       best: the way with the highest mean.
-      leads: the best way's lead over each other way.
+      leads: the best way's lead over each other way, tested in one family over the whole map.
       gap: mean training minus test accuracy by way; empty where a record lacks it.
-      wider: by how much that gap is wider with fine-tuning than with freezing.
+      wider: by how much that gap is wider with fine-tuning than with freezing, tested likewise.
     """
 
     n: int
@@ -67,9 +43,9 @@ class Cell:
     accuracy: Mapping[str, float]
     ratio: Mapping[str, float]
     best: str
-    leads: dict[str, Lead] = dataclasses.field(default_factory=dict)
+    leads: Mapping[str, Tested] = dataclasses.field(default_factory=dict)
     gap: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    wider: Lead | None = None
+    wider: Tested | None = None
 
     @property
     def told(self) -> bool:
@@ -95,82 +71,52 @@ def cells(records: Iterable[Mapping], statistic: str = "last") -> list[Cell]:
     """Computes the map of n × target size; cells without all three ways are left out."""
     found: dict[tuple, dict[str, Mapping]] = {}
     for r in records:
-        if r["treatment"] in WAYS and not r.get("preserve") and accuracy(r, statistic) is not None:
+        value = accuracy(r, statistic)
+        if r["treatment"] in WAYS and not r.get("preserve") and value is not None:
             key = (r["n"], _images(r), r["split_seed"], r["target"])
-            found.setdefault(key, {})[WAYS[r["treatment"]]] = r
+            found.setdefault(key, {})[WAYS[r["treatment"]]] = {**r, "value": value}
     step = effects.resolution([r for ways in found.values() for r in ways.values()])
-    rows = []
-    estimates: list[tuple[int, str, statistics.Estimate]] = []
-    gaps: list[statistics.Estimate | None] = []
+    drafts = []
     for n, images in sorted({(n, m) for n, m, _, _ in found if n}):
         trios = []
-        for (n_, m, seed, target), ways in found.items():
+        for (*at, seed, target), ways in found.items():
             scratch = found.get((0, images, seed, target), {}).get(SCRATCH)
-            if (n_, m) == (n, images) and scratch and len(ways) == 2:
+            if at == [n, images] and scratch and len(ways) == 2:
                 trios.append((seed, ways | {SCRATCH: scratch}))
         if trios:
-            cell, leads = _cell(n, images, trios, statistic, step)
-            estimates += [(len(rows), way, e) for way, e in leads.items()]
-            by_way, wider = _gaps(trios, step)
-            rows.append(dataclasses.replace(cell, gap=by_way))
-            gaps.append(wider)
-    p = [e.p for *_, e in estimates]
-    tested = zip(estimates, statistics.holm(p), statistics.holm_levels(p), strict=True)
-    for (place, way, e), corrected, level in tested:
-        rows[place].leads[way] = Lead(e.value, *e.interval(level), corrected, e.seeds)
-    p = [e and e.p for e in gaps]
-    tested = zip(rows, gaps, statistics.holm(p), statistics.holm_levels(p), strict=True)
+            drafts.append(_cell(n, images, trios, step))
+    leads = iter(statistics.tested([e for _, by_way, _ in drafts for e in by_way.values()]))
+    wider = iter(statistics.tested([e for *_, e in drafts if e]))
     return [
-        dataclasses.replace(c, wider=Lead(e.value, *e.interval(level), corrected, e.seeds))
-        if e
-        else c
-        for c, e, corrected, level in tested
+        dataclasses.replace(
+            cell, leads={way: next(leads) for way in by_way}, wider=next(wider) if e else None
+        )
+        for cell, by_way, e in drafts
     ]
 
 
 def _cell(
-    n: int, images: float, trios: Sequence[tuple], statistic: str, step: float
-) -> tuple[Cell, dict[str, statistics.Estimate]]:
-    """Returns a cell still without its leads, and the estimates of these."""
-
-    def value(record: Mapping) -> float:
-        found = accuracy(record, statistic)
-        assert found is not None  # `cells` has left out the others
-        return found
-
-    mean = {w: float(np.mean([value(ways[w]) for _, ways in trios])) for w in WAYS.values()}
-    ratio = {
-        w: float(
-            np.mean([ways[w]["parameters_trained"] / ways[w]["train_images"] for _, ways in trios])
-        )
-        for w in WAYS.values()
-        if all(ways[w].get("parameters_trained") is not None for _, ways in trios)
-    }
-    best = max(mean, key=lambda w: mean[w])
+    n: int, images: float, trios: Sequence[tuple[int, Mapping[str, Mapping]]], step: float
+) -> tuple[Cell, dict[str, Estimate], Estimate | None]:
+    """Returns a cell without its tests, and the estimates of its leads and of the wider gap."""
     seeds = [seed for seed, _ in trios]
-    leads = {
-        other: statistics.mean(
-            [value(ways[best]) - value(ways[other]) for _, ways in trios], seeds, resolution=step
-        )
-        for other in WAYS.values()
-        if other != best
-    }
-    return Cell(n, images, mean, ratio, best), leads
-
-
-def _gaps(
-    trios: Sequence[tuple], step: float
-) -> tuple[dict[str, float], statistics.Estimate | None]:
-    """Returns the mean train-test gap by way, and what fine-tuning adds to that of freezing."""
-    gaps: list[dict[str, float]] = []
-    for _, ways in trios:
-        found = {way: gap for way, r in ways.items() if (gap := effects.train_gap(r)) is not None}
-        if len(found) < len(ways):
-            return {}, None
-        gaps.append(found)
-    by_way = {w: float(np.mean([found[w] for found in gaps])) for w in WAYS.values()}
-    added = [found[TUNE] - found[FREEZE] for found in gaps]
-    return by_way, statistics.mean(added, [seed for seed, _ in trios], resolution=step)
+    values, gaps, ratio = {}, {}, {}
+    for way in WAYS.values():
+        mine = [ways[way] for _, ways in trios]
+        values[way] = np.array([r["value"] for r in mine])
+        gaps[way] = [effects.train_gap(r) for r in mine]
+        if all(r.get("parameters_trained") is not None for r in mine):
+            each = [r["parameters_trained"] / r["train_images"] for r in mine]
+            ratio[way] = float(np.mean(each))
+    mean = {way: float(np.mean(v)) for way, v in values.items()}
+    best = max(mean, key=lambda way: mean[way])
+    ahead = lambda a, b: statistics.mean(list(a - b), seeds, resolution=step)
+    leads = {way: ahead(values[best], values[way]) for way in values if way != best}
+    if any(None in found for found in gaps.values()):
+        return Cell(n, images, mean, ratio, best), leads, None
+    gap = {way: float(np.mean(found)) for way, found in gaps.items()}
+    wider = ahead(np.array(gaps[TUNE]), np.array(gaps[FREEZE]))
+    return Cell(n, images, mean, ratio, best, gap=gap), leads, wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,20 +144,16 @@ def boundaries(rows: Sequence[Cell]) -> list[Boundary]:
         mine = [c for c in rows if c.n == n]
         for small, large in itertools.pairwise(mine):
             if small.best != large.best:
+                sure = [c for c in mine if c.told]
                 before = [
-                    c.images
-                    for c in mine
-                    if c.images <= small.images and c.told and c.best == small.best
+                    c.images for c in sure if c.best == small.best and c.images <= small.images
                 ]
                 after = [
-                    c.images
-                    for c in mine
-                    if c.images >= large.images and c.told and c.best == large.best
+                    c.images for c in sure if c.best == large.best and c.images >= large.images
                 ]
                 told = (max(before, default=None), min(after, default=None))
-                found.append(
-                    Boundary(n, small.best, large.best, (small.images, large.images), told)
-                )
+                between = (small.images, large.images)
+                found.append(Boundary(n, small.best, large.best, between, told))
     return found
 
 
@@ -241,14 +183,14 @@ def answer(rows: Sequence[Cell]) -> list[str]:
             if seeds < 2
             else f"{seeds} split seeds, Holm-corrected over the map"
         )
-        what = "any" if len(open_) == len(rows) else f"{len(open_)} of {len(rows)}"
-        cells_ = (
-            "combination of n and target size"
-            if what == "any"
-            else "combinations of n and target size"
-        )
-        lines.append(f"The best way cannot be told from both others for {what} {cells_} ({cause}).")
+        what = _count(len(open_), len(rows))
+        lines.append(f"The best way cannot be told from both others for {what} ({cause}).")
     return lines
+
+
+def _count(some: int, total: int) -> str:
+    what = "any combination" if some == total else f"{some} of {total} combinations"
+    return f"{what} of n and target size"
 
 
 def _places(found: Sequence[Cell]) -> str:
@@ -280,10 +222,8 @@ def overfitting(rows: Sequence[Cell]) -> list[str]:
             lines.append(f"Fine-tuning {words} the train–test gap compared with freezing: {where}.")
     open_ = sum(not w.significant for _, w in known)
     if open_:
-        what = "any" if open_ == len(known) else f"{open_} of {len(known)}"
-        noun = "combination" if what == "any" else "combinations"
         lines.append(
-            f"Whether fine-tuning overfits more than freezing cannot be told for {what} {noun} of n and target size "
+            f"Whether fine-tuning overfits more than freezing cannot be told for {_count(open_, len(known))} "
             "from the train–test gap (Holm-corrected over the map)."
         )
     return lines
@@ -291,34 +231,24 @@ def overfitting(rows: Sequence[Cell]) -> list[str]:
 
 def size_in_words(images: float) -> str:
     """A target size: "25 images per class", "all images"."""
-    return (
-        "all images" if math.isinf(images) else f"{images:.0f} image{'s' * (images != 1)} per class"
-    )
+    return "all images" if math.isinf(images) else f"{plural(int(images), 'image')} per class"
 
 
 def table(rows: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     """Returns headings and rows of the table behind the figures, accuracies and leads in percent."""
-    ways = (f"{way} (%)" for way in WAYS.values())
-    headings = [
-        "n",
-        "target size",
-        *ways,
-        "best",
-        "lead over the runner-up",
-        "significantly ahead of",
-    ]
-    return headings, [_row(cell) for cell in rows]
+    ways = [f"{way} (%)" for way in WAYS.values()]
+    lead = ["best", "lead over the runner-up", "significantly ahead of"]
+    return ["n", "target size", *ways, *lead], [_row(cell) for cell in rows]
 
 
 def _row(cell: Cell) -> list[str]:
     lead = cell.leads[cell.runner_up]
     ahead = [way for way, found in cell.leads.items() if found.significant]
-    accuracies: Mapping[str, float] = cell.accuracy
     return [
         str(cell.n),
         size_in_words(cell.images),
-        *(number(100 * accuracies[way], 1) for way in WAYS.values()),
+        *(number(100 * cell.accuracy[way], 1) for way in WAYS.values()),
         cell.best,
-        number(100 * lead.value, 1) + interval({"low": lead.low, "high": lead.high}),
+        number(100 * lead.value, 1) + interval(lead),
         "both" if len(ahead) == len(cell.leads) else ", ".join(ahead) or "neither",
     ]

@@ -1,6 +1,6 @@
 """Verdicts on gaps in words: which holds at which n, with what values, and what would settle the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from yosinski_jax.analysis.effects import BY_KEY, within_margin
 from yosinski_jax.analysis.statistics import MOST_SEEDS
@@ -30,13 +30,15 @@ WORDS = {
 ON_IMAGES = " (for these networks only, tested over test images)"
 
 
-def of_effect(rows: Iterable[Mapping], key: str, direction: str = "pooled") -> list[dict]:
-    """Returns the rows of one effect at single layers, with or without a value."""
-    return [
-        dict(r)
-        for r in rows
-        if r["effect"] == key and r["direction"] == direction and r["n"] is not None
-    ]
+def told(above: str, below: str) -> dict[str, str]:
+    """Returns the words for a gap on either side of 0, with those for one smaller than the margin."""
+    small = ", but by less than {margin}"
+    return {
+        "above": above,
+        "above_small": above + small,
+        "below": below,
+        "below_small": below + small,
+    }
 
 
 def phrase(row: Mapping, words: Mapping[str, str]) -> str:
@@ -82,15 +84,14 @@ def _seeds_short(rows: Sequence[Mapping]) -> str:
     """After "cannot be told": with how many split seeds it could be, or nothing."""
     if any(r["verdict"] != "unclear" or r["scope"] != "seeds" for r in rows):
         return ""
-    counts = [r["needed"] for r in rows]
-    if None in counts:
-        text = (
-            f"more than {MOST_SEEDS}"
-            if set(counts) == {None}
-            else f"{min(filter(None, counts))} or more"
-        )
+    counts = {r["needed"] for r in rows}
+    known = counts - {None}
+    if not known:
+        text = f"more than {MOST_SEEDS}"
+    elif len(known) < len(counts):
+        text = f"{min(known)} or more"
     else:
-        text = f"about {min(counts)}" + (f" to {max(counts)}" if len(set(counts)) > 1 else "")
+        text = f"about {min(known)}" + (f" to {max(known)}" if len(known) > 1 else "")
     return f" with these seeds (would need {text})"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 #: How the authors of datasets write them, by the names of TensorFlow Datasets and of `experiments.prepare`.
 _DATASETS = {
@@ -75,15 +76,16 @@ def number(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def interval(row: Mapping, digits: int = 1, scale: float = 100.0) -> str:
-    """Formats the interval of a row in percentage points: " [3.1, 5.4]", or "" without one.
+def interval(row: Any, digits: int = 1, scale: float = 100.0) -> str:
+    """Formats the interval of a row or an estimate in percentage points: " [3.1, 5.4]", or "" without one.
 
     An end that rounds to 0 but is not gets more digits: " [0.0, …]" would say that 0 is inside.
     """
-    if row["low"] is None:
+    found = (row["low"], row["high"]) if isinstance(row, Mapping) else (row.low, row.high)
+    if found[0] is None:
         return ""
     ends = []
-    for end in (row["low"], row["high"]):
+    for end in found:
         places = digits
         while end and round(scale * end, places) == 0 and places < 6:
             places += 1
@@ -137,14 +139,3 @@ def at(rows: Iterable[Mapping]) -> str:
 def plural(count: int, what: str) -> str:
     """Formats a count with its noun: "1 pair", "2 pairs"."""
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def seeds_text(rows: Iterable[Mapping]) -> str:
-    """How many split seeds stand behind some rows: "these 4 split seeds"."""
-    counts = sorted({r["seeds"] for r in rows if r["seeds"]})
-    if not counts:
-        return "these networks"
-    if counts == [1]:
-        return "one split seed"
-    most = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"these {most} split seeds"

@@ -190,17 +190,3 @@ def words(flag: str, text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as e:
         raise UserError(f"--{flag}={text}: cannot be split into words ({e})") from e
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a header, all columns but the first aligned right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
-    for row in cells:
-        first = row[0].ljust(widths[0])
-        lines.append(
-            "  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        )
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)

@@ -5,9 +5,9 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 
+from yosinski_jax.analysis import tables
 from yosinski_jax.base import machine
 from yosinski_jax.base.files import is_remote
-from yosinski_jax.commands import cli
 from yosinski_jax.sweep import pricing
 from yosinski_jax.sweep.runner import Sweep
 
@@ -84,17 +84,9 @@ def priced(sweep: Sweep) -> str:
         ]
         for p in prices
     ]  # fmt: skip
-    header = [
-        "network",
-        "waits for",
-        "trained",
-        "frozen",
-        "steps",
-        "a step",
-        "moved a step",
-        "in all",
-    ]
-    return "\n".join(["", cli.table(header, rows), "", *_totals(sweep, prices)])
+    header = ["network", "waits for", "trained", "frozen", "steps"]
+    table = tables.text_table([[*header, "a step", "moved a step", "in all"], *rows], left=True)
+    return "\n".join(["", table, "", *_totals(sweep, prices)])
 
 
 def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:

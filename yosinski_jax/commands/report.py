@@ -12,6 +12,8 @@ equivalence within 1 point; every figure as PNG, PDF and SVG too
 
 from absl import flags
 
+from yosinski_jax.commands import cli
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
 _PUBLISHED = flags.DEFINE_bool("published", False, "report the authors' own networks instead")
 _COMPARE = flags.DEFINE_multi_string(
@@ -40,37 +42,25 @@ _FIGURES = flags.DEFINE_bool(
 def main() -> None:
     """Reads the records, computes the statistics, writes the report."""
     from yosinski_jax.base.errors import UserError
-    from yosinski_jax.base.files import as_path
     from yosinski_jax.report import build
 
     if not 0 < _MARGIN.value < 100:  # also not a number
         raise UserError(f"--margin={_MARGIN.value}: must be between 0 and 100 points, such as 2")
-    margin = _MARGIN.value / 100
     if _PUBLISHED.value == bool(_WORKDIR.value):
         raise UserError(
             "--workdir, --published: give one of the two, the folder of a sweep or --published"
         )
-    if _PUBLISHED.value:
-        folder = as_path(_OUTPUT.value or "results/published", "--output")
-        path = build.write_published(
-            folder,
-            statistic=_STATISTIC.value,
-            margin=margin,
-            figure_files=_FIGURES.value,
-            comparisons=_COMPARE.value,
-        )
-    else:
-        if _OUTPUT.value:
-            raise UserError(f"--output={_OUTPUT.value}: only with --published; leave it out")
-        folder = as_path(_WORKDIR.value or "")
-        path = build.write_report(
-            folder,
-            statistic=_STATISTIC.value or "last",
-            margin=margin,
-            figure_files=_FIGURES.value,
-            comparisons=_COMPARE.value,
-        )
+    if not _PUBLISHED.value:
+        cli.only_with("--published", "output")
+    path = build.write_report(
+        _WORKDIR.value or _OUTPUT.value or "results/published",
+        published=_PUBLISHED.value,
+        statistic=_STATISTIC.value,
+        margin=_MARGIN.value / 100,
+        figure_files=_FIGURES.value,
+        comparisons=_COMPARE.value,
+    )
     for name in (path.name, "results.csv", "results.json", "effects.csv", "table.md", "table.tex"):
-        print(f"  {folder / name}")
+        print(f"  {path.parent / name}")
     if _FIGURES.value:
-        print(f"  {folder / 'figures'}/")
+        print(f"  {path.parent / 'figures'}/")

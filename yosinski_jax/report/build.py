@@ -1,7 +1,6 @@
 """The report page of a sweep and its exports: report.html, results, tables, figures.
 
-`write_report` is cheap enough to be called every few minutes while a sweep runs; `write_published`
-makes the same page from the authors' own networks.
+`write_report` is cheap enough to be called every few minutes while a sweep runs.
 """
 
 import dataclasses
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yosinski_jax.analysis import effects
+from yosinski_jax.analysis.published import STATISTIC
 from yosinski_jax.analysis.readings import readings
 from yosinski_jax.analysis.results import Study, check_comparable, read, read_published, split_title
 from yosinski_jax.analysis.statistics import MARGIN
@@ -45,11 +45,12 @@ FIGURE_2 = ("png", "pdf", "svg")
 
 
 def write_report(
-    workdir: Path,
+    workdir: Path | str,
     *,
+    published: bool = False,
     running: bool = False,
     figure_files: bool = False,
-    statistic: str = "last",
+    statistic: str | None = None,
     margin: float = MARGIN,
     comparisons: Sequence[str] = (),
     pages: bool = True,
@@ -58,10 +59,11 @@ def write_report(
 
     Args:
       workdir: the folder of a sweep, finished or not.
+      published: whether to report the authors' own networks instead, into `workdir`.
       running: whether the sweep is still training; then nothing slow is done (no new filter fits, no
         figure files) and the page refreshes itself.
       figure_files: whether to write each figure of the page as PNG, PDF and SVG too.
-      statistic: one of `tables.STATISTICS`.
+      statistic: one of `tables.STATISTICS`; by default the last, of published networks the paper's.
       margin: differences of accuracy smaller than this count as equivalence, 0..1.
       comparisons: other workdirs, or "published", to compare with this study.
       pages: if False, writes only Figure 2 and the tables, without the page.
@@ -72,44 +74,13 @@ def write_report(
     Raises:
       UserError: there is nothing to report, settings are mixed, or a comparison is impossible.
     """
-    study = dataclasses.replace(read(workdir, statistic), margin=margin)
-    return write_study(
-        study,
-        as_path(workdir),
-        running=running,
-        figure_files=figure_files,
-        comparisons=comparisons,
-        pages=pages,
-    )
-
-
-def write_published(
-    output: Path,
-    *,
-    statistic: str | None = None,
-    margin: float = MARGIN,
-    figure_files: bool = False,
-    comparisons: Sequence[str] = (),
-) -> Path:
-    """Writes the same page and exports from the published networks into a folder."""
-    study = read_published(statistic) if statistic else read_published()
-    study = dataclasses.replace(study, margin=margin)
-    output = as_path(output, "output")
-    return write_study(study, output, figure_files=figure_files, comparisons=comparisons)
-
-
-def write_study(
-    study: Study,
-    output: Path,
-    *,
-    running: bool = False,
-    figure_files: bool = False,
-    comparisons: Sequence[str] = (),
-    pages: bool = True,
-) -> Path:
-    """Writes the page and the exports of a study into a folder; see `write_report`."""
-    if output.exists() and not output.is_dir():
+    output = as_path(workdir, "output" if published else "workdir")
+    if published and output.exists() and not output.is_dir():
         raise UserError(f"output={output}: is a file; choose a folder")
+    study = (
+        read_published(statistic or STATISTIC) if published else read(output, statistic or "last")
+    )
+    study = dataclasses.replace(study, margin=margin)
     others = [_other(study, name) for name in comparisons]
     rows = {
         split: effects.all_rows(study.of(split), study.statistic, study.margin)
@@ -138,14 +109,9 @@ def write_study(
 
 
 def _other(study: Study, name: str) -> Study:
-    flag = f"compare={name}"
     # Each study with its own statistic: the published one reports the mean of its ten best.
-    other = (
-        read_published()
-        if name == "published"
-        else read(as_path(name, "compare"), study.statistic, "compare")
-    )
-    check_comparable(study, other, flag)
+    other = read_published() if name == "published" else read(name, study.statistic, "compare")
+    check_comparable(study, other, f"compare={name}")
     return other
 
 
@@ -207,6 +173,17 @@ def _write_exports(report: Report, output: Path) -> None:
     said = {split: report.answers(split) for split in report.rows if study.of(split)}
     if more := across(report):
         said["across splits"] = more
+    answers = {
+        split: [
+            {
+                "question": a.question,
+                "short": a.short.text,
+                "sentences": [f.text for f in a.findings],
+            }
+            for a in found
+        ]
+        for split, found in said.items()
+    }
     write_results(
         output,
         study.records,
@@ -215,18 +192,11 @@ def _write_exports(report: Report, output: Path) -> None:
         more={
             "statistic": study.statistic,
             "effects": flat,
-            "answers": {
-                split: [
-                    {"question": a.question, "short": a.short.text,
-                     "sentences": [f.text for f in a.findings]}
-                    for a in answers
-                ]
-                for split, answers in said.items()
-            },
+            "answers": answers,
             "compared": [row for _, rows in compared(report) for row in rows],
             "damaged": list(study.damaged),
         },
-    )  # fmt: skip
+    )
     write_atomically(output / "effects.csv", csv_text(flat, EFFECT_COLUMNS))
     markdown, latex = [], []
     for split in [*study.splits, "all"]:

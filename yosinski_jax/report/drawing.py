@@ -80,8 +80,7 @@ def _draw(task: tuple[Drawing, Path | None, Sequence[str]]) -> str:
     figure = drawing.figure()
     svg = theme.svg_text(figure)
     if stem is not None:
-        with theme.styled():
-            theme.save(figure, stem, [f for f in formats if f != "svg"])
+        theme.save(figure, stem, [f for f in formats if f != "svg"])
         if "svg" in formats:
             write_atomically(stem.with_name(f"{stem.name}.svg"), svg)
     return svg

@@ -14,24 +14,11 @@ from yosinski_jax.analysis.series import Series
 from yosinski_jax.analysis.tables import accuracy, order_kinds, summary_table, table_cells, where
 from yosinski_jax.analysis.wording import interval, number, per_cent, symbol
 from yosinski_jax.report.drawing import Drawing
-from yosinski_jax.report.page import Item
+from yosinski_jax.report.page import Item, by_row, in_words
 
 #: Fields of a record that the drawings of single networks use.
 DRAWN = ("treatment", "n", "target", "split_seed", "preserve", "status", "layers", "accuracy",
          "accuracy_best", "accuracy_mean_of_ten_best")  # fmt: skip
-
-
-def _told(lines: Sequence[Series], unit: str) -> str:
-    return "; ".join(
-        f"{s.label}: " + ", ".join(f"{number(v, 1)} at n = {n}" for n, v in s.points) for s in lines
-    ) + (f" ({unit})." if unit else ".")
-
-
-def _series_table(lines: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
-    layers = sorted({n for s in lines for n, _ in s.points})
-    values = [dict(s.points) for s in lines]
-    rows = [[str(n)] + [number(v[n], 2) if n in v else "–" for v in values] for n in layers]
-    return ["n", *(s.label for s in lines)], rows
 
 
 def figure_2(study: Study, split: str) -> list[Item]:
@@ -44,9 +31,7 @@ def figure_2(study: Study, split: str) -> list[Item]:
     heading, *body = table_cells(rows, 2)
     found = readings(mine, study.statistic, study.of("all"))
     lines = series.mean_lines(mine, study.statistic)
-    told = "; ".join(
-        f"{k}: " + ", ".join(f"{v:.1f} % at n = {n}" for n, v in line) for k, line in lines.items()
-    )
+    told = in_words((k, {n: f"{v:.1f} %" for n, v in line}) for k, line in lines.items())
     finished = sum(r["count"] for r in rows)
     networks = [
         [where(r), r["treatment"], str(r["n"]), per_cent(accuracy(r, study.statistic), 2)]
@@ -89,13 +74,14 @@ def figure_2(study: Study, split: str) -> list[Item]:
 def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
     """Returns the figures of the two drops and of the generality score, with intervals."""
     items = []
-    names = series.layer_names(study.of(split))
+    mine = study.of(split)
+    names = series.layer_names(mine)
     chosen = {
         "lost co-adaptation, base − BnB": ("co_adaptation_drop", "co_adaptation"),
         "specificity, BnB − AnB": ("specificity_drop", "specificity"),
     }
     found = {label: effects.pick(rows, key) for label, (key, _) in chosen.items()}
-    found = {label: mine for label, mine in found.items() if mine}
+    found = {label: drops for label, drops in found.items() if drops}
     if found:
         items.append(
             intervals_item(
@@ -108,24 +94,18 @@ def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
                 names,
             )
         )
-    known = [
-        g for g in scores.generality(study.of(split), None, study.statistic) if g.estimate
-    ]  # fmt: skip
+    known = [(g, e) for g in scores.generality(mine, None, study.statistic) if (e := g.estimate)]
     if known:
-        label = "floor: random features" if known[0].floor == "random" else "floor: chance"
-        mine = [
-            {"n": g.n, "value": g.estimate.value, "low": g.estimate.low, "high": g.estimate.high}
-            for g in known
-            if g.estimate
-        ]
+        floor = "random features" if known[0][0].floor == "random" else "chance"
+        points = [{"n": g.n, "value": e.value, "low": e.low, "high": e.high} for g, e in known]
         items.append(
             intervals_item(
                 f"generality_{split}",
                 f"Generality score ({split_title(split)}).",
                 "(AnB − floor) / (BnB − floor): 1 for features as good as the task’s own, 0 for "
                 "ones no better than the floor. Bars: 95 % confidence intervals, not corrected for multiple n.",
-                {label: mine},
-                {label: "score"},
+                {f"floor: {floor}": points},
+                {f"floor: {floor}": "score"},
                 names,
                 score=True,
             )
@@ -139,26 +119,22 @@ def intervals_item(
 ) -> Item:  # fmt: skip
     """A figure of values with intervals against n; see `plots.intervals_panel`."""
     what = "Generality score" if score else "Drop (points of accuracy)"
-    scale, digits = (1.0, 2) if score else (100.0, 2)
-    told = lambda r: number(scale * r["value"], digits) + interval(r, digits, scale)
-    layers = sorted({r["n"] for mine in rows.values() for r in mine})
-    by_n = [{r["n"]: told(r) for r in mine} for mine in rows.values()]
-    body = [[str(n), *(cells.get(n, "–") for cells in by_n)] for n in layers]
-    alternative = "; ".join(
-        f"{label}: " + ", ".join(f"{told(r)} at n = {r['n']}" for r in mine)
-        for label, mine in rows.items()
-    )
+    scale = 1.0 if score else 100.0
+    told = lambda r: number(scale * r["value"], 2) + interval(r, 2, scale)
+    columns = [(label, {r["n"]: told(r) for r in mine}) for label, mine in rows.items()]
     if all(r["low"] is None for mine in rows.values() for r in mine):
         caption = caption.split("Bars:")[0] + "One split seed: no intervals."
-    plain = {
-        label: [{k: r[k] for k in ("n", "value", "low", "high")} for r in mine]
-        for label, mine in rows.items()
-    }
-    drawn = {"rows": plain, "looks": looks, "names": names, "what": what, "scale": scale,
-             "line_at": 1.0 if score else 0.0}  # fmt: skip
+    drawn = {
+        "rows": {
+            label: [{k: r[k] for k in ("n", "value", "low", "high")} for r in mine]
+            for label, mine in rows.items()
+        },
+        "looks": looks, "names": names, "what": what, "scale": scale,
+        "line_at": 1.0 if score else 0.0,
+    }  # fmt: skip
     return Item(
-        name, title, caption, f"{what}. {alternative}.", Drawing("plots.intervals_panel", drawn),
-        ["n", *rows], body,
+        name, title, caption, f"{what}. {in_words(columns)}.",
+        Drawing("plots.intervals_panel", drawn), ["n", *rows], by_row(columns),
     )  # fmt: skip
 
 
@@ -209,12 +185,11 @@ def _series_item(name, title, caption, lines, names, zero=False) -> list[Item]:
         return []
     what = "Accuracy − base (points)" if zero else "Top-1 accuracy (%)"
     drawn = {"series": lines, "names": names, "what": what, "zero": zero}
-    told = _told(lines, "percentage points" if zero else "percent")
-    return [
-        Item(
-            name, title, caption, told, Drawing("plots.series_panel", drawn), *_series_table(lines)
-        )
-    ]
+    columns = lambda digits: [(s.label, {n: number(v, digits) for n, v in s.points}) for s in lines]
+    told = f"{in_words(columns(1))} ({'percentage points' if zero else 'percent'})."
+    headings = ["n", *(s.label for s in lines)]
+    drawing = Drawing("plots.series_panel", drawn)
+    return [Item(name, title, caption, told, drawing, headings, by_row(columns(2)))]
 
 
 def _drops(study: Study, other: bool) -> list[Series]:
@@ -312,14 +287,8 @@ def amount_of_data(studies: Sequence[Study]) -> list[Item]:
         lines = series.data_lines(found, studies[0].statistic)
         if not lines:
             continue
-        amounts = sorted({i for line in lines.values() for i, _ in line})
-        rows = [
-            [str(i)] + [per_cent(dict(line).get(i)) for line in lines.values()] for i in amounts
-        ]
-        told = "; ".join(
-            f"{k}: " + ", ".join(f"{per_cent(v)} % with {i}" for i, v in line)
-            for k, line in lines.items()
-        )
+        columns = [(k, {i: per_cent(v) for i, v in line}) for k, line in lines.items()]
+        told = in_words(((k, {i: f"{v} %" for i, v in c.items()}) for k, c in columns), "with")
         items.append(
             Item(
                 f"images_per_class_{split}",
@@ -328,7 +297,7 @@ def amount_of_data(studies: Sequence[Study]) -> list[Item]:
                 f"Accuracy against training images of each class. {told}.",
                 Drawing("plots_training.images_per_class", {"lines": lines}),
                 ["images per class", *(f"{k} (%)" for k in lines)],
-                rows,
+                by_row(columns),
             )
         )
     return items

@@ -7,7 +7,7 @@ carries a content policy that forbids scripts and every request.
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -68,6 +68,24 @@ class Item:
     def table(self) -> Table:
         """The numbers behind the figure."""
         return Table(self.headings, self.rows, label=f"Numbers: {self.title}")
+
+
+#: A number, as text, by n or another whole number, under the words of a legend.
+Column = tuple[str, Mapping[int, str]]
+
+
+def in_words(columns: Iterable[Column], at: str = "at n =") -> str:
+    """Columns as a text alternative: "AnB: 94.1 at n = 1, 93.0 at n = 2; BnB: …"."""
+    return "; ".join(
+        f"{label}: " + ", ".join(f"{text} {at} {x}" for x, text in column.items())
+        for label, column in columns
+    )
+
+
+def by_row(columns: Sequence[Column]) -> list[list[str]]:
+    """Columns as the rows of a table, their heading n or whatever number they share."""
+    places = sorted({x for _, column in columns for x in column})
+    return [[str(x), *(column.get(x, "–") for _, column in columns)] for x in places]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,12 @@ what is missing. Networks that diverged are drawn as crosses at the foot of the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from yosinski_jax.analysis.effects import cuts
-from yosinski_jax.analysis.readings import BADGES, Reading, readings
+from yosinski_jax.analysis.readings import BADGES, Reading
 from yosinski_jax.analysis.series import (
     Series,
     any_diverged,
@@ -22,7 +21,6 @@ from yosinski_jax.analysis.series import (
     window,
 )
 from yosinski_jax.analysis.tables import kind, order_kinds
-from yosinski_jax.base.files import as_path
 from yosinski_jax.report import theme
 
 #: Inches of one panel on the page. On a screen of 390 pixels its 9-point text is 10 pixels high.
@@ -223,29 +221,6 @@ def figure2_panels(
         bottom.set_title("Means")
         theme.legend(figure, kinds_shown(records), columns=3, diverged=any_diverged(records))
     return figure
-
-
-def figure2(
-    records: Sequence[Mapping],
-    path_stem: Path,
-    statistic: str = "last",
-    whole: Sequence[Mapping] = (),
-) -> list[Path]:
-    """Writes the paper's Figure 2 as <path_stem>.png, .pdf and .svg.
-
-    Args:
-      records: of one split; incomplete sweeps are drawn as far as they go.
-      path_stem: path without the ending.
-      statistic: one of `analysis.STATISTICS`.
-      whole: records of networks on all classes, where there are any.
-
-    Returns:
-      The files written.
-    """
-    found = readings(records, statistic, whole)
-    figure = figure2_panels(records, statistic, found)
-    with theme.styled():
-        return theme.save(figure, as_path(path_stem))
 
 
 def look_of(name: str) -> tuple:

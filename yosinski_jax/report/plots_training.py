@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from yosinski_jax.analysis import gabor
 from yosinski_jax.analysis.series import limits
@@ -34,15 +35,10 @@ def learning_curves(
       names: of the layers.
     """
     layers = sorted({n for _, n in curves if n}) or [0]
-    columns = 2 if len(layers) > 1 else 1
-    rows = math.ceil(len(layers) / columns)
     with theme.styled():
-        figure, axes = theme.new_figure(
-            PANEL[0], 0.8 + 1.75 * rows, rows=rows, columns=columns, sharex=True, sharey=True,
-            squeeze=False,
-        )  # fmt: skip
+        figure, axes = _grid(len(layers), "Training step")
         values, ends = [], []
-        for ax, n in zip(axes.flat, layers, strict=False):
+        for ax, n in zip(axes, layers, strict=True):
             for (k, at), curve in curves.items():
                 if at not in (0, n):
                     continue
@@ -53,17 +49,34 @@ def learning_curves(
                 ends += [y[-1]] if at else []
             name = f" ({names[n - 1]})" if n and n <= len(names) else ""
             ax.set_title(f"n = {n}{name}" if n else "bases", fontsize=9)
-            ax.xaxis.set_major_locator(theme.few_ticks())
-            ax.xaxis.set_major_formatter(theme.thousands)
-        _hide_unused(axes, len(layers), columns)
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.xaxis.set_major_formatter(
+                lambda v, _: f"{v / 1000:g}k" if abs(v) >= 10000 else f"{v:g}"
+            )
         # The first evaluations are low everywhere; the upper part tells treatments apart.
         room = 0.3 * (max(values) - min(ends)) if ends else 0.0
         low = min([float(np.quantile(values, 0.1)), *(e - room for e in ends)])
-        axes.flat[0].set_ylim(*limits([low, max(values)]))
-        figure.supxlabel("Training step", fontsize=9)
-        figure.supylabel("Top-1 accuracy (%)", fontsize=9)
+        axes[0].set_ylim(*limits([low, max(values)]))
         theme.legend(figure, order_kinds(k for k, _ in curves), columns=2)
     return figure
+
+
+def _grid(count: int, what: str) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of accuracy in `count` panels, two beside each other."""
+    columns = min(count, 2)
+    rows = math.ceil(count / columns)
+    height = PANEL[1] if count == 1 else 0.8 + 1.75 * rows
+    figure, axes = theme.new_figure(
+        PANEL[0], height, rows=rows, columns=columns, sharex=True, sharey=True, squeeze=False
+    )
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    # Those above a hidden one get tick labels.
+    for ax in axes.flat[max(count - columns, 0) : count]:
+        ax.xaxis.set_tick_params(labelbottom=True)
+    figure.supxlabel(what, fontsize=9)
+    figure.supylabel("Top-1 accuracy (%)", fontsize=9)
+    return figure, list(axes.flat[:count])
 
 
 def filter_picture(
@@ -127,14 +140,9 @@ def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
             treatment, n = k.split(", ")
             panels.setdefault(n, dict(base))[treatment] = line
     panels = panels or {"": base}
-    columns = 2 if len(panels) > 1 else 1
-    rows = math.ceil(len(panels) / columns)
-    high = PANEL[1] if len(panels) == 1 else 0.8 + 1.75 * rows
     with theme.styled():
-        figure, axes = theme.new_figure(
-            PANEL[0], high, rows=rows, columns=columns, sharex=True, sharey=True, squeeze=False
-        )
-        for ax, (n, mine) in zip(axes.flat, panels.items(), strict=False):
+        figure, axes = _grid(len(panels), "Training images per class")
+        for ax, (n, mine) in zip(axes, panels.items(), strict=True):
             for treatment, line in mine.items():
                 look = theme.look(treatment)
                 x, y = zip(*((i, 100 * v) for i, v in line), strict=True)
@@ -146,21 +154,10 @@ def images_per_class(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
             ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
             ax.xaxis.set_minor_formatter(lambda v, _: "")
             ax.set_title(n, fontsize=9)
-        _hide_unused(axes, len(panels), columns)
-        figure.supxlabel("Training images per class", fontsize=9)
-        figure.supylabel("Top-1 accuracy (%)", fontsize=9)
         kinds = order_kinds(k for mine in panels.values() for k in mine)
         if len(kinds) > 1:
             theme.legend(figure, kinds, columns=2)
     return figure
-
-
-def _hide_unused(axes: np.ndarray, count: int, columns: int) -> None:
-    """Hides the panels after the first `count`; those above a hidden one get tick labels."""
-    for ax in axes.flat[count:]:
-        ax.set_visible(False)
-    for ax in axes.flat[max(count - columns, 0) : count]:
-        ax.xaxis.set_tick_params(labelbottom=True)
 
 
 def layer_change(

@@ -15,7 +15,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from yosinski_jax.base.files import write_atomically
 
@@ -228,23 +227,12 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
     Raises:
       UserError: a file cannot be written.
     """
-    freeze_layout(figure)
-    paths = []
-    for fmt in formats:
-        path = stem.with_name(f"{stem.name}.{fmt}")
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}.get(fmt)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=fmt, dpi=200, metadata=metadata)
-        write_atomically(path, drawn.getvalue())
-        paths.append(path)
+    paths = [stem.with_name(f"{stem.name}.{fmt}") for fmt in formats]
+    with styled():
+        freeze_layout(figure)
+        for fmt, path in zip(formats, paths, strict=True):
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(fmt)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=fmt, dpi=200, metadata=metadata)
+            write_atomically(path, drawn.getvalue())
     return paths
-
-
-def few_ticks() -> MaxNLocator:
-    """Returns a tick locator for narrow panels."""
-    return MaxNLocator(4, integer=True)
-
-
-def thousands(value: float, _: object = None) -> str:
-    """A tick label for steps: 450000 as "450k"."""
-    return f"{value / 1000:g}k" if abs(value) >= 10000 else f"{value:g}"

@@ -8,7 +8,7 @@ from yosinski_jax.analysis.series import Series, layer_names
 from yosinski_jax.analysis.tables import kind, order_kinds
 from yosinski_jax.analysis.wording import number, symbol
 from yosinski_jax.report.drawing import Drawing
-from yosinski_jax.report.page import Item, Part
+from yosinski_jax.report.page import Item, Part, by_row, in_words
 from yosinski_jax.report.sections.report import Report
 from yosinski_jax.report.sections.tables import effect_table, of
 
@@ -38,31 +38,24 @@ def overfitting(report: Report) -> Part | None:
     return Part("overfitting", "Overfitting", values, items) if items else None
 
 
-def _item(split: str, means: dict, names: list[str]) -> Item:
+def _item(split: str, means: dict[str, dict[int, float]], names: list[str]) -> Item:
     base = means.get("base", {})
+    lines = {k: base | line for k, line in means.items() if k != "base"} or {"base": base}
     series = [
-        Series(symbol(k), tuple((n, 100 * v) for n, v in (base | line).items()), k)
-        for k, line in means.items()
-        if k != "base"
-    ] or [Series("base", tuple((n, 100 * v) for n, v in base.items()), "base")]
-    layers = sorted({n for line in means.values() for n in line})
-    rows = [
-        [str(n)] + [number(100 * line[n], 2) if n in line else "–" for line in means.values()]
-        for n in layers
+        Series(symbol(k), tuple((n, 100 * v) for n, v in line.items()), k)
+        for k, line in lines.items()
     ]
-    told = "; ".join(
-        f"{k}: " + ", ".join(f"{number(100 * v, 1)} at n = {n}" for n, v in line.items())
-        for k, line in means.items()
-    )
+    columns = lambda digits: [
+        (k, {n: number(100 * v, digits) for n, v in line.items()}) for k, line in means.items()
+    ]
     what = "Training − test accuracy (points)"
+    drawn = {"series": series, "names": names, "what": what, "zero": True}
     return Item(
         f"overfitting_{split}",
         f"Train–test gap ({split_title(split)}).",
         "Mean over networks; n = 0 is the base.",
-        f"{what}. {told}.",
-        Drawing(
-            "plots.series_panel", {"series": series, "names": names, "what": what, "zero": True}
-        ),
+        f"{what}. {in_words(columns(1))}.",
+        Drawing("plots.series_panel", drawn),
         ["n", *means],
-        rows,
+        by_row(columns(2)),
     )
