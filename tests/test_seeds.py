@@ -79,8 +79,8 @@ def test_it_goes_on_where_it_stopped_and_ends_alike(grown, capfd):
         (["--max_seeds=2"], "--max_seeds=2: must be at least 3"),
         (["--max_seeds=5", "--margin=0"], "--margin=0: must be between 0 and 100"),
         (["--max_seeds=5", "--treatments=BnB"], "--seeds=auto: adds split seeds until"),
-        (["--max_seeds=5", "--shard=0/2"], "--seeds=auto: does not go with --shard"),
-        (["--seeds=5"], "--margin=4.0: goes with --seeds=auto only"),
+        (["--max_seeds=5", "--shard=0/2"], "--seeds=auto: does not work with --shard"),
+        (["--seeds=5"], "--margin=4.0: only works with --seeds=auto"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_one_line(grown, capfd, args, line):
@@ -101,11 +101,11 @@ def test_the_page_says_what_the_rule_came_to(grown, tmp_path):
 
 def test_the_page_says_that_seeds_were_added_by_hand_afterwards(grown, tmp_path):
     folder = shutil.copytree(grown, tmp_path / "copy")
-    assert "By hand" not in build.write_report(folder).read_text()
+    assert "by hand" not in build.write_report(folder).read_text()
     found = sequential.read(folder)
     fewer = dataclasses.replace(found, seeds=found.seeds - 1)
     write_json(folder / sequential.FILE, sealed(fewer.as_json()))
-    assert "By hand 1 more were added" in build.write_report(folder).read_text()
+    assert "1 more were added by hand" in build.write_report(folder).read_text()
 
 
 def test_the_same_rule_by_a_function_call(tmp_path):
@@ -136,8 +136,8 @@ def test_the_same_rule_by_a_function_call(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seeds": 2, "max_seeds": 8}, "max_seeds=8: goes with seeds=auto only"),
-        ({"margin": 2.0}, "margin=2: goes with seeds=auto only"),
+        ({"seeds": 2, "max_seeds": 8}, "max_seeds=8: only works with seeds=auto"),
+        ({"margin": 2.0}, "margin=2: only works with seeds=auto"),
         ({"seeds": "many"}, "seeds=many: must be a number of split seeds, a list of them, or auto"),
         ({"seeds": "auto", "max_seeds": 2}, "max_seeds=2: must be at least 3"),
         ({"seeds": "auto", "treatments": ["BnB"]}, "seeds=auto: adds split seeds until the drop"),

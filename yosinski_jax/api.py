@@ -147,8 +147,8 @@ def transfer_sweep(
       label_names: names of all classes; the labels themselves by default.
       split: "random", "manmade_natural", "all" for networks on all classes, a JSON file, or
         {"A": [label, ...], "B": [...]}.
-      seeds: number of split seeds, or a list of them; "auto" adds one at a time until every n is judged
-        specific, or general within the margin.
+      seeds: number of split seeds, or a list of them; "auto" adds one at a time until the verdict on every n is
+        conclusive: specific, or general within the margin.
       max_seeds: the most split seeds to use with seeds="auto"; 16 by default.
       margin: percentage points of accuracy that a general layer may lose, with seeds="auto"; 2 by default.
       treatments: names from `treatments.KNOWN`; base is always included. By default all, those of
@@ -294,7 +294,7 @@ def _rule(seeds: Any, max_seeds: int | None, margin: float | None) -> tuple[int,
     for name, value in given.items():
         if value is not None:
             raise UserError(
-                f"{name}={value:g}: goes with seeds=auto only; add that or leave this out"
+                f"{name}={value:g}: only works with seeds=auto; add that or leave this out"
             )
     return None
 

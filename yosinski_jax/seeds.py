@@ -1,4 +1,4 @@
-"""`seeds=auto`: split seeds are added to a sweep until every n is told, or there are as many as are allowed."""
+"""`seeds=auto`: split seeds are added to a sweep until the verdict on every n is conclusive or the limit is reached."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,22 +16,22 @@ def first(folder: Path, settings: Settings, most: int, margin: float) -> int:
     """The number of split seeds to begin with: the workdir's if it has more than the first look needs.
 
     Raises:
-      UserError: the rule cannot be asked of such a sweep, or the workdir was begun with another one; an error rate holds
+      UserError: the rule does not apply to such a sweep, or the workdir was begun with another one; an error rate holds
         for what is fixed beforehand.
     """
     if {"BnB", "AnB"} - set(settings.treatments) or settings.split in ("all", "paper"):
         raise UserError(
-            "seeds=auto: adds split seeds until the drop from BnB to AnB is told at every n; it needs both "
-            "treatments and a split into halves A and B"
+            "seeds=auto: adds split seeds until the verdict on the drop from BnB to AnB is conclusive at every n; it needs "
+            "both treatments and a split into halves A and B"
         )
     if len(settings.base_datasets) > 1:
         raise UserError(
-            f"seeds=auto: asks when every n of one pair of datasets is told, but "
+            f"seeds=auto: works with one pair of datasets, but "
             f"base_dataset={','.join(settings.base_datasets)} makes several; name one"
         )
     if most < sequential.FIRST_LOOK:
         raise UserError(
-            f"max_seeds={most}: must be at least {sequential.FIRST_LOOK}, the first number that is looked at"
+            f"max_seeds={most}: must be at least {sequential.FIRST_LOOK}, the number of split seeds at the first look"
         )
     if not 0 < margin < 1:
         raise UserError(f"margin={100 * margin:g}: must be between 0 and 100 points, such as 2")
@@ -54,7 +54,7 @@ def _first(folder: Path, most: int, margin: float) -> int:
         begun = 0
     if begun > most:
         raise UserError(
-            f"max_seeds={most}: this workdir has {begun} split seeds already; allow as many, or choose another workdir"
+            f"max_seeds={most}: this workdir already has {begun} split seeds; allow as many, or choose another workdir"
         )
     return max(begun, sequential.FIRST_LOOK)
 
@@ -66,13 +66,13 @@ def run(
     most: int,
     margin: float,
 ) -> Sweep:
-    """Trains a sweep, then the same with one split seed more, until the rule stops.
+    """Trains a sweep, then the same with one more split seed, until the rule stops.
 
     Args:
       sweep: with the first split seeds.
       train: runs a sweep.
-      more: gives the sweep with so many split seeds.
-      most: split seeds at most.
+      more: gives the sweep with that many split seeds.
+      most: the largest number of split seeds.
       margin: largest drop that counts as general, 0 … 1.
 
     Returns:

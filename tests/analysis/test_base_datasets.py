@@ -23,9 +23,7 @@ def test_bases_that_do_not_differ_are_not_told_apart():
     found = base_datasets.orders(study(leads={"near": 0.1, "far": 0.1, "noise": 0.0}, noise=0.004))
     assert not any(o.told for o in found)
     said = base_datasets.answer(found)
-    assert said[0] == (
-        "Best base for frozen copies (AnB): cannot be told from all others at n = 1 and 2."
-    )
+    assert said[0] == ("Best base for frozen copies (AnB): inconclusive at n = 1 and 2.")
     assert any("leads noise by" in line for line in said)
 
 

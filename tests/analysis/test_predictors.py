@@ -87,13 +87,13 @@ def test_answers_hold_whatever_comes_out():
     without = [v for v in values if v.measure != "good"]
     text = " ".join(words.answer(p.predictors(without, records), records, without))
     assert (
-        "of 2 measures none is shown to predict more than the depth" in text
+        "none of 2 measures is shown to predict more than the depth" in text
         and "no proof that none does" in text
     )
     one = study(pairs=1)
     text = " ".join(words.answer(p.predictors(one[1], one[0]), *one))
     assert "one pair of tasks gives no interval" in text and "shown" not in text
-    assert words.answer([], [], [])[0].startswith("There is no pair")
+    assert words.answer([], [], [])[0].startswith("No pair of tasks")
 
 
 def test_table_and_file(tmp_path):

@@ -86,6 +86,6 @@ def test_what_the_rule_came_to_is_told_and_kept(tmp_path):
     write_json(tmp_path / sequential.FILE, sealed(found.as_json()))
     assert sequential.read(tmp_path) == found
     wide = sequential.stopping(study(4, lambda s, n: 0.5 * (-1) ** s), (1, 2), 16, 0.02)
-    assert not wide.stops and "cannot be told at n = 1, 2" in wide.in_words()
+    assert not wide.stops and "inconclusive at n = 1, 2" in wide.in_words()
     assert sequential.stopping(study(4, lambda s, n: 0.5 * (-1) ** s), (1, 2), 4, 0.02).stops
     assert sequential.read(tmp_path / "none") is None

@@ -482,7 +482,7 @@ def test_filters_are_told_apart():
     fits = filters.fit_all(kernel)
     assert [f.label for f in fits] == expected
     assert fits[0].gabor > 0.9
-    assert filters.counts(fits) == {"gabor": 5, "blob": 5, "neither": 4, "dead": 1}
+    assert filters.counts(fits) == {"gabor": 5, "blob": 5, "neither": 4, "undecided": 0, "dead": 1}
 
 
 def test_filters_of_few_weights_are_left_undecided():

@@ -62,7 +62,9 @@ def test_a_way_that_is_told_not_to_be_best_is_named():
         lines[0]
         == "Do not freeze: n = 1 at 1 image per class (significantly behind the best mean)."
     )
-    assert lines[1].startswith("The best way cannot be told from both others for any combination")
+    assert lines[1].startswith(
+        "In every combination of n and target size, no way is significantly ahead"
+    )
 
 
 def test_equal_ways_and_single_seeds_cannot_be_told():
@@ -70,7 +72,9 @@ def test_equal_ways_and_single_seeds_cannot_be_told():
     rows = target_size.cells(records(same, same, same, noise=0.01))
     assert not any(c.told for c in rows)
     (line,) = target_size.answer(rows)
-    assert line.startswith("The best way cannot be told from both others for any combination")
+    assert line.startswith(
+        "In every combination of n and target size, no way is significantly ahead"
+    )
     assert "4 split seeds" in line
     rows = target_size.cells(records((0.9,), (0.5,), (0.1,), seeds=1, sizes=(1,)))
     assert rows[0].best == "freeze" and not rows[0].told and rows[0].leads["fine-tune"].low is None
@@ -116,7 +120,7 @@ def test_few_seeds_that_agree_by_chance_are_not_certain():
             -0.2,
             "Fine-tuning narrows the train–test gap compared with freezing: n = 1 at 5 images per class, by 20.0 points",
         ),
-        (0.0, "cannot be told for any combination of n and target size"),
+        (0.0, "In every combination of n and target size, the train–test gap is inconclusive"),
     ],
 )
 def test_overfitting_by_target_size(added, words):

@@ -192,15 +192,15 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--batch_size=0"], "--batch_size=0: must be a whole number from 1 to 10"),
         (["--learning_rate=0"], "--learning_rate=0: must be a number above 0"),
         (["--learning_rate=-0.1"], "--learning_rate=-0.1: must be a number above 0"),
-        (["--seeds=0"], "--seeds=0: must be at least 1"),
+        (["--seeds=0"], "--seeds=0: must be auto or a whole number, 1 to"),
         (["--seed=-1"], "--seed"),
         (["--seed=4294967296"], "--seed"),
-        (["--seeds=-1"], "--seeds=-1: must be at least 1"),
+        (["--seeds=-1"], "--seeds=-1: must be auto or a whole number, 1 to"),
         (["--batch_size=1000"], "--batch_size=1000: is larger than the task of random-0/baseA, 200 training images"),
         (["--images_per_class=0"], "--images_per_class=0: must be at least 1"),
-        (["--images_per_class=5,9"], "--images_per_class=5,9: several numbers go with --split=all"),
+        (["--images_per_class=5,9"], "--images_per_class=5,9: several numbers need --split=all"),
         (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies into a half, but --split=all"),
-        (["--split=all", "--treatments=RnB", "--preserve=1"], "--preserve=1: does not go with --split=all"),
+        (["--split=all", "--treatments=RnB", "--preserve=1"], "--preserve=1: does not work with --split=all"),
         (["--split=paper"], "--split=paper: not known for dataset digits"),
         (["--nodropout_in_frozen"], "--nodropout_in_frozen: has no effect, because no frozen layer of ConvNet"),
         (["--images_per_class=140"], "--images_per_class=140: must be at least 1, and at most 139"),
@@ -327,7 +327,7 @@ def test_asked_to_stop(whole, tmp_path, capfd, number):
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert err.count("\n") == 1 and "saved, start the same command again to go on" in err
+    assert err.count("\n") == 1 and "saved, run the same command again to resume" in err
     assert "Traceback" not in out + err
     assert list(tmp_path.glob("running/*"))
 

@@ -152,7 +152,7 @@ def test_filters_are_counted_and_fits_kept(finished):
     changed["fits"][0]["label"] = "dead"
     kept.write_text(json.dumps(changed))
     build.write_report(finished)
-    assert "no weights to speak of" in Checker(text_of(finished)).text
+    assert "almost no weight" in Checker(text_of(finished)).text
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ def test_presets_are_json():
     [
         ({"optimizer": "sdg"}, "optimizer=sdg: is not a optimizer; choose from sgd, adamw"),
         ({"schedule": "linear"}, "schedule=linear: is not a schedule; choose from constant, cosine"),
-        ({"warmup": 1.5}, "recipe mine: warmup is 1.5, not a share from 0 to 1"),
-        ({"drop_at": (0.5, 60)}, r"drop_at \(60\) is 60, not a share"),
+        ({"warmup": 1.5}, "recipe mine: warmup is 1.5, must be at least 0 and below 1"),
+        ({"drop_at": (0.5, 60)}, r"drop_at \(60\) is 60, must be"),
         ({"crop_padding": -1}, "clip and crop_padding cannot be below 0"),
         ({"loss": max}, "give loss and loss_id together"),
         ({"metric_id": "top5"}, "give metric and metric_id together"),
         ({"optimizer": max}, "give optimizer and optimizer_id together"),
         ({"optimizer_id": "mine"}, "give optimizer and optimizer_id together"),
-        ({"optimizer": max, "optimizer_id": "m", "clip": 1.0}, "optimizer of one's own takes the place"),
-        ({"loss": max, "loss_id": "m", "label_smoothing": 0.1}, "loss of one's own takes the place"),
+        ({"optimizer": max, "optimizer_id": "m", "clip": 1.0}, "a custom optimizer ignores"),
+        ({"loss": max, "loss_id": "m", "label_smoothing": 0.1}, "a custom loss ignores label_smoothing"),
         ({"optimizer": "adamw", "caffe_momentum": True}, "caffe_momentum: leave those out"),
     ],
 )  # fmt: skip
@@ -61,12 +61,12 @@ def test_few_images_get_as_many_steps_in_smaller_batches():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"validation": 1.0}, "validation=1: must be a share of the training images"),
+        ({"validation": 1.0}, "validation=1: must be a fraction of the training images"),
         ({"validation": -0.1}, "validation=-0.1: must be a share"),
         ({"validation": 0.1, "patience": -1}, "patience=-1: must be a whole number of evaluations"),
         (
             {"patience": 3},
-            "patience=3: stops by the accuracy on a validation part, and there is none",
+            "patience=3: early stopping needs held-out images",
         ),
     ],
 )

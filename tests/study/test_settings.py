@@ -47,9 +47,9 @@ def test_four_seeds_of_all_classes_are_four_networks():
     [
         ({"seeds": 0}, "seeds=0: must be at least 1"),
         ({"seeds": 2_000_000}, "seeds=2000000: must be at least 1 and at most"),
-        ({"seeds": [2**32]}, "seeds: each seed lies between 0 and 4294967295"),
+        ({"seeds": [2**32]}, "seeds: each seed must be between 0 and 4294967295"),
         ({"images_per_class": 140}, "images_per_class=140: must be at least 1, and at most 139"),
-        ({"images_per_class": [3, 5]}, "images_per_class=3,5: several numbers go with split=all"),
+        ({"images_per_class": [3, 5]}, "images_per_class=3,5: several numbers need split=all"),
         ({"target_images": [140]}, "target_images_per_class=140: must be at least 1, and at most"),
         ({"target_images": [0]}, "target_images_per_class=0: must be at least 1"),
         ({"split": ""}, "split=: "),

@@ -371,7 +371,7 @@ def test_groups_are_planned_from_the_whole_sweep(tmp_path):
     "change", [{"preserve": (1, 2)}, {"preserve": (2,), "treatments": ("base", "RnB")}]
 )
 def test_preserved_layers_that_no_network_has_are_refused(tmp_path, change):
-    with pytest.raises(UserError, match=r"preserve=.*2: no network has 2; it goes with BnB and"):
+    with pytest.raises(UserError, match=r"preserve=.*2: no network has 2; it needs BnB or"):
         make(tmp_path, dataclasses.replace(SETTINGS, **change))
 
 

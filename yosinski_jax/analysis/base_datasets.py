@@ -155,7 +155,7 @@ def answer(found: Sequence[Order]) -> list[str]:
         how = "frozen" if treatment == "AnB" else "fine-tuned"
         places: dict[str, list[dict]] = {}
         for o in sorted(mine, key=lambda o: not o.told):
-            what = o.best if o.told else "cannot be told from all others"
+            what = o.best if o.told else "inconclusive"
             places.setdefault(what, []).append({"n": o.n})
         parts = [f"{what} at {at(rows)}" for what, rows in places.items()]
         lines.append(f"Best base for {how} copies ({symbol(treatment)}): {'; '.join(parts)}.")
@@ -172,7 +172,7 @@ def _in_order(order: Order) -> str:
         for (ahead, behind), lead in order.leads.items()
         if lead.significant
     ]
-    sure = "; ".join(leads) if leads else "no two of them are told apart"
+    sure = "; ".join(leads) if leads else "no significant difference between any two"
     return (
         f"{symbol(order.treatment)}, n = {order.n}, by the means, in points against training from scratch: {gains} "
         f"({sure})."

@@ -64,12 +64,12 @@ def _dissimilar_short(rows: Mapping[str, Mapping]) -> str:
     short = {
         "above": "yes, more is lost",
         "below": "no, less is lost",
-        "unclear": "whether more is lost cannot be told",
+        "unclear": "it is inconclusive whether more is lost",
     }.get(rows["level"]["verdict"], "not testable with one pair of random halves")
     return short + {
-        "above": "; the loss grows faster with the layer",
-        "below": "; the loss grows more slowly with the layer",
-        "unclear": "; whether it grows faster with the layer cannot be told",
+        "above": "; the loss grows faster with n",
+        "below": "; the loss grows more slowly with n",
+        "unclear": "; it is inconclusive whether the loss grows faster with n",
     }.get(rows.get("slope", {}).get("verdict", ""), "")
 
 

@@ -1,7 +1,7 @@
 """Answers the paper's questions in sentences built from the numbers, each backed by its test.
 
 What the corrected test of a gap does not support is not claimed: neither a difference nor, without
-an equivalence test, the lack of one. "Cannot be told" is an answer; so is "cannot be computed".
+an equivalence test, the lack of one. "Inconclusive" is an answer; so is "cannot be computed".
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ from yosinski_jax.analysis.wording import (
     points,
 )
 
-#: Bases nearer than this to 100 %, or to chance, are told to be at it (accuracy, 0..1).
+#: Bases nearer than this to 100 %, or to chance, are reported to be at it (accuracy, 0..1).
 NEAR = 0.02
 
 
@@ -120,7 +120,7 @@ def how_sudden(records, statistic, names) -> Answer:
     short = (
         ("all at one layer, or nearly so" if low >= 95 else "more concentrated than an even spread")
         if sudden
-        else "cannot be told apart from an even spread"
+        else "not distinguishable from an even spread"
     )
     short += "" if whole else ", but not all at one layer"
     return Answer(question, Finding("sudden", short, facts), (first, second))
@@ -173,7 +173,7 @@ def _place(rows: Sequence[Mapping], above: Sequence[Mapping], names: Sequence[st
         return f"{text} ({names[first['n'] - 1]})" if first["n"] <= len(names) else text
     kinds = {r["verdict"] for r in rows}
     if "unclear" in kinds:
-        return "cannot be told"
+        return "inconclusive"
     if "untested" in kinds:
         return "not testable"
     return f"no drop of {margin_text(rows[0]['margin'])} or more at any n tested"
@@ -224,7 +224,7 @@ def overfitting(rows) -> Answer:
     benefit = {r["n"]: r for r in pick(rows, "classroom_fine_tuning_benefit")}
     harm = "yes, and it costs test accuracy,"
     none = "a wider train–test gap, but no loss of test accuracy"
-    unclear = "a wider train–test gap, its effect on test accuracy cannot be told,"
+    unclear = "a wider train–test gap, with an inconclusive effect on test accuracy,"
     by_verdict = {"below": harm, "above": none, "equivalent": none}
     parts: dict[str, list[Mapping]] = {harm: [], none: [], unclear: []}
     for r in filter(significant, gap):

@@ -36,8 +36,8 @@ IN_WORDS = {
     "gabor": "Gabor function",
     "blob": "color blob",
     "neither": "neither fits",
-    "undecided": "too few weights to tell",
-    "dead": "no weights to speak of",
+    "undecided": "too few weights to fit",
+    "dead": "almost no weight",
 }
 
 
@@ -89,9 +89,22 @@ def fit(filter_: np.ndarray) -> Fit:
     x, y = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
     grid = np.stack([x.ravel(), y.ravel()])
     size = max(height, width)
+    half, ends = size / 2, (-size / 4, 0.01, size / 4)
+    gabor_starts = [
+        [0.01, 0.01, math.pi * a / 8, f, turn, size / 4]
+        for a in range(8)
+        for f in sorted({min(cycles / size, 0.45) for cycles in (1, 2, 3)})
+        for turn in (0.35, 0.6)
+    ]
+    gabor_bounds = (
+        [-half, -half, -math.inf, LEAST_CYCLES / size, LEAST_TURN, 0.5],
+        [half, half, math.inf, 0.5, 1.5, float(size)],
+    )
+    blob_starts = [[x, y, 0.1, s, 1.2] for x in ends for y in ends for s in (size / 6, size / 3)]
+    blob_bounds = [-half, -half, -math.inf, 0.5, 1.0], [half, half, math.inf, float(size), 2.5]
     rest = {
-        "gabor": _descend(_gabor, _gabor_starts(size), _gabor_bounds(size), grid, data),
-        "blob": _descend(_blob, _blob_starts(size), _blob_bounds(size), grid, data),
+        "gabor": _descend(_gabor, gabor_starts, gabor_bounds, grid, data),
+        "blob": _descend(_blob, blob_starts, blob_bounds, grid, data),
     }
     count = data.size
     criterion = {
@@ -130,47 +143,15 @@ def _blob(p: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return np.stack([envelope, np.ones_like(envelope)], 1)
 
 
-def _gabor_bounds(size: int):
-    half = size / 2
-    return (
-        [-half, -half, -math.inf, LEAST_CYCLES / size, LEAST_TURN, 0.5],
-        [half, half, math.inf, 0.5, 1.5, float(size)],
-    )
-
-
-def _blob_bounds(size: int):
-    half = size / 2
-    return ([-half, -half, -math.inf, 0.5, 1.0], [half, half, math.inf, float(size), 2.5])
-
-
-def _gabor_starts(size: int) -> list[list[float]]:
-    frequencies = sorted({min(cycles / size, 0.45) for cycles in (1, 2, 3)})
-    return [
-        [0.01, 0.01, math.pi * a / 8, f, turn, size / 4]
-        for a in range(8)
-        for f in frequencies
-        for turn in (0.35, 0.6)
-    ]
-
-
-def _blob_starts(size: int) -> list[list[float]]:
-    places = (-size / 4, 0.01, size / 4)
-    return [[x, y, 0.1, s, 1.2] for x in places for y in places for s in (size / 6, size / 3)]
-
-
-def _residual(basis: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Returns the residual of the best combination of two basis images."""
-    # A whisper of ridge keeps the 2 x 2 system solvable where the two images coincide.
-    normal = basis.T @ basis + 1e-9 * np.eye(2)
-    return data - basis @ np.linalg.solve(normal, basis.T @ data)
-
-
 def _descend(model, starts, bounds, grid: np.ndarray, data: np.ndarray) -> float:
     """The least squared residual over the best two of many starts."""
     from scipy.optimize import least_squares  # a third of a second, and fits are kept
 
     def residual(p):
-        return _residual(model(p, grid), data).ravel()
+        basis = model(p, grid)
+        # A tiny ridge keeps the 2 x 2 system solvable where the two images coincide.
+        normal = basis.T @ basis + 1e-9 * np.eye(2)
+        return (data - basis @ np.linalg.solve(normal, basis.T @ data)).ravel()
 
     ranked = sorted(starts, key=lambda p: float((residual(p) ** 2).sum()))
     best = math.inf
@@ -182,6 +163,5 @@ def _descend(model, starts, bounds, grid: np.ndarray, data: np.ndarray) -> float
 
 
 def counts(fits: list[Fit]) -> dict[str, int]:
-    """Returns the number of filters per label, in the order of `LABELS`, without zeros."""
-    found = {label: sum(f.label == label for f in fits) for label in LABELS}
-    return {label: n for label, n in found.items() if n}
+    """Returns the number of filters per label, in the order of `LABELS`."""
+    return {label: sum(f.label == label for f in fits) for label in LABELS}

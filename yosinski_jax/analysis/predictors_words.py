@@ -12,7 +12,7 @@ from yosinski_jax.analysis.predictors import (
     training_seconds,
 )
 from yosinski_jax.analysis.tables import csv_text
-from yosinski_jax.analysis.wording import upper_first
+from yosinski_jax.analysis.wording import number, upper_first
 
 
 def answer(
@@ -21,7 +21,7 @@ def answer(
     """What predicts transfer, in sentences that hold for any outcome."""
     if not found:
         return [
-            "There is no pair of tasks with measures and with both BnB and its base or AnB, so nothing can be compared."
+            "No pair of tasks has both measures and the networks for a drop (BnB with its base or AnB); nothing can be compared."
         ]
     said = []
     for kind in DROPS:
@@ -30,8 +30,8 @@ def answer(
             said += _answer_for(kind, mine)
     cost = sum({_owner(f, found): f.seconds for f in found}.values())
     said.append(
-        f"All measures together took {cost:.1f} s beside {feature_seconds(values):.1f} s for the features that they share; "
-        f"training the frozen copies, which they would have to replace, took {training_seconds(records):.1f} s."
+        f"All measures together took {cost:.1f} s, plus {feature_seconds(values):.1f} s for the features that they share; "
+        f"training the frozen copies, which they would replace, took {training_seconds(records):.1f} s."
     )
     return said
 
@@ -60,20 +60,20 @@ def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
         )
         said.append(
             f"{upper_first(kind)}: beyond the depth of the cut, {listed} {'is' if len(adds) == 1 else 'are'} shown to predict it "
-            f"(5 % level after Holm's correction over {len(others)} measures, and a smaller error on pairs left out than "
+            f"(5 % level after Holm's correction over {len(others)} measures, and a smaller error on held-out pairs than "
             f"the {depth.error_depth:.2f} points of depth alone)."
         )
     else:
         said.append(
-            f"{upper_first(kind)}: of {len(others)} measures none is shown to predict more than the depth of the cut does "
+            f"{upper_first(kind)}: none of {len(others)} measures is shown to predict more than the depth of the cut does "
             f"({pairs} pairs of tasks; correlation beyond depth at the 5 % level after Holm's correction, and a smaller "
-            "error on pairs left out). That is no proof that none does."
+            "error on held-out pairs). That is no proof that none does."
         )
     if best is not None and best.error is not None:
         said.append(
-            f"On a pair left out, the mean at each n of the other pairs misses by {depth.error_depth:.2f} points (root mean "
-            f"square), their overall mean by {depth.error_constant:.2f}; the best straight line of a measure alone is that of "
-            f"{best.measure} with {best.error:.2f}, picked among {len(others)} after the fact."
+            f"On a held-out pair of tasks, the mean of the other pairs at each n is off by {depth.error_depth:.2f} points "
+            f"(root mean square), their overall mean by {depth.error_constant:.2f}; the best line fitted to a measure alone is "
+            f"that of {best.measure}, off by {best.error:.2f}, but it was picked among {len(others)} after the fact."
         )
     return said
 
@@ -111,7 +111,7 @@ def text_table(found: Sequence[Predictor]) -> str:
             lines.append(f"{kind} ({first.pairs} pairs of tasks, {first.points} drops{depth})")
         lines += [
             f"  {f.measure:21}{_text(f.along):>24}{_text(f.beyond):>24}"
-            f"{_number(f.error):>16} ({_number(f.error_with_depth)}){f.seconds:14.1f}{' *' if f.adds else ''}"
+            f"{number(f.error, 2):>16} ({number(f.error_with_depth, 2)}){f.seconds:14.1f}{' *' if f.adds else ''}"
             for f in mine
         ]
     return "\n".join(lines)
@@ -123,7 +123,3 @@ def _text(interval: Interval | None) -> str:
     if interval.low is None:
         return f"{interval.value:+.2f}"
     return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -121,7 +121,7 @@ def read(workdir: Path | str, statistic: str = "last", argument: str = "workdir"
         state = "is a file" if workdir.exists() else "does not exist"
         raise UserError(
             f"{argument}={workdir}: {state}; expected the folder of a sweep: give the one that "
-            "python -m experiments.sweep wrote, or start that first"
+            "python -m experiments.sweep wrote, or run that first"
         )
     found, damaged = read_all(workdir)
     plan = _plan(workdir)
@@ -203,5 +203,5 @@ def check_comparable(ours: Study, theirs: Study, argument: str) -> None:
         raise UserError(
             f"{argument}: networks of {len(depth[0])} and {len(depth[1])} layers cannot be compared "
             f"cut by cut ({ours.label}: {', '.join(depth[0])}; {theirs.label}: "
-            f"{', '.join(depth[1])}); compare sweeps of equally deep networks"
+            f"{', '.join(depth[1])}); compare sweeps of networks with equally many layers"
         )

@@ -169,7 +169,7 @@ class Stopping:
         kinds = {
             SPECIFIC: "specific",
             GENERAL: f"general within {100 * self.margin:g} points",
-            "": "cannot be told",
+            "": "inconclusive",
         }
         told = [
             f"{title} at n = {', '.join(str(n) for n, what in whats.items() if what == kind)}"

@@ -110,8 +110,8 @@ def check_records(records: Sequence[Mapping]) -> None:
             f"{d} ({len(r)}, such as {where(r[0])})" for d, r in sorted(digests.items())
         )
         raise UserError(
-            f"records of {len(digests)} different settings in one folder: {parts}; one table needs "
-            "one setting: move the others to a folder of their own"
+            f"records of {len(digests)} different settings in one folder: {parts}; a table needs "
+            "records of one sweep: move the others to another folder"
         )
     seen: dict[tuple, Mapping] = {}
     for record in records:

@@ -161,8 +161,8 @@ def answer(rows: Sequence[Cell]) -> list[str]:
     """States the rule of thumb in sentences, none beyond what the tests support.
 
     Returns:
-      One sentence for each way that is told to be best somewhere, with where; one for each that is told not to be, where
-      the other two cannot be told apart; and one for the cells that cannot be told.
+      One sentence for each way that is significantly best somewhere; one for each that is significantly worse than the
+      best where the other two are not distinguishable; and one for the inconclusive cells.
     """
     if not rows:
         return []
@@ -184,12 +184,12 @@ def answer(rows: Sequence[Cell]) -> list[str]:
             else f"{seeds} split seeds, Holm-corrected over the map"
         )
         what = _count(len(open_), len(rows))
-        lines.append(f"The best way cannot be told from both others for {what} ({cause}).")
+        lines.append(f"In {what}, no way is significantly ahead of both others ({cause}).")
     return lines
 
 
 def _count(some: int, total: int) -> str:
-    what = "any combination" if some == total else f"{some} of {total} combinations"
+    what = "every combination" if some == total else f"{some} of {total} combinations"
     return f"{what} of n and target size"
 
 
@@ -223,8 +223,8 @@ def overfitting(rows: Sequence[Cell]) -> list[str]:
     open_ = sum(not w.significant for _, w in known)
     if open_:
         lines.append(
-            f"Whether fine-tuning overfits more than freezing cannot be told for {_count(open_, len(known))} "
-            "from the train–test gap (Holm-corrected over the map)."
+            f"In {_count(open_, len(known))}, the train–test gap is inconclusive about whether fine-tuning overfits more "
+            "than freezing (Holm-corrected over the map)."
         )
     return lines
 

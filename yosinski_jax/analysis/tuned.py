@@ -25,23 +25,17 @@ def chosen(records: Sequence[Mapping], treatment: str = "RnB") -> list[dict]:
             by_n.setdefault(r["n"], []).append(r)
     rows = []
     for n, mine in sorted(by_n.items()):
-        at: dict[float, list[float | None]] = {}
+        at: dict[float, list[float]] = {}
         for r in mine:
-            for rate, value in zip(
-                r["tried"]["learning_rate"], r["tried"]["accuracy"], strict=True
-            ):
-                at.setdefault(rate, []).append(value)
-        means = {
-            rate: sum(values) / len(values)  # pyright: ignore[reportArgumentType, reportCallIssue]
-            for rate, values in at.items()
-            if len(values) == len(mine) and None not in values
-        }
+            tried = zip(r["tried"]["learning_rate"], r["tried"]["accuracy"], strict=True)
+            for rate, value in tried:
+                at.setdefault(rate, []).extend([] if value is None else [value])
         rows.append(
             {
                 "n": n,
                 "networks": len(mine),
                 "accuracy": sum(r["accuracy"] for r in mine) / len(mine),
-                "at": means,
+                "at": {rate: sum(v) / len(v) for rate, v in at.items() if len(v) == len(mine)},
                 "counts": Counter(r["learning_rate"] for r in mine),
             }
         )

@@ -15,12 +15,12 @@ from yosinski_jax.analysis.wording import (
     symbol,
 )
 
-#: Words of a verdict on a gap whose sign is told; questions bring their own.
+#: Words for the verdicts on a gap; questions bring their own.
 WORDS = {
     "above": "above 0",
     "below": "below 0",
     "equivalent": "less than {margin} either way",
-    "unclear": "cannot be told",
+    "unclear": "inconclusive",
     "untested": "not testable",
     "none": "cannot be computed",
 }
@@ -76,12 +76,12 @@ def verdicts(
 
 def _every(rows: Sequence[Mapping], what: str) -> str:
     """How all n are named: "every n", or "any n" after words that deny something."""
-    denied = rows[0]["verdict"] in ("unclear", "untested", "none") or what.startswith("no ")
+    denied = rows[0]["verdict"] in ("untested", "none") or what.startswith("no ")
     return "any n" if denied else "every n"
 
 
 def _seeds_short(rows: Sequence[Mapping]) -> str:
-    """After "cannot be told": with how many split seeds it could be, or nothing."""
+    """After "inconclusive": how many split seeds would settle it, or nothing."""
     if any(r["verdict"] != "unclear" or r["scope"] != "seeds" for r in rows):
         return ""
     counts = {r["needed"] for r in rows}
@@ -127,7 +127,7 @@ def needed(rows: Sequence[Mapping]) -> list[Finding]:
         for r in unclear
     ]
     text = (
-        f"Split seeds needed to tell the difference from 0, or to show that it is within "
+        f"Split seeds needed to show that the difference is not 0, or that it is within "
         f"±{margin_text(unclear[0]['margin'])}, if mean and spread stay as they are: {', '.join(parts)}."
     )
     return [Finding("needed", text, {"rows": tuple(unclear)})]

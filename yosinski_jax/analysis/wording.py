@@ -70,8 +70,10 @@ def points(value: float, digits: int = 1) -> str:
     return f"{text} point{'' if text.lstrip('−') == f'{1:.{digits}f}' else 's'}"
 
 
-def number(value: float, digits: int) -> str:
-    """Formats a rounded number with a proper minus sign; never "−0.0"."""
+def number(value: float | None, digits: int) -> str:
+    """Formats a rounded number with a proper minus sign, never "−0.0"; None as a dash."""
+    if value is None:
+        return "–"
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
@@ -95,7 +97,7 @@ def interval(row: Any, digits: int = 1, scale: float = 100.0) -> str:
 
 def per_cent(value: float | None, digits: int = 1) -> str:
     """Formats an accuracy of 0..1 in percent; None as a dash."""
-    return "–" if value is None else number(100 * value, digits)
+    return number(None if value is None else 100 * value, digits)
 
 
 def p_text(p: float | None) -> str:

@@ -32,7 +32,7 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
             logging.set_verbosity(logging.WARNING)  # libraries log at INFO; it would bury our lines
         try:
             if len(argv) > 1:
-                raise UserError(f"{argv[1]}: is not a flag; flags begin with --, see --help")
+                raise UserError(f"{argv[1]}: is not a flag; flags start with --, see --help")
             _check_values()
             main()
             sys.stdout.flush()  # at interpreter exit it would be too late to report an error
@@ -41,7 +41,7 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
         except OSError as e:
             _refused(e)
         except MemoryError:
-            fail("not enough memory; ask for less at a time, or take a machine with more")
+            fail("out of memory; ask for less at a time, or use a machine with more")
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -132,15 +132,28 @@ def only_with(other: str, *names: str) -> None:
     for name in names:
         if flags.FLAGS[name].present:
             value = flags.FLAGS[name].value
-            raise UserError(f"--{name}={value}: goes with {other} only; add that or leave this out")
+            raise UserError(
+                f"--{name}={value}: only works with {other}; add that or leave this out"
+            )
 
 
-def whole_number(flag: str, value: str, least: int, most: int, *words: str) -> int:
-    """The value of a flag that takes a whole number or certain words, where the caller has handled the words.
+def whole_number(
+    flag: str, value: str | None, least: int, most: int, **words: int | None
+) -> int | None:
+    """The value of a flag that takes a whole number or certain words; None if it was not given.
+
+    Args:
+      flag: its name.
+      value: as typed.
+      least: the smallest number allowed.
+      most: the largest.
+      **words: what each word stands for.
 
     Raises:
-      UserError: it is not a whole number, or out of range.
+      UserError: it is none of the words and not a whole number, or out of range.
     """
+    if value is None or value in words:
+        return value and words[value]
     if value.isascii() and value.isdigit() and least <= int(value[:30]) <= most:
         return int(value)
     raise UserError(
@@ -158,7 +171,7 @@ def whole_numbers(flag: str, values: Sequence[str], least: int | None = None) ->
         numbers = tuple(sorted({int(value) for value in values}))
     except ValueError as e:
         raise UserError(
-            f"--{flag}={','.join(values)}: must be whole numbers with commas between"
+            f"--{flag}={','.join(values)}: must be whole numbers separated by commas"
         ) from e
     if least is not None and numbers and numbers[0] < least:
         raise UserError(f"--{flag}={','.join(values)}: must be at least {least}")
@@ -174,7 +187,7 @@ def numbers(flag: str, values: Sequence[str]) -> tuple[float, ...]:
     try:
         found = tuple(float(value) for value in values)
     except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)}: must be numbers with commas between") from e
+        raise UserError(f"--{flag}={','.join(values)}: must be numbers separated by commas") from e
     if not all(map(math.isfinite, found)):
         raise UserError(f"--{flag}={','.join(values)}: must be finite numbers")
     return found

@@ -42,15 +42,16 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def _print(self, text: str) -> None:
+    def note(self, line: str) -> None:
+        """Prints a line."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(line, markup=False)
         else:
-            print(text, flush=True)
+            print(line, flush=True)
 
     def plan(self, sweep: Sweep, done: int) -> None:
         """Prints the plan and starts the bar."""
-        self._print(planning.describe(sweep, done))
+        self.note(planning.describe(sweep, done))
         self._began = time.monotonic()
         self._work_all = sum(
             self._work(sweep, g)
@@ -76,14 +77,10 @@ class Display:
         images = steps * sweep.recipe(first).batch_size * len(group.members)
         return images * (1 - group.frozen / sweep.settings.depth)
 
-    def note(self, line: str) -> None:
-        """Prints a line."""
-        self._print(line)
-
     def recorded(self, sweep: Sweep, record: Mapping[str, Any]) -> None:
         """Counts a finished network and reports it if it diverged."""
         if record["status"] == "diverged":
-            self._print(
+            self.note(
                 f"{record['split']}-{record['split_seed']}/{record['name']} diverged at step {record['diverged_at_step']}"
             )
         if self._bar is not None:
@@ -92,7 +89,7 @@ class Display:
             try:
                 self._every_few_minutes(sweep.folder)
             except Exception as e:  # training goes on, whatever keeps the page from being written
-                self._print(f"the page on the way was not written: {first_line(e)}")
+                self.note(f"the interim page was not written: {first_line(e)}")
             self._last_call = time.monotonic()
 
     def waiting(self, sweep: Sweep, running: int, left: int) -> None:
@@ -102,12 +99,7 @@ class Display:
             if running
             else f"{left} groups training in other shards"
         )
-        text += f"; logs in {sweep.folder / 'logs'}"
-        if self._bar is not None:
-            self._bar.update(self._task, now=text)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
+        self._now(sweep, f"{text}; logs in {sweep.folder / 'logs'}")
 
     def progress(self, sweep: Sweep, group: Group, population: Population) -> None:
         """Shows what is running, images/s and the time left. First called before the first step."""
@@ -123,19 +115,15 @@ class Display:
             text += f", {(population.images - images) / max(now - began, 1e-9):,.0f} images/s"
         if self._work_done + work > 0:
             left = (now - self._began) * (self._work_all / (self._work_done + work) - 1)
-            text += f", {_duration(max(left, 0))} left"
+            text += f", {planning.duration(max(left, 0))} left"
         if population.finished:
             self._work_done += work
+        self._now(sweep, text)
+
+    def _now(self, sweep: Sweep, text: str) -> None:
+        """Shows what is going on, without a bar in a line every few seconds."""
         if self._bar is not None:
             self._bar.update(self._task, now=text)
-        elif now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
+        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
             print(f"{len(sweep.records)}/{len(sweep.planned)} networks; {text}", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -17,22 +17,26 @@ _EXECUTOR = flags.DEFINE_enum(
 _PROCESSES = flags.DEFINE_integer(
     "processes",
     None,
-    "local: processes side by side, each with its share of the devices; default none, all in this one",
+    "local: parallel processes, each with its share of the devices; by default this process trains everything",
+    1,
+    1024,
 )
 _SHARD = flags.DEFINE_string(
     "shard",
     None,
-    "I/N, such as 0/4: this machine's share, where N machines run the same command on one workdir",
+    "I/N, such as 0/4: this machine's share when N machines run the same command on one workdir",
 )
 _RAY_ADDRESS = flags.DEFINE_string(
     "ray_address", None, "ray: auto or HOST:PORT; default a cluster on this machine"
 )
 _GROUP_GPUS = flags.DEFINE_float(
-    "group_gpus", None, "ray: GPUs of a group; default 1 where there are any"
+    "group_gpus", None, "ray: GPUs of a group; default 1 where there are any", 0.0
 )
-_GROUP_CPUS = flags.DEFINE_float("group_cpus", None, "ray: processor cores of a group; default 1")
+_GROUP_CPUS = flags.DEFINE_float(
+    "group_cpus", None, "ray: processor cores of a group; default 1", 0.0
+)
 _GROUP_TPUS = flags.DEFINE_integer(
-    "group_tpus", None, "ray: TPU chips of a group; default all of a host"
+    "group_tpus", None, "ray: TPU chips of a group; default all of a host", 0
 )
 _SHARED_WORKDIR = flags.DEFINE_bool(
     "shared_workdir",
@@ -59,9 +63,6 @@ _PRICE = flags.DEFINE_float(
     "price_per_hour", None, "--plan: what a worker costs an hour, in any currency", 0.0
 )
 
-#: Of one machine.
-_MOST_PROCESSES = 1024
-
 #: Flags that go with one way of training only.
 _ONLY = {
     "ray": ("ray_address", "group_gpus", "group_cpus", "group_tpus", "shared_workdir"),
@@ -81,20 +82,14 @@ def check() -> None:
         given = [name for name in names if flags.FLAGS[name].present]
         if given and executor != chosen:
             raise UserError(
-                f"--{given[0]}={flags.FLAGS[given[0]].value}: goes with --executor={executor}, not {chosen}"
+                f"--{given[0]}={flags.FLAGS[given[0]].value}: only works with --executor={executor}, not {chosen}"
             )
     if _SHARD.value is not None:
         shard()
         if _PROCESSES.value is not None:
             raise UserError(
-                f"--processes={_PROCESSES.value}: a shard trains in one process; leave out one of --processes, --shard"
+                f"--processes={_PROCESSES.value}: a shard trains in one process; leave out --processes or --shard"
             )
-    for name in ("processes", "group_gpus", "group_cpus", "group_tpus"):
-        value = flags.FLAGS[name].value
-        if value is not None and not (value >= 1 or (name != "processes" and value >= 0)):
-            raise UserError(f"--{name}={value}: must be at least {int(name == 'processes')}")
-    if (_PROCESSES.value or 1) > _MOST_PROCESSES:
-        raise UserError(f"--processes={_PROCESSES.value}: must be at most {_MOST_PROCESSES}")
     if chosen != "local" or _PROCESSES.value:
         # This process plans and waits; without this it would take most of a GPU's memory from its workers.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -128,7 +123,13 @@ def executor(sweep: Any) -> Any:
         raise UserError(
             "--distributed=on: several hosts train each group together; leave out --executor, --processes and --shard"
         )
-    _check_count(sweep)
+    count = _workers()
+    if count and count > len(sweep.groups) and _EXECUTOR.value == "local":
+        given = f"--shard={_SHARD.value}" if _SHARD.value else f"--processes={_PROCESSES.value}"
+        raise UserError(
+            f"{given}: the plan has only {len(sweep.groups)} groups; use at most that many workers, or more and "
+            "smaller groups with a smaller --replicas"
+        )
     if _EXECUTOR.value == "ray":
         from yosinski_jax.sweep.executors import ray
 
@@ -139,32 +140,17 @@ def executor(sweep: Any) -> Any:
     if _EXECUTOR.value == "slurm":
         from yosinski_jax.sweep.executors import slurm
 
-        return slurm.Slurm(sweep.folder, {}, _slurm_options())
+        options = {name: flag.value for name, flag in _SLURM.items() if flag.value is not None}
+        return slurm.Slurm(sweep.folder, {}, options)
     return None if _SHARD.value else _processes(sweep)
-
-
-def _slurm_options() -> dict[str, Any]:
-    return {name: flag.value for name, flag in _SLURM.items() if flag.value is not None}
-
-
-def _check_count(sweep: Any) -> None:
-    """Refuses more workers than groups: some would be idle throughout."""
-    count = _workers()
-    if count and count > len(sweep.groups) and _EXECUTOR.value == "local":
-        given = f"--shard={_SHARD.value}" if _SHARD.value else f"--processes={_PROCESSES.value}"
-        raise UserError(
-            f"{given}: is more workers than the {len(sweep.groups)} groups of this plan; use at most "
-            f"{len(sweep.groups)}, or a smaller --replicas for more groups"
-        )
 
 
 def _workers() -> int | None:
     """How many groups are trained at once; None if a cluster decides."""
-    if _SHARD.value:
-        found = shard()
-        return found and found[1]
+    if found := shard():
+        return found[1]
     if _EXECUTOR.value == "slurm":
-        return _slurm_options().get("array_parallelism")
+        return _SLURM["array_parallelism"].value
     return None if _EXECUTOR.value == "ray" else _PROCESSES.value or 1
 
 
@@ -177,7 +163,7 @@ def _processes(sweep: Any) -> Any:
     if platform == "tpu":
         raise UserError(
             f"--processes={_PROCESSES.value}: the chips of a TPU host belong to one process, which trains on all of "
-            "them; leave it out"
+            "them; leave this out"
         )
     count = _PROCESSES.value or 1
     more = {} if platform == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
@@ -199,7 +185,7 @@ def plan(sweep: Any, seconds_per_flop: float, source: str) -> str:
 
     todo = fanout.units(sweep, sweep.open_groups(), lambda group: functools.partial(print))
     if not todo:
-        return "waves: none, everything is recorded"
+        return "waves: none, every network is recorded"
     members = {g.id: g.members for g in sweep.groups}
     flops = {
         u.id: sum(pricing.price(sweep, m).flops for m in members[u.id]) * seconds_per_flop
@@ -219,6 +205,6 @@ def plan(sweep: Any, seconds_per_flop: float, source: str) -> str:
     if _PRICE.value is not None:
         cost = _PRICE.value * workers * seconds / 3600
         lines.append(
-            f"cost: {cost:,.2f} for {workers} workers at {_PRICE.value:g} an hour, started together and ended together"
+            f"cost: {cost:,.2f} for {workers} workers at {_PRICE.value:g} an hour each, all held until the end"
         )
     return "\n".join(lines)

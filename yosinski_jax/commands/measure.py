@@ -19,18 +19,18 @@ from absl import flags
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a sweep")
 _MEASURES = flags.DEFINE_list(
-    "measures", None, "names with commas, see --list; default all that can be had"
+    "measures", None, "comma-separated names, see --list; default all that this sweep allows"
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of prepared TFDS datasets, as the sweep was given"
 )
 _IMAGES = flags.DEFINE_integer(
-    "images", 1000, "training and test images of each task to look at, at most", 20, 10**9
+    "images", 1000, "the most training and test images of each task to use", 20, 10**9
 )
 _WIDTH = flags.DEFINE_integer(
     "width",
     8192,
-    "features of an image, at most: larger maps are averaged over blocks",
+    "the most features per image; larger maps are averaged over blocks",
     lower_bound=1,
     upper_bound=10**9,
 )
@@ -56,9 +56,9 @@ def main() -> None:
         raise UserError("--workdir: give the folder of a finished sweep")
     folder = as_path(_WORKDIR.value)
     if not folder.is_dir():
-        raise UserError(f"--workdir={folder}: is no folder; give that of a finished sweep")
+        raise UserError(f"--workdir={folder}: not a folder; give the folder of a finished sweep")
     machine.use_all_cores()
-    programs.keep(folder)  # where the sweep has kept them: bases are trained by the same
+    programs.keep(folder)  # where the sweep keeps them: bases are trained with the same programs
     names = _MEASURES.value if _MEASURES.value is not None else workdir.available(folder)
     registry.choose(names)
     workdir.check(folder, names)
@@ -100,4 +100,4 @@ def _print(rows: list[Any], names: list[str]) -> None:
         )
         print(f"  {name:24}" + "".join(cells))
     seconds = sum(row.seconds for row in rows)
-    print(f"\n{len(rows)} values of {len(set(names))} measures, {seconds:.1f} s of computing")
+    print(f"\n{len(rows)} values of {len(set(names))} measures, {seconds:.1f} s of compute")

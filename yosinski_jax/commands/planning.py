@@ -41,7 +41,7 @@ def describe(sweep: Sweep, done: int) -> str:
             f"learning rate {recipe.learning_rate:g}, {recipe.precision}"
         )
         if recipe.patience:
-            lines[-1] += f"; stops after {recipe.patience} evaluations without a better one"
+            lines[-1] += f"; stops after {recipe.patience} evaluations without improvement"
     if s.tuning:
         rates = ", ".join(f"{rate:g}" for rate in s.tuning.learning_rates)
         lines.append(f"  {', '.join(s.tuning.treatments)}: the best of learning rates {rates}")
@@ -106,7 +106,7 @@ def _totals(sweep: Sweep, prices: list[pricing.Price]) -> list[str]:
     found = f"{len(devices)} × {devices[0].device_kind}"
     return [
         f"compute: {_count(total.flops, 'FLOP')}; at least {duration(total.flops / peak)} on {found}, which multiply "
-        f"matrices at {_count(peak, 'FLOP/s')} (measured just now); training reaches a fraction of that",
+        f"matrices at {_count(peak, 'FLOP/s')} (just measured); training reaches a fraction of that",
         f"memory: {_bytes(memory)} for the largest group, of {_bytes(machine.memory())} "
         + ("on this machine" if cpu else "on each device"),
         f"disk: at most {_bytes(total.disk_bytes)} in {sweep.folder}{there}",
@@ -125,11 +125,11 @@ def seconds_per_flop(sweep: Sweep) -> tuple[float, str]:
     flops = sum(pricing.price(sweep, p).flops for p in done)
     if flops:
         seconds = sum(sweep.records[p.id].seconds or 0.0 for p in done)
-        return seconds / flops, f"as fast as the {len(done)} networks recorded here"
+        return seconds / flops, f"at the speed of the {len(done)} networks recorded here"
     share = 0.3
     return (
         1 / (share * _peak(sweep.settings.recipe.precision)),
-        f"if workers are like this machine and reach {share:.0%} of its matrix product (nothing is recorded yet)",
+        f"if workers match this machine and reach {share:.0%} of its matrix-product speed (nothing is recorded yet)",
     )
 
 

@@ -23,7 +23,7 @@ _SOURCE = flags.DEFINE_string(
     None,
     "Where the official files are. CIFAR: the archive, or a folder with it or its unpacked files; "
     "downloaded if not given. ImageNet: a folder with the official tars or with train/WNID/*.JPEG "
-    "and val/WNID/*.JPEG, or several such paths with commas between.",
+    "and val/WNID/*.JPEG, or several such paths separated by commas.",
 )
 _CHECKSUM = flags.DEFINE_enum(
     "checksum",
@@ -47,11 +47,11 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "ImageNet: worker processes
 def _run() -> None:
     for flag in (_DATASET, _DATA_DIR):
         if not flag.value:
-            raise UserError(f"--{flag.name}: missing; see --help")
+            raise UserError(f"--{flag.name}: is required; see --help")
     settings = imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
     there = entry.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
     if there.exists():
-        print("prepared already, left as it is")
+        print("already prepared, nothing to do")
     directory = entry.prepare(
         str(_DATASET.value),
         str(_DATA_DIR.value),
@@ -78,5 +78,5 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         raise

@@ -32,7 +32,7 @@ _MARGIN = flags.DEFINE_float(
     "margin",
     2.0,
     "points of accuracy: layers are called general, and treatments equal, only where an equivalence "
-    "test shows that they differ by less",
+    "test shows that the difference is smaller",
 )
 _FIGURES = flags.DEFINE_bool(
     "figures", False, "write each figure of the page as PNG, PDF and SVG too, into figures/"

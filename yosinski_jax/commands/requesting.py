@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 
 _SPLIT = flags.DEFINE_string(
@@ -23,17 +24,17 @@ _BASE_DATASET = flags.DEFINE_list(
     "base_dataset",
     None,
     "dataset that task A is made of, if it is not that of task B; images are resized to match --dataset's. "
-    "Several with commas, also --dataset itself: the page orders them by transfer",
+    "Several separated by commas, --dataset itself too: the page ranks them by transfer",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "where everything is written; default results/DATASET-SPLIT-RECIPE"
+    "workdir", None, "folder for all output; default results/DATASET-SPLIT-RECIPE"
 )
 _SEEDS = flags.DEFINE_string(
     "seeds",
     None,
     "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1; auto: add one after "
-    "another until every n is told to be specific, or general within --margin",
+    "another until the verdict on every n is conclusive: specific, or general within --margin",
 )
 _MAX_SEEDS = flags.DEFINE_integer(
     "max_seeds", 16, "the most split seeds to use with --seeds=auto", 2, 10**4
@@ -44,9 +45,11 @@ _MARGIN = flags.DEFINE_float(
 _TREATMENTS = flags.DEFINE_list(
     "treatments",
     None,
-    "among base,BnB,BnB+,AnB,AnB+,RnB,PnB,PnB+; default all for digits, else all but RnB; base with --split=all",
+    "any of base,BnB,BnB+,AnB,AnB+,RnB,PnB,PnB+; default all for digits, else all but RnB; base with --split=all",
 )
-_LAYERS = flags.DEFINE_list("layers", None, "values of n with commas; default 1 … depth − 1")
+_LAYERS = flags.DEFINE_list(
+    "layers", None, "values of n, separated by commas; default 1 … depth − 1"
+)
 _PRESERVE = flags.DEFINE_list(
     "preserve", [], "1, 2 or 1,2: also networks with that many preserved layers"
 )
@@ -62,7 +65,7 @@ _NETWORK_LAYERS = flags.DEFINE_string(
     "subtrees; default the network's own",
 )
 _NETWORK_ARGS = flags.DEFINE_list(
-    "network_args", [], "KEY=VALUE with commas: other arguments of the network, such as width=64"
+    "network_args", [], "KEY=VALUE,…: further arguments of the network, such as width=64"
 )
 _NORM = flags.DEFINE_enum(
     "norm", None, ["batch", "group"], "normalization of residual networks; default batch"
@@ -99,7 +102,7 @@ _PATIENCE = flags.DEFINE_integer(
 _TUNE_LEARNING_RATE = flags.DEFINE_list(
     "tune_learning_rate",
     [],
-    "with --validation: rates with commas, such as 0.1,0.03,0.01; networks of --tune_treatments are trained at each, and the "
+    "with --validation: comma-separated rates, such as 0.1,0.03,0.01; networks of --tune_treatments are trained at each, and the "
     "one with the best validation accuracy is recorded",
 )
 _TUNE_TREATMENTS = flags.DEFINE_list(
@@ -116,18 +119,12 @@ _DROPOUT_IN_FROZEN = flags.DEFINE_bool(
 )
 #: Fields of the recipe that flags change.
 _OF_RECIPE = {
-    "epochs": _EPOCHS,
-    "batch_size": _BATCH_SIZE,
-    "iterations": _ITERATIONS,
-    "evaluate_steps": _EVALUATE_STEPS,
-    "learning_rate": _LEARNING_RATE,
-    "evaluate_every": _EVALUATE_EVERY,
-    "validation": _VALIDATION,
-    "patience": _PATIENCE,
-    "precision": _PRECISION,
-    "mirror": _MIRROR,
-    "dropout_in_frozen": _DROPOUT_IN_FROZEN,
-}
+    flag.name: flag
+    for flag in (
+        _EPOCHS, _BATCH_SIZE, _ITERATIONS, _EVALUATE_STEPS, _LEARNING_RATE, _EVALUATE_EVERY, _VALIDATION, _PATIENCE,
+        _PRECISION, _MIRROR, _DROPOUT_IN_FROZEN,
+    )
+}  # fmt: skip
 _IMAGES_PER_CLASS = flags.DEFINE_list(
     "images_per_class",
     None,
@@ -137,13 +134,13 @@ _IMAGES_PER_CLASS = flags.DEFINE_list(
 _TARGET_IMAGES = flags.DEFINE_list(
     "target_images_per_class",
     [],
-    "numbers with commas, such as 1,5,25,all: copies of the same bases, and networks from scratch, on targets with so "
-    "many images of each class; default all",
+    "comma-separated numbers, such as 1,5,25,all: train copies of the same bases, and networks from scratch, on targets "
+    "with this many images per class; default all",
 )
 _DIFFICULTY = flags.DEFINE_bool(
     "difficulty",
     False,
-    "give both halves equally many classes, drawn by split seed, and images of each: is one easier or only smaller?",
+    "give both halves the same number of classes, drawn by split seed, and of images per class: is one easier or only smaller?",
 )
 _HEAD = flags.DEFINE_enum(
     "head",
@@ -161,15 +158,15 @@ _SEED = flags.DEFINE_integer(
 )
 PLAN = flags.DEFINE_bool("plan", False, "print the plan and stop")
 _EXTEND = flags.DEFINE_bool(
-    "extend", False, "let --seeds, --treatments, --layers add to what the workdir has"
+    "extend", False, "let --seeds, --treatments and --layers add to what the workdir already has"
 )
 _REPLICAS = flags.DEFINE_string(
-    "replicas", "auto", "networks trained together by one program: auto or a number"
+    "replicas", "auto", "networks trained together in one program: auto or a number"
 )
 _FEATURE_CACHE = flags.DEFINE_string(
     "feature_cache",
     "auto",
-    "memory for outputs of frozen layers: auto (a quarter), off, or bytes a device",
+    "memory for cached outputs of frozen layers: auto (a quarter), off, or bytes per device",
 )
 _INPUT = flags.DEFINE_enum(
     "input",
@@ -181,14 +178,14 @@ _INPUT = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "stream: resize images to this many pixels a side; default 256 if sizes vary",
+    "stream: resize images to this many pixels per side; default 256 if sizes vary",
     lower_bound=1,
     upper_bound=4096,
 )
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
-    "stream: processes that read and decode; default the cores, 0 for threads",
+    "stream: processes that read and decode; default one per core, 0 for threads",
     lower_bound=0,
     upper_bound=1024,
 )
@@ -208,7 +205,7 @@ _KEEP = flags.DEFINE_enum(
     "which parameters to keep in the workdir: those of bases, or of all networks, which some measures need",
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes", 5.0, "between saves of networks in training"
+    "checkpoint_minutes", 5.0, "minutes between saves of networks in training"
 )
 
 
@@ -216,7 +213,9 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
     """The `Sweep` that the flags define, shown by `display`; with `seeds` split seeds if --seeds=auto needs that many."""
     from yosinski_jax.data import dataset as data
     from yosinski_jax.networks import load
+    from yosinski_jax.study.settings import MOST_SEEDS
     from yosinski_jax.sweep import request
+    from yosinski_jax.sweep.feeding import Feeding
 
     open_ = functools.partial(data.load, data_dir=_DATA_DIR.value, seed=_SEED.value)
     choose, auto = None, rule()
@@ -238,11 +237,15 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
         base_datasets=[
             open_(name, argument="base_dataset") for name in _BASE_DATASET.value or ()
         ],
-        feeding=_feeding(),
+        feeding=Feeding(
+            _INPUT.value, _IMAGE_SIZE.value, _WORKERS.value, _SKIP_CORRUPT.value,
+            cli.whole_number("feature_cache", _FEATURE_CACHE.value, 0, 1 << 50, auto=None, off=0),
+        ),
         images_per_class=cli.whole_numbers("images_per_class", _IMAGES_PER_CLASS.value or ()),
         compile_cache=_compile_cache(),
         grid={
-            "split": _SPLIT.value, "seeds": _seeds(), "treatments": _TREATMENTS.value,
+            "split": _SPLIT.value, "treatments": _TREATMENTS.value,
+            "seeds": cli.whole_number("seeds", _SEEDS.value, 1, MOST_SEEDS, auto=None),
             "layers": cli.whole_numbers("layers", _LAYERS.value or ()),
             "preserve": cli.whole_numbers("preserve", _PRESERVE.value),
             "target_images": _target_images(), "difficulty": _DIFFICULTY.value, "seed": _SEED.value,
@@ -250,7 +253,7 @@ def requested(display: Any = None, seeds: int | None = None) -> Any:
             "tune_treatments": _TUNE_TREATMENTS.value,
         },
         choose_seeds=choose,
-        replicas=_replicas(),
+        replicas=cli.whole_number("replicas", _REPLICAS.value, 1, 1 << 20, auto=None),
         checkpoint_seconds=60 * _CHECKPOINT_MINUTES.value,
         display=display,
         command=_command(),
@@ -274,17 +277,6 @@ def _command() -> str:
     return shlex.join([*program, *sys.argv[1:]])
 
 
-def _seeds() -> int | None:
-    from yosinski_jax.base.errors import UserError
-
-    if _SEEDS.value in (None, "auto"):
-        return None
-    try:
-        return int(_SEEDS.value)
-    except ValueError:
-        raise UserError(f"--seeds={_SEEDS.value}: must be a whole number or auto") from None
-
-
 def _target_images() -> tuple[int | None, ...]:
     given = _TARGET_IMAGES.value
     few = cli.whole_numbers("target_images_per_class", [count for count in given if count != "all"])
@@ -295,14 +287,12 @@ def _network_args() -> dict[str, Any]:
     """KEY=VALUE pairs; a value is parsed as JSON if possible, else kept as text."""
     import json
 
-    from yosinski_jax.base.errors import UserError
-
     found = {}
     for pair in _NETWORK_ARGS.value:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier() or key in found:
             raise UserError(
-                f"--network_args={','.join(_NETWORK_ARGS.value)}: must be KEY=VALUE with commas between, each key once"
+                f"--network_args={','.join(_NETWORK_ARGS.value)}: must be KEY=VALUE pairs separated by commas, each key once"
             )
         try:
             found[key] = json.loads(value)
@@ -311,44 +301,19 @@ def _network_args() -> dict[str, Any]:
     return found
 
 
-def _replicas() -> int | None:
-    value = _REPLICAS.value
-    if value == "auto":
-        return None
-    return cli.whole_number("replicas", value, 1, 1 << 20, "auto")
-
-
-def _feeding() -> Any:
-    from yosinski_jax.sweep.feeding import Feeding
-
-    cache = _FEATURE_CACHE.value
-    if cache in ("auto", "off"):
-        feature_cache = None if cache == "auto" else 0
-    else:
-        feature_cache = cli.whole_number("feature_cache", cache, 0, 1 << 50, "auto", "off")
-    size, skip = _IMAGE_SIZE.value, _SKIP_CORRUPT.value
-    return Feeding(_INPUT.value, size, _WORKERS.value, skip, feature_cache)
-
-
 def _compile_cache() -> Path | str | None:
-    from yosinski_jax.base.errors import UserError
     from yosinski_jax.base.files import local_path
 
     value = _COMPILE_CACHE.value
     if value in ("off", "auto"):
         return "off" if value == "off" or PLAN.value else None
     path = local_path(value, "--compile_cache", "leave it out to keep programs on this machine")
-    if not _can_be_folder(path):
+    try:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists()).is_dir()
+    except OSError:  # a name that is too long
+        there = False
+    if not there:
         raise UserError(
             f"--compile_cache={value}: must be a folder; choose another or leave it out"
         )
     return "off" if PLAN.value else path
-
-
-def _can_be_folder(path: Path) -> bool:
-    try:
-        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-        path.absolute().is_dir()
-    except OSError:  # a name that is too long
-        return False
-    return there.is_dir()

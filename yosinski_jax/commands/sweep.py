@@ -9,7 +9,7 @@ and a page to read.
   python -m experiments.sweep --split=random --dataset=cifar10 --data_dir=DIR --seeds=3
       on CIFAR-10 with the five-layer network (prepare it first: python -m experiments.prepare)
 
-Stop it at any time; the same command goes on where it was. --plan shows what would be done. On several
+Stop it at any time; the same command resumes. --plan shows what would be done. On several
 devices or machines: --processes, --executor=ray or slurm, --shard=I/N.
 """
 
@@ -28,16 +28,16 @@ _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
     ["auto", "on", "off"],
-    "several hosts, each with this same command: auto looks at the flags below and at the cluster's "
-    "environment",
+    "train on several hosts, each running this same command: auto decides from the flags below and the "
+    "cluster's environment",
 )
 _COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, where the cluster does not say it itself"
+    "coordinator_address", None, "HOST:PORT of process 0, where the cluster does not provide it"
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, one a host")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, one per host")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
 _REPORT = flags.DEFINE_bool(
-    "report", True, "write report.html at the end and every few minutes on the way"
+    "report", True, "write report.html at the end and every few minutes during training"
 )
 
 
@@ -74,7 +74,7 @@ def main() -> None:
             sweep = _train(sweep, display)
         except worker.Interrupted as e:
             _write(sweep)
-            line = f"{e}; saved, start the same command again to go on"
+            line = f"{e}; saved, run the same command again to resume"
             print(line, file=sys.stderr, flush=True)
             sys.exit(128 + e.signum)
         except fanout.Incomplete as e:
@@ -123,7 +123,7 @@ def _train(sweep, display):
 
     if executing.shard() is not None:
         raise UserError(
-            "--seeds=auto: does not go with --shard, whose plan all processes share; leave one out"
+            "--seeds=auto: does not work with --shard, whose plan all processes share; leave one out"
         )
     return seeds.run(sweep, train, lambda count: requested(display, count), *auto)
 

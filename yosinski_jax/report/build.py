@@ -149,21 +149,21 @@ def _notices(study: Study, running: bool) -> list[str]:
         )
     elif study.missing:
         notes.append(
-            f"{len(study.missing)} of the {planned} planned networks are missing; the same command "
-            "started again trains them. Everything below is from the others."
+            f"{len(study.missing)} of the {planned} planned networks are missing; run the same command "
+            "again to train them. Everything below is from the others."
         )
     if study.diverged:
         names = ", ".join(where(r) for r in study.diverged[:6])
         more = f" and {len(study.diverged) - 6} more" if len(study.diverged) > 6 else ""
         notes.append(
-            f"{len(study.diverged)} diverged ({names}{more}): counted in the tables, crosses in "
-            "the figures, in no mean."
+            f"{len(study.diverged)} diverged ({names}{more}): counted in the tables, shown as crosses in "
+            "the figures, excluded from all means."
         )
     if not study.records:
         notes.append("No network has finished, so there is nothing to compute yet.")
     targets = {r["target"] for r in study.records if r["target"] in ("A", "B")}
     if study.folder and len(targets) == 1:
-        notes.append(f"Only networks with target {targets.pop()} are here, none with the other.")
+        notes.append(f"All networks here have target {targets.pop()}, none the other.")
     return notes
 
 

@@ -27,44 +27,35 @@ def first_layers(study: Study, *, fit_new: bool = True) -> list[Item]:
       study: with a folder that holds checkpoints/<split>-<seed>/<name>/first_layer.npz.
       fit_new: whether kernels not fitted before may be fitted now.
     """
-    if study.folder is None:
-        return []
     drawn: list[tuple[str, np.ndarray, list[gabor.Fit]]] = []
-    totals: dict[str, int] = {}
-    for r in study.records:
-        path = study.folder / "checkpoints" / f"{r['split']}-{r['split_seed']}" / r["name"]
+    for r in study.records if study.folder else ():
+        path = study.folder / "checkpoints" / where(r)  # pyright: ignore[reportOptionalOperand]
         kernel = _kernel(path / "first_layer.npz") if r["treatment"] == "base" else None
-        if kernel is None:
-            continue
-        fits = _fits(path / "first_layer.fits.json", kernel, fit_new)
-        if fits is None:
-            continue
-        for label, count in gabor.counts(fits).items():
-            totals[label] = totals.get(label, 0) + count
-        drawn.append((where(r), kernel, fits))
-    if not set(totals) - {"undecided", "dead"}:
+        if kernel is not None:
+            fits = _fits(path / "first_layer.fits.json", kernel, fit_new)
+            drawn += [(where(r), kernel, fits)] if fits else []
+    by_base = {name: gabor.counts(fits) for name, _, fits in drawn}
+    totals = {k: sum(found[k] for found in by_base.values()) for k in gabor.LABELS}
+    totals = {k: count for k, count in totals.items() if count}
+    if not totals.keys() - {"undecided", "dead"}:
         return []
-    shown = drawn[:4]
-    rows = [
-        [name, *(str(gabor.counts(fits).get(label, 0)) for label in gabor.LABELS)]
-        for name, _, fits in drawn
-    ]
-    total = sum(totals.values())
-    told = ", ".join(f"{c} {gabor.IN_WORDS[label]}" for label, c in totals.items())
-    size = f"{shown[0][1].shape[0]}×{shown[0][1].shape[1]}"
+    shape, total = drawn[0][1].shape, sum(totals.values())
+    told = ", ".join(f"{c} {gabor.IN_WORDS[k]}" for k, c in totals.items())
     letters = ", ".join(f"{gabor.LETTERS[k]} {gabor.IN_WORDS[k]}" for k in totals)
-    more = f"The first {len(shown)} of {len(drawn)} bases are drawn. " if len(drawn) > 4 else ""
-    few = "So few pixels hold little more than an edge: these counts say less than at 11×11. "
+    more = f"The first 4 of {len(drawn)} bases are drawn. " if len(drawn) > 4 else ""
+    few = (
+        "Kernels this small hold little more than an edge, so these counts say less than at 11×11. "
+    )
     return [
         Item(
             "filters",
             "First-layer filters of the bases.",
-            f"{total} filters of {size} pixels: {told}. Letters: {letters}. {more}"
-            f"{few if shown[0][1].shape[0] < 5 else ''}",
+            f"{total} filters of {shape[0]}×{shape[1]} pixels: {told}. Letters: {letters}. {more}"
+            f"{few if shape[0] < 5 else ''}",
             f"Filters of the first layer of {len(drawn)} bases; {told}.",
-            Drawing("plots_training.filter_picture", {"kernels": shown}),
+            Drawing("plots_training.filter_picture", {"kernels": drawn[:4]}),
             ["base", *(gabor.IN_WORDS[label] for label in gabor.LABELS)],
-            rows,
+            [[name, *map(str, found.values())] for name, found in by_base.items()],
         )
     ]
 

@@ -89,7 +89,9 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
             if value < low:
                 below.setdefault(n, []).append(value)
                 continue
-            shown.append((n + slot.get(k, 0) + spread * _sideways(r), value))
+            # Apart by split seed and target, so that equal values stay visible.
+            sideways = ((r["split_seed"] % 4) * 2 + (r["target"] == "B") - 3.5) / 3.5
+            shown.append((n + slot.get(k, 0) + spread * sideways, value))
         if shown:
             x, y = zip(*shown, strict=True)
             theme.marks(ax, x, y, k, size=4.6, alpha=0.9)
@@ -98,11 +100,6 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
     _diverged(ax, records, slot)
     theme.layer_axis(ax, cuts(records), layer_names(records))
     theme.per_cent_axis(ax)
-
-
-def _sideways(record: Mapping) -> float:
-    """Returns an offset in -1..1 per split seed and target, so that equal values stay visible."""
-    return ((record["split_seed"] % 4) * 2 + (record["target"] == "B") - 3.5) / 3.5
 
 
 def _base_line(ax: Axes, points: Mapping[str, Sequence[tuple]]) -> None:
@@ -224,11 +221,9 @@ def figure2_panels(
 
 
 def look_of(name: str) -> tuple:
-    """Returns color, symbol and line of a series: a treatment's own, or one of `LOOKS`."""
-    if name in LOOKS:
-        return LOOKS[name]
-    look = theme.look(name)
-    return look.edge, look.marker, look.line
+    """Returns color, symbol and line of a series: one of `LOOKS`, or a treatment's own."""
+    look = theme.look(name) if name not in LOOKS else None
+    return (look.edge, look.marker, look.line) if look else LOOKS[name]
 
 
 def draw_series(
@@ -292,10 +287,7 @@ def intervals_panel(
                     ax.plot([at, at], [scale * r["low"], scale * r["high"]], color=color,
                             linewidth=2.2, alpha=0.55, solid_capstyle="butt")  # fmt: skip
         layers = sorted({r["n"] for mine in rows.values() for r in mine})
-        ax.set_xticks(layers, [f"{n}\n{names[n - 1] if n <= len(names) else ''}" for n in layers])
-        ax.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
-        ax.grid(axis="x", visible=False)
-        ax.set_xlabel("n, the layer after which the network is cut")
+        theme.layer_axis(ax, layers, names, base=False)
         ax.set_ylabel(what)
         theme.place_legend(figure, *ax.get_legend_handles_labels(), 2)
     return figure

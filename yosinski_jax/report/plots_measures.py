@@ -47,14 +47,10 @@ def _panel(ax, name: str, mine: Sequence[Value], layers: Sequence[str]) -> None:
         colour = _COLOURS.get(network.rpartition("/")[2], theme.MUTED)
         at = [i for i, layer in enumerate(layers) if layer in found]
         ax.plot(at, [found[layers[i]] for i in at], color=colour, linewidth=0.7, alpha=0.55)
-    means = {
-        i: [found[layer] for found in by_network.values() if layer in found]
-        for i, layer in enumerate(layers)
-    }
-    means = {i: sum(found) / len(found) for i, found in means.items() if found}
-    ax.plot(
-        list(means), list(means.values()), color=theme.INK, marker="o", markersize=4, linewidth=2
-    )
+    columns = [[f[layer] for f in by_network.values() if layer in f] for layer in layers]
+    means = [(i, sum(found) / len(found)) for i, found in enumerate(columns) if found]
+    if means:
+        ax.plot(*zip(*means, strict=True), color=theme.INK, marker="o", markersize=4, linewidth=2)
     ax.set_xticks(range(len(layers)), layers, fontsize=7, rotation=30 if len(layers) > 4 else 0)
     ax.tick_params(axis="y", labelsize=7)
 
@@ -65,15 +61,8 @@ def what_predicts(found: Sequence[Predictor]) -> Figure:
     count = max((sum(f.drop == kind for f in found) for kind in kinds), default=1)
     with theme.styled():
         columns = max(len(kinds), 1)
-        figure, axes = theme.new_figure(
-            10,
-            0.2 * count + 1.4,
-            1,
-            2 * columns,
-            squeeze=False,
-            sharey=True,
-            width_ratios=[2, 1] * columns,
-        )
+        more = {"squeeze": False, "sharey": True, "width_ratios": [2, 1] * columns}
+        figure, axes = theme.new_figure(10, 0.2 * count + 1.4, 1, 2 * columns, **more)
         for i, kind in enumerate(kinds):
             mine = [f for f in found if f.drop == kind]
             _correlations(axes[0][2 * i], mine)
@@ -121,7 +110,7 @@ def _errors(ax, mine: Sequence[Predictor]) -> None:
     if mine and mine[0].error_depth is not None:
         ax.axvline(mine[0].error_depth, color=theme.INK, linestyle=":", linewidth=1)
     ax.set_xlim(left=0)
-    ax.set_xlabel("error on a pair left out,\npoints of accuracy", fontsize=8)
+    ax.set_xlabel("error on a held-out pair,\npoints of accuracy", fontsize=8)
 
 
 def compare(folder: Path) -> tuple[list[Predictor], list[str], list[Path]]:

@@ -32,9 +32,10 @@ def curves(rows: Sequence[Cell], *, gap: bool = False) -> Figure:
     """
     ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
     with theme.styled():
-        figure = Figure(figsize=(_INCHES * len(ns), _INCHES), layout="constrained")
-        axes = figure.subplots(1, len(ns), sharey=True, squeeze=False)[0]
-        for ax, n in zip(axes, ns, strict=True):
+        figure, axes = theme.new_figure(
+            _INCHES * len(ns), _INCHES, 1, len(ns), sharey=True, squeeze=False
+        )
+        for ax, n in zip(axes[0], ns, strict=True):
             for way, look in _LOOK.items():
                 values = [(c.images, (c.gap if gap else c.accuracy)[way]) for c in rows if c.n == n]
                 points = [(sizes.index(images), 100 * v) for images, v in values]
@@ -45,8 +46,8 @@ def curves(rows: Sequence[Cell], *, gap: bool = False) -> Figure:
             ax.set_xticks(range(len(sizes)), [_label(m) for m in sizes])
             ax.set_title(f"n = {n}")
         what = "Training − test accuracy (points)" if gap else "Top-1 accuracy (%)"
-        axes[0].set_ylabel(what)
-        axes[0].legend()
+        axes[0][0].set_ylabel(what)
+        axes[0][0].legend()
         figure.supxlabel("Training images per class of the target", fontsize=9)
     return figure
 
@@ -55,10 +56,7 @@ def best_way(rows: Sequence[Cell]) -> Figure:
     """Draws the map of n × target size: color for the best way by means, hatching where it is not significant."""
     ns, sizes = sorted({c.n for c in rows}), _sizes(rows)
     with theme.styled():
-        figure = Figure(
-            figsize=(1.6 + 0.95 * len(sizes), 1.5 + 0.6 * len(ns)), layout="constrained"
-        )
-        ax = figure.subplots()
+        figure, ax = theme.new_figure(1.6 + 0.95 * len(sizes), 1.5 + 0.6 * len(ns))
         for cell in rows:
             x, y = sizes.index(cell.images), ns.index(cell.n)
             ax.fill_between(
@@ -83,19 +81,14 @@ def best_way(rows: Sequence[Cell]) -> Figure:
     return figure
 
 
-def by_parameters(rows: Sequence[Cell]) -> Figure | None:
-    """Draws the lead over training from scratch against trained parameters per image; None without counts."""
-    points: dict[str, list[tuple[float, float]]] = {FREEZE: [], TUNE: []}
-    for cell in rows:
-        for way in points:
-            if way in cell.ratio:
-                lead = 100 * (cell.accuracy[way] - cell.accuracy[SCRATCH])
-                points[way].append((cell.ratio[way], lead))
-    if not any(points.values()):
-        return None
+def by_parameters(rows: Sequence[Cell]) -> Figure:
+    """Draws the lead over training from scratch against trained parameters per image, which all cells know."""
+    points = {
+        way: [(c.ratio[way], 100 * (c.accuracy[way] - c.accuracy[SCRATCH])) for c in rows]
+        for way in (FREEZE, TUNE)
+    }
     with theme.styled():
-        figure = Figure(figsize=(4.5, 3.6), layout="constrained")
-        ax = figure.subplots()
+        figure, ax = theme.new_figure(4.5, 3.6)
         for way, pairs in points.items():
             look = _LOOK[way]
             ax.plot(

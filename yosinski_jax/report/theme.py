@@ -192,14 +192,11 @@ def per_cent_axis(ax: Axes, what: str = "Top-1 accuracy") -> None:
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
 
 
-def layer_axis(ax: Axes, layers: Sequence[int], names: Sequence[str] | None = None) -> None:
-    """Labels the horizontal axis with n and, where known, the name of the nth layer."""
-    ticks = sorted({0, *layers})
-    texts = [
-        f"{n}\n{'base' if n == 0 else names[n - 1] if names and n <= len(names) else ''}".rstrip()
-        for n in ticks
-    ]
-    ax.set_xticks(ticks, texts)
+def layer_axis(ax: Axes, layers: Sequence[int], names: Sequence[str], *, base: bool = True) -> None:
+    """Labels the horizontal axis with n and the name of the nth layer; n = 0 is the base."""
+    ticks = sorted({0, *layers} if base else layers)
+    texts = {n: f"{n}\n{name}" for n, name in enumerate(["base", *names])}
+    ax.set_xticks(ticks, [texts.get(n, str(n)) for n in ticks])
     ax.set_xlim(ticks[0] - 0.5, ticks[-1] + 0.5)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel("n, the layer after which the network is cut")

@@ -23,8 +23,8 @@ def identity_of(own: Callable[..., Any], field: str) -> str:
     bound = [*(cell.cell_contents for cell in cells), *(getattr(own, "__defaults__", None) or ())]
     if code is None or not all(isinstance(x, bool | int | float | str | None) for x in bound):
         raise UserError(
-            f"{field}: what it does cannot be told from another start's; give {field}_id as well, a name that you change "
-            "with it, or a plain function without values bound to it"
+            f"{field}: holds values that cannot be compared between two runs; give {field}_id as well, a name that you "
+            "change whenever it changes, or a plain function without bound values"
         )
     parts = [_code_text(code), repr(bound)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

@@ -111,8 +111,8 @@ def networks(settings: Settings, label_names: Sequence[str], dataset: str = "") 
     without = set(settings.preserve) - {run.preserve for run in grid}
     if without:
         raise UserError(
-            f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it goes with BnB and "
-            f"AnB where n + {min(without)} is less than the {settings.depth} layers of {settings.network}"
+            f"preserve={','.join(map(str, settings.preserve))}: no network has {min(without)}; it needs BnB or AnB and "
+            f"an n with n + {min(without)} less than the {settings.depth} layers of {settings.network}"
         )
     tasks = [
         _pair(settings, settings.split, seed, label_names, dataset, base)

@@ -121,7 +121,7 @@ class Recipe:
 
     def __post_init__(self):
         if (self.epochs is None) == (self.iterations is None):
-            raise UserError(f"recipe {self.name}: give either epochs or iterations, and not both")
+            raise UserError(f"recipe {self.name}: give either epochs or iterations, not both")
         for field in (
             "epochs", "iterations", "batch_size", "evaluate_every", "evaluate_steps"
         ):  # fmt: skip
@@ -143,7 +143,7 @@ class Recipe:
         for field, value in (shares | {f"drop_at ({x})": x for x in self.drop_at}).items():
             if not 0 <= value < 1:
                 raise UserError(
-                    f"recipe {self.name}: {field} is {value:g}, not a share from 0 to 1"
+                    f"recipe {self.name}: {field} is {value:g}, must be at least 0 and below 1"
                 )
         if self.clip < 0 or self.crop_padding < 0:
             raise UserError(f"recipe {self.name}: clip and crop_padding cannot be below 0")
@@ -153,7 +153,7 @@ class Recipe:
     def _check_validation(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(
-                f"validation={self.validation:g}: must be a share of the training images, above 0 and below 1, such as 0.1"
+                f"validation={self.validation:g}: must be a fraction of the training images, above 0 and below 1, such as 0.1"
             )
         if self.patience < 0 or self.patience > _MOST:
             raise UserError(
@@ -161,8 +161,8 @@ class Recipe:
             )
         if self.patience and not self.validation:
             raise UserError(
-                f"patience={self.patience}: stops by the accuracy on a validation part, and there is none; give "
-                "validation=0.1 as well, or leave patience out"
+                f"patience={self.patience}: early stopping needs held-out images; give validation=0.1 as "
+                "well, or leave patience out"
             )
 
     def _check_own(self) -> None:
@@ -172,23 +172,25 @@ class Recipe:
             own = None if isinstance(own, str) else own
             if (own is None) != (getattr(self, f"{field}_id") is None):
                 raise UserError(
-                    f"recipe {self.name}: give {field} and {field}_id together: the name stands in records and tells "
-                    "one sweep from another"
+                    f"recipe {self.name}: give {field} and {field}_id together: the name identifies it in records "
+                    "and in the settings of a sweep"
                 )
-        silent = [
-            field
-            for field, unused in (
-                ("loss", self.label_smoothing > 0 and self.loss is not None),
-                ("optimizer", not isinstance(self.optimizer, str) and self._schedules),
-                ("adamw", self.optimizer == "adamw" and self.caffe_momentum),
-            )
-            if unused
-        ]
-        if silent:
-            raise UserError(
-                f"recipe {self.name}: {silent[0]} of one's own takes the place of label_smoothing, of clip, decay and "
-                "schedule, or of caffe_momentum: leave those out"
-            )
+        custom = not isinstance(self.optimizer, str)
+        for unused, what, ignored in (
+            (
+                self.loss is not None and self.label_smoothing > 0,
+                "a custom loss",
+                "label_smoothing",
+            ),
+            (
+                custom and self._schedules,
+                "a custom optimizer",
+                "clip, weight decay and the rate's schedule",
+            ),
+            (self.optimizer == "adamw" and self.caffe_momentum, "adamw", "caffe_momentum"),
+        ):
+            if unused:
+                raise UserError(f"recipe {self.name}: {what} ignores {ignored}; leave it out")
 
     @property
     def _schedules(self) -> bool:
@@ -198,14 +200,12 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Everything that results depend on, for JSON; callables by their names."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        own = {
-            field: fields[f"{field}_id"] or fields[field]
-            for field in ("optimizer", "loss", "metric")
-        }
+        for field in ("optimizer", "loss", "metric"):
+            fields[field] = fields[f"{field}_id"] or fields[field]
         # Left out where they do nothing: a workdir begun before there were such fields stays the same.
         silent = [name for name in ("validation", "patience") if not fields[name]]
         fields = {name: value for name, value in fields.items() if name not in silent}
-        return fields | own | {"drop_at": list(self.drop_at)}
+        return fields | {"drop_at": list(self.drop_at)}
 
     def resolved(self) -> "Recipe":
         """The recipe with "auto" replaced by what it means on this machine's devices."""
@@ -219,13 +219,6 @@ class Recipe:
     def steps_per_epoch(self, images: int) -> int:
         """Whole batches in a task of `images` training images; the rest of each epoch's permutation is left out."""
         return images // self.batch_size
-
-    def epochs_for(self, images: int) -> int:
-        """Epochs to train on a task of `images` training images, rounded up where iterations are given."""
-        if self.epochs is not None:
-            return self.epochs
-        assert self.iterations is not None
-        return math.ceil(self.iterations / self.steps_per_epoch(images))
 
     def steps_for(self, images: int) -> int:
         """Steps to train on a task of `images` training images."""
@@ -373,19 +366,14 @@ def get(name: str) -> Recipe:
 def default_recipe(network: str, image_shape: Sequence[int] | None = None) -> str:
     """Name of the preset made for a network, on images (H, W, C) where that matters."""
     small = image_shape is not None and min(image_shape[:2]) < 224
+    residual = "resnet20" if small else "resnet"
     recipes = {
-        "digits4": "digits",
-        "caffenet": "paper",
-        "caffenet64": "caffenet64",
-        "resnet20": "resnet20",
-        "resnet18": "resnet20" if small else "resnet",
-        "resnet50": "resnet20" if small else "resnet",
-        "vit_tiny": "vit",
-        "vit_s16": "vit",
-    }
+        "digits4": "digits", "caffenet": "paper", "caffenet64": "caffenet64", "resnet20": "resnet20",
+        "resnet18": residual, "resnet50": residual, "vit_tiny": "vit", "vit_s16": "vit",
+    }  # fmt: skip
     return recipes.get(network, "cifar")
 
 
 def reduced(name: str) -> str:
     """Name of the preset that goes with the preset `name` for reduced data sets."""
-    return {"paper": "paper_reduced"}.get(name, name)
+    return "paper_reduced" if name == "paper" else name

@@ -86,7 +86,7 @@ class Settings:
         if not self.seeds:
             raise UserError("seeds=0: must be at least 1")
         if any(not 0 <= s < 2**32 for s in (self.seed, *self.seeds)):
-            raise UserError(f"seeds: each seed lies between 0 and {2**32 - 1}")
+            raise UserError(f"seeds: each seed must be between 0 and {2**32 - 1}")
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(1, self.depth)))
         wrong = [n for n in self.layers if not 1 <= n < self.depth]
@@ -102,8 +102,8 @@ class Settings:
                 raise UserError(f"images_per_class={count}: must be at least 1")
         if self.reduced and self.split not in (ALL, PAPER):
             raise UserError(
-                f"images_per_class={','.join(map(str, self.reduced))}: several numbers go with split=all "
-                f"and split=paper; give one number with split={self.split}"
+                f"images_per_class={_listed(self.reduced)}: several numbers need split=all or "
+                f"split=paper; give one number with split={self.split}"
             )
         copying = [t for t in self.treatments if t not in ("base", "RnB")]
         if self.split == ALL and copying:
@@ -123,7 +123,7 @@ class Settings:
         ):
             if value:
                 raise UserError(
-                    f"{name}={value}: does not go with split={self.split}; choose split=random or "
+                    f"{name}={value}: does not work with split={self.split}; choose split=random or "
                     "split=manmade_natural"
                 )
 
@@ -194,7 +194,7 @@ class Settings:
         if base_dataset is not None and (split != "random" or halves):
             named = base_dataset if isinstance(base_dataset, str) else ",".join(base_dataset)
             raise UserError(
-                f"split={split}: with base_dataset={named} halves are random; leave it out"
+                f"split={split}: base_dataset={named} splits classes at random; leave split out"
             )
         wanted = _treatments(treatments, split, small, pretrained)
         one, reduced = _images(split, class_sizes, images_per_class, difficulty, images_by_default)
@@ -235,12 +235,10 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All fields, for JSON."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        reduced = self.reduced_recipe and self.reduced_recipe.as_json()
-        tuning = fields.pop(
-            "tuning"
-        )  # left out if None: a workdir begun before there was any stays the same
-        tuned = {} if tuning is None else {"tuning": tuning.as_json()}
-        return fields | tuned | {"recipe": self.recipe.as_json(), "reduced_recipe": reduced}
+        parts = ("recipe", "reduced_recipe", "tuning")
+        fields |= {name: fields[name] and fields[name].as_json() for name in parts}
+        # Left out if None: a workdir begun before there was any tuning stays the same.
+        return fields if self.tuning else {k: v for k, v in fields.items() if k != "tuning"}
 
     def recipe_of(self, run: Run) -> Recipe:
         """How a network is trained: by the recipe for reduced data where it is on a reduced data set."""
@@ -301,8 +299,8 @@ def _images(
     numbers = () if given is None else (given,) if isinstance(given, int) else tuple(given)
     if len(numbers) > 1 and split not in (ALL, PAPER):
         raise UserError(
-            f"images_per_class={_listed(numbers)}: several numbers go with split=all and split=paper; "
-            f"give one with split={split}"
+            f"images_per_class={_listed(numbers)}: several numbers need split=all or split=paper; "
+            f"give one number with split={split}"
         )
     _check_counts("images_per_class", numbers, max(class_sizes.values(), default=0), "largest")
     if difficulty:
@@ -325,8 +323,8 @@ def _target_images(
     _check_counts("target_images_per_class", few, least, "smallest")
     if of_bases is not None and any(count >= of_bases for count in few):
         raise UserError(
-            f"target_images_per_class={_listed(few)}: must be less than the {of_bases} images of each class that bases are "
-            "trained on; all stands for as many as those"
+            f"target_images_per_class={_listed(few)}: must be less than the {of_bases} images per class that bases are "
+            "trained on; all means as many as those"
         )
     return (*few, None) if None in given or not given else tuple(few)
 
@@ -348,10 +346,10 @@ def _check_difficulty(
 ) -> None:
     if numbers and max(numbers) > least:
         raise UserError(
-            f"images_per_class={_listed(numbers)}: with difficulty both halves have as many images of each class; use at "
-            f"most {least}, the training images of the smallest class"
+            f"images_per_class={_listed(numbers)}: difficulty gives both halves the same number of images per class; use "
+            f"at most {least}, the training images of the smallest class"
         )
     if split == "random" and len(class_sizes) % 2 == 0 and len(set(class_sizes.values())) == 1:
         raise UserError(
-            "difficulty=True: has no effect, both halves have as many classes and images already; leave it out"
+            "difficulty=True: has no effect, because both halves already have equally many classes and images; leave it out"
         )

@@ -135,7 +135,7 @@ def make_split(kind: str, label_names: Sequence[str], seed: int, dataset: str = 
     if len(names) < 2:
         raise UserError(f"dataset {dataset}: a split needs at least 2 classes, found {len(names)}")
     if not 0 <= seed < 2**32:
-        raise UserError(f"seeds: a split seed lies between 0 and {2**32 - 1}, got {seed}")
+        raise UserError(f"seeds: a split seed must be between 0 and {2**32 - 1}, got {seed}")
     if kind == "random":
         half_a = random_half(len(names), seed)
         chosen = {names[i] for i in half_a}
@@ -226,7 +226,7 @@ def own_split(
     """
     expected = 'expected {"A": ["label name", ...], "B": [...]}'
     if not isinstance(halves, Mapping) or not {"A", "B"} <= halves.keys():
-        raise UserError(f"{given}: the keys A and B are needed; {expected}")
+        raise UserError(f"{given}: must have the keys A and B; {expected}")
     extra = sorted(set(map(str, halves)) - {"A", "B"})
     if extra:
         raise UserError(f"{given}: unknown keys {_listed(extra)}; {expected}")

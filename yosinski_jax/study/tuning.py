@@ -52,7 +52,7 @@ class Tuning:
             if given:
                 raise UserError(
                     f"tune_treatments={','.join(given)}: has no effect without tune_learning_rate; give the rates, or leave "
-                    "it out"
+                    "this out"
                 )
             return None
         listed = ",".join(f"{rate:g}" for rate in rates)
@@ -64,18 +64,17 @@ class Tuning:
         missing = [name for name in wanted if name not in asked]
         if missing:
             raise UserError(
-                f"tune_learning_rate={listed}: is for {','.join(wanted)}, but {missing[0]} is not among treatments="
+                f"tune_learning_rate={listed}: tunes {','.join(wanted)}, but {missing[0]} is not among treatments="
                 f"{','.join(asked)}; add it there, or name others with tune_treatments"
             )
         if not recipe.validation:
             raise UserError(
-                f"tune_learning_rate={listed}: chooses by the accuracy on a validation part, and there is none; give "
-                "validation=0.1 as well"
+                f"tune_learning_rate={listed}: needs held-out images to choose by; give validation=0.1 as well"
             )
         if not isinstance(recipe.optimizer, str):
             raise UserError(
-                f"tune_learning_rate={listed}: has no effect on an optimizer of one's own, which brings its rate; leave "
-                "one out"
+                f"tune_learning_rate={listed}: has no effect on a custom optimizer, which brings its own rate; leave "
+                "one of them out"
             )
         return cls(tuple(dict.fromkeys(rates)), tuple(t for t in KNOWN if t in wanted))
 

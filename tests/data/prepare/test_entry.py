@@ -41,7 +41,7 @@ def test_cifar10(tmp_path):
     assert "cifar10: 20 training images, 4 test images, 10 classes in" in done.stdout
     again = command(tmp_path, *arguments)
     assert again.returncode == 0
-    assert again.stdout == "prepared already, left as it is\n" + done.stdout
+    assert again.stdout == "already prepared, nothing to do\n" + done.stdout
 
 
 def test_imagenet(tmp_path):

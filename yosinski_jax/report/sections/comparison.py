@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from yosinski_jax.analysis import compare
-from yosinski_jax.analysis.wording import interval, number, per_cent
+from yosinski_jax.analysis.wording import interval, per_cent
 from yosinski_jax.report.page import Part, Table
 from yosinski_jax.report.sections.report import Report
 
@@ -32,16 +32,15 @@ def comparison(report: Report) -> Part | None:
 def _table(title: str, rows: Sequence[Mapping]) -> Table | None:
     if not rows:
         return None
-    points = lambda value: "–" if value is None else number(100 * value, 2)
     cells = [
         [
             f"{r['treatment']}, n = {r['n']}" if r["n"] else r["treatment"],
             per_cent(r["ours"], 2),
             per_cent(r["theirs"], 2),
-            points(r["value"]),
+            per_cent(r["value"], 2),
             interval(r, 2).strip() or "none",
-            points(r["drop_ours"]),
-            points(r["drop_theirs"]),
+            per_cent(r["drop_ours"], 2),
+            per_cent(r["drop_theirs"], 2),
         ]
         for r in rows
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from yosinski_jax.analysis.wording import number
 from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item, Part
 from yosinski_jax.report.sections.report import Report
@@ -24,12 +25,13 @@ def measures(report: Report) -> Part | None:
     found = predictors.predictors(values, report.study.records)
     said = predictors_words.answer(found, report.study.records, values) if found else []
     items = [_by_layer(values)]
+    rho = lambda interval: interval and interval.value
     if found:
         items.append(
             Item(
                 "predictors",
                 "What predicts the drops.",
-                "Rank correlation of each measure with the drops, and the error on pairs of tasks left out.",
+                "Rank correlation of each measure with the drops, and the error on held-out pairs of tasks.",
                 " ".join(said),
                 Drawing("plots_measures.what_predicts", {"found": found}),
                 ["measure", "drop", "rank correlation", "beyond depth", "error (points)"],
@@ -37,18 +39,13 @@ def measures(report: Report) -> Part | None:
                     [
                         f.measure,
                         f.drop,
-                        *(_two(i and i.value) for i in (f.along, f.beyond)),
-                        _two(f.error),
+                        *(number(v, 2) for v in (rho(f.along), rho(f.beyond), f.error)),
                     ]
                     for f in found
                 ],
             )
         )
     return Part("measures", "Measures of each layer", {"said": said}, items)
-
-
-def _two(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _by_layer(values: Sequence["Value"]) -> Item:

@@ -129,13 +129,13 @@ def _validation(records: Sequence[Mapping]) -> list[str]:
     if stopping:
         lines.append(
             f"Each network goes back to its first evaluation with the best accuracy on them, and {early} of "
-            f"{len(stopping)} stopped before the end of their training: “the last evaluation” stands for that one. The test "
-            "images choose nothing."
+            f"{len(stopping)} stopped before the end of their training: “the last evaluation” means that one. Test "
+            "images are never used to choose."
         )
     if any(r.get("tried") for r in records):
         lines.append(
             "Where a learning rate was chosen, the network with the best accuracy on them is the one recorded; it is not "
-            "trained again on all images."
+            "retrained on all images."
         )
     return [" ".join(lines)]
 
@@ -150,10 +150,10 @@ def _added_seeds(study: Study) -> list[str]:
     try:
         found = sequential.read(folder)
     except Damaged as e:
-        return [f"{e}; start the sweep again to have it written anew."]
+        return [f"{e}; run the sweep again to rewrite it."]
     assert found is not None
     more = len({r["split_seed"] for r in study.records}) - found.seeds
-    later = f" By hand {more} more were added afterwards." if more > 0 else ""
+    later = f" {more} more were added by hand afterwards." if more > 0 else ""
     return [
         f"Added one at a time by a stopping rule (alpha spending, Lan and DeMets). {found.in_words()}{later} All other tests on "
         "this page take the number of split seeds as fixed; after a stopping rule their levels are approximate."

@@ -42,7 +42,7 @@ def _boundaries(rows: Sequence[sizes.Cell]) -> list[str]:
         )
     if unsure:
         lines.append(
-            f"The best mean also changes hands, significantly on neither side: {'; '.join(unsure)}."
+            f"The best mean also changes, without significance on either side: {'; '.join(unsure)}."
         )
     return lines
 
