@@ -202,13 +202,9 @@ def transfer_sweep(
     dataset = from_arrays(name, train_images, train_labels, test_images, test_labels, label_names)
     temporary = None if workdir else tempfile.TemporaryDirectory()
     folder = as_path(workdir or temporary.name)  # pyright: ignore[reportOptionalMemberAccess]
-    few = (
-        [target_images_per_class]
-        if isinstance(target_images_per_class, int)
-        else target_images_per_class
-    )
-    split = split if isinstance(split, Mapping) else str(split)
-    if treatments is None and split != "all":
+    few = target_images_per_class
+    few = [few] if isinstance(few, int) else few
+    if treatments is None and str(split) != "all":
         treatments = TREATMENTS + (PRETRAINED if base is not None else ())
     auto = _rule(seeds, max_seeds, margin)
     sweeps: list[Sweep] = []

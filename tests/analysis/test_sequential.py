@@ -81,7 +81,7 @@ def test_what_the_rule_came_to_is_told_and_kept(tmp_path):
     assert found.stops and found.saved == 12 * 8
     assert found.in_words().startswith(
         "4 of at most 16 split seeds: specific at n = 2, general within 2 points at n = 1; "
-        "32 networks, 96 fewer than 16 split seeds take."
+        "32 networks, 96 fewer than 16 split seeds would take."
     )
     write_json(tmp_path / sequential.FILE, sealed(found.as_json()))
     assert sequential.read(tmp_path) == found

@@ -29,7 +29,7 @@ def test_presets_are_json():
         ({"optimizer_id": "mine"}, "give optimizer and optimizer_id together"),
         ({"optimizer": max, "optimizer_id": "m", "clip": 1.0}, "a custom optimizer ignores"),
         ({"loss": max, "loss_id": "m", "label_smoothing": 0.1}, "a custom loss ignores label_smoothing"),
-        ({"optimizer": "adamw", "caffe_momentum": True}, "caffe_momentum: leave those out"),
+        ({"optimizer": "adamw", "caffe_momentum": True}, "adamw ignores caffe_momentum"),
     ],
 )  # fmt: skip
 def test_what_a_recipe_refuses(fields, message):
@@ -62,7 +62,7 @@ def test_few_images_get_as_many_steps_in_smaller_batches():
     ("fields", "message"),
     [
         ({"validation": 1.0}, "validation=1: must be a fraction of the training images"),
-        ({"validation": -0.1}, "validation=-0.1: must be a share"),
+        ({"validation": -0.1}, "validation=-0.1: must be a fraction"),
         ({"validation": 0.1, "patience": -1}, "patience=-1: must be a whole number of evaluations"),
         (
             {"patience": 3},

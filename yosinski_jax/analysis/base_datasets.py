@@ -22,31 +22,14 @@ COPIES = ("AnB", "AnB+")
 
 
 @dataclasses.dataclass(frozen=True)
-class Gain:
-    """The gain of one base on the target over training from scratch.
-
-    Attributes:
-      base: name of the dataset that it was trained on.
-      accuracy: mean accuracy of its copies on the target, 0..1.
-      value: that minus the mean of networks from scratch of the same split seed.
-      low, high: 95 % interval over split seeds; None with one.
-    """
-
-    base: str
-    accuracy: float
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Order:
     """The bases at one n, best mean first.
 
     Attributes:
       treatment: "AnB" or "AnB+".
       n: layers copied.
-      gains: one per base, in order.
+      gains: mean accuracy of each base's copies minus that of networks from scratch of the same split seed.
+      accuracy: mean accuracy of each base's copies on the target, 0..1.
       leads: by how much the better base of each pair is ahead on the same test images, by (ahead, behind);
         tested in one family over all pairs and all n of the treatment.
       seeds: number of split seeds in which all bases have copies.
@@ -54,14 +37,15 @@ class Order:
 
     treatment: str
     n: int
-    gains: tuple[Gain, ...]
+    gains: Mapping[str, Estimate]
+    accuracy: Mapping[str, float]
     leads: Mapping[tuple[str, str], Tested]
     seeds: int
 
     @property
     def best(self) -> str:
         """The base with the highest mean."""
-        return self.gains[0].base
+        return next(iter(self.gains))
 
     def behind(self, base: str) -> list[str]:
         """The bases that a base is significantly ahead of."""
@@ -131,18 +115,18 @@ def _order(
         for base in bases
     }
     own = np.array([np.mean(scratch[s]) for s in seeds])
-    gains = []
-    for base in sorted(bases, key=lambda b: -values[b].mean()):
-        e = statistics.mean(list(values[base] - own), seeds, resolution=step)
-        gains.append(Gain(base, float(values[base].mean()), e.value, e.low, e.high))
+    accuracies = {
+        b: float(values[b].mean()) for b in sorted(bases, key=lambda b: -values[b].mean())
+    }
+    gains = {b: statistics.mean(list(values[b] - own), seeds, resolution=step) for b in accuracies}
     leads = {}
-    for ahead, behind in itertools.combinations([g.base for g in gains], 2):
+    for ahead, behind in itertools.combinations(accuracies, 2):
         e = statistics.mean(list(values[ahead] - values[behind]), seeds, resolution=step)
         if len(seeds) == 1 and statistic == "last":
             pair = by_seed[seeds[0]]
             e = effects.on_images([(pair[ahead], pair[behind])]) or e
         leads[ahead, behind] = e
-    return Order(treatment, n, tuple(gains), {}, len(seeds)), leads
+    return Order(treatment, n, gains, accuracies, {}, len(seeds)), leads
 
 
 def answer(found: Sequence[Order]) -> list[str]:
@@ -166,7 +150,9 @@ def answer(found: Sequence[Order]) -> list[str]:
 
 
 def _in_order(order: Order) -> str:
-    gains = ", ".join(f"{g.base} {number(100 * g.value, 1)}{interval(g)}" for g in order.gains)
+    gains = ", ".join(
+        f"{b} {number(100 * g.value, 1)}{interval(g)}" for b, g in order.gains.items()
+    )
     leads = [
         f"{ahead} leads {behind} by {number(100 * lead.value, 1)}{interval(lead)}, {p_text(lead.p_holm)}"
         for (ahead, behind), lead in order.leads.items()
@@ -201,11 +187,11 @@ def table(found: Sequence[Order]) -> tuple[list[str], list[list[str]]]:
     headings = ["treatment", "n", "place", "base", "accuracy (%)", gain, ahead]
     rows = [
         [
-            o.treatment, str(o.n), str(place), g.base, number(100 * g.accuracy, 1),
+            o.treatment, str(o.n), str(place), base, number(100 * o.accuracy[base], 1),
             number(100 * g.value, 1) + interval(g),
-            listing(o.behind(g.base)) or "–",
+            listing(o.behind(base)) or "–",
         ]
         for o in found
-        for place, g in enumerate(o.gains, 1)
+        for place, (base, g) in enumerate(o.gains.items(), 1)
     ]  # fmt: skip
     return headings, rows

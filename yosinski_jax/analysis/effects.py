@@ -69,7 +69,7 @@ EFFECTS = (
 #: specificity drop above; its co-adaptation gap is not the paper's reading (base - BnB).
 CLASSROOM = (
     Effect("classroom_co_adaptation_gap", "Co-adaptation gap", "base", "BnB+",
-           "the classroom's definition, base − BnB⁺; the paper reads base − BnB"),
+           "the classroom's definition, base − BnB⁺; the paper uses base − BnB"),
     Effect("classroom_specificity_gap", "Specificity gap", "BnB", "AnB",
            "the drop from specificity"),
     Effect("classroom_fine_tuning_benefit", "Fine-tuning benefit", "AnB+", "AnB",

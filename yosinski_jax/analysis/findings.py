@@ -153,7 +153,7 @@ def where(rows, names) -> Answer:
             )
             text += "; it is largest " if largest["n"] != first["n"] else ""
         else:
-            text += "significant nowhere; " if tests else "not tested; "
+            text += "not significant at any n; " if tests else "not tested; "
             text += "it is largest "
         if not above or largest["n"] != above[0]["n"]:
             text += f"at n = {largest['n']}: {points(largest['value'])}{interval(largest)}"
@@ -228,7 +228,7 @@ def overfitting(rows) -> Answer:
     by_verdict = {"below": harm, "above": none, "equivalent": none}
     parts: dict[str, list[Mapping]] = {harm: [], none: [], unclear: []}
     for r in filter(significant, gap):
-        parts[by_verdict.get(benefit.get(r["n"], {}).get("verdict"), unclear)].append(r)
+        parts[by_verdict.get(benefit.get(r["n"], {}).get("verdict", ""), unclear)].append(r)
     shorts = [f"{text} at {at(found)}" for text, found in parts.items() if found]
     rest = [r for r in gap if not significant(r) and r["value"] is not None]
     facts = {"rows": tuple(gap), "benefit": tuple(benefit.values())}

@@ -100,8 +100,8 @@ def read(workdir: Path) -> list[Value]:
     values = []
     for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
         try:
-            line["value"], line["seconds"] = float(line["value"] or "nan"), float(line["seconds"])
-            values.append(Value(**{f.name: line[f.name] for f in dataclasses.fields(Value)}))
+            value, seconds = float(line["value"] or "nan"), float(line["seconds"])
+            values.append(Value(line["network"], line["layer"], line["measure"], value, seconds))
         except (KeyError, TypeError, ValueError):
             continue
     return values
@@ -292,7 +292,7 @@ def _corrected(found: Sequence[Predictor]) -> list[Predictor]:
         tests = [None if f.measure == "depth" else getattr(f, field) for f in result]
         corrected = statistics.holm([test and test.p for test in tests])
         for i, (test, p) in enumerate(zip(tests, corrected, strict=True)):
-            if p is not None:
+            if test and p is not None:
                 interval = dataclasses.replace(test, p=p)
                 result[i] = dataclasses.replace(result[i], **{field: interval})
     return result

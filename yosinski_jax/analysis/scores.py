@@ -40,7 +40,6 @@ def generality(
     records: Sequence[Mapping],
     floor: str | None = None,
     statistic: str = "last",
-    direction: str | None = None,
 ) -> list[Generality]:
     """Computes the generality score of the first n layers: (AnB - floor) / (BnB - floor).
 
@@ -52,10 +51,9 @@ def generality(
       records: of one split.
       floor: "random" or "chance"; by default random features if trained, otherwise chance.
       statistic: one of `tables.STATISTICS`.
-      direction: "A", "B" or None for both.
     """
     floor = floor or ("random" if any(r["treatment"] == "RnB" for r in records) else "chance")
-    table = cells(records, statistic, direction)
+    table = cells(records, statistic)
     classes = {r["target"]: count for r in records if (count := class_count(r))}
     step = resolution(records)
     scores = []
@@ -111,9 +109,7 @@ class Suddenness:
     observed: float | None = None
 
 
-def suddenness(
-    records: Sequence[Mapping], statistic: str = "last", direction: str | None = None
-) -> Suddenness:
+def suddenness(records: Sequence[Mapping], statistic: str = "last") -> Suddenness:
     """Estimates whether the change from general to specific is sudden or spread over the layers.
 
     The drop from specificity at n is d(n), with d(0) = 0; its steps are d(n) - d(n-1). The share is
@@ -123,7 +119,7 @@ def suddenness(
     and the share is marked by having no interval.
     """
     effect = BY_KEY["specificity_drop"]
-    table = cells(records, statistic, direction)
+    table = cells(records, statistic)
     layers = cuts(records)
     even = 1 / len(layers) if layers else 1.0
     if len(layers) < 2 or layers != list(range(1, layers[-1] + 1)):

@@ -177,7 +177,7 @@ class Stopping:
             if kind in whats.values()
         ]
         saved = (
-            f"; {self.networks:,} networks, {self.saved:,} fewer than {self.most} split seeds take"
+            f"; {self.networks:,} networks, {self.saved:,} fewer than {self.most} split seeds would take"
             if self.saved and self.stops
             else ""
         )

@@ -1,7 +1,6 @@
 """Data behind the figures: means by n, lines against n, learning curves, amounts of data."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 from yosinski_jax.analysis import effects
@@ -86,23 +85,23 @@ def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tup
 
 def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
     """Figure 3, first panel: AnB by target, each line starting at its own base."""
-    out = []
-    for target in ("A", "B"):
-        lines = mean_lines([r for r in records if r["target"] == target], statistic)
-        points = lines.get("base", [])[:1] + lines.get("AnB", [])
-        if lines.get("AnB"):
-            label = labels.get(target, f"target {target}")
-            out.append(Series(label, tuple(points), f"to_{target}"))
-    return out
+    lines = []
+    for target, label in labels.items():
+        mine = [r for r in records if r["target"] == target]
+        lines += _from_base(mine, statistic, "AnB", label, f"to_{target}")
+    return lines
 
 
 def random_features(records: Sequence[Mapping], statistic: str) -> list[Series]:
     """Figure 3, second panel: random features, the line starting at the base."""
+    label = "first n layers random, frozen"
+    return _from_base(records, statistic, "RnB", label, "random_features")
+
+
+def _from_base(records, statistic: str, kind_: str, label: str, look: str) -> list[Series]:
     lines = mean_lines(records, statistic)
-    if "RnB" not in lines:
-        return []
-    points = lines.get("base", [])[:1] + lines["RnB"]
-    return [Series("first n layers random, frozen", tuple(points), "random_features")]
+    points = lines.get("base", [])[:1] + lines.get(kind_, [])
+    return [Series(label, tuple(points), look)] if kind_ in lines else []
 
 
 def drops(
@@ -163,7 +162,7 @@ def change_lines(records: Sequence[Mapping]) -> dict[tuple[str, int], dict[str, 
         change = r.get("layer_change") or {}
         for name in list(r.get("layers") or [])[: r["n"]]:
             value = change.get(name)
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if value is not None:
                 sums.setdefault((kind(r), r["n"]), {}).setdefault(name, []).append(value)
     return {
         key: {name: sum(v) / len(v) for name, v in by_layer.items()}

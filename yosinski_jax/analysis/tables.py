@@ -56,14 +56,7 @@ def accuracy(record: Mapping, statistic: str = "last") -> float | None:
     """Returns the accuracy of one network in 0..1, or None if it diverged or has none."""
     if record.get("status") != "finished":
         return None
-    return _finite(record.get(STATISTICS[statistic]))
-
-
-def _finite(value: object) -> float | None:
-    """Returns a finite number, None of everything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    return record.get(STATISTICS[statistic])
 
 
 def train_accuracy(record: Mapping) -> float | None:
@@ -76,7 +69,7 @@ def _at_accuracy(record: Mapping, name: str) -> float | None:
     if record.get("status") != "finished":
         return None
     series = (record.get("curve") or {}).get(name)
-    return _finite(series[position(record)]) if series else None
+    return series[position(record)] if series else None
 
 
 def kind(record: Mapping) -> str:

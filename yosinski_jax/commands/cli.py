@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -153,7 +154,7 @@ def whole_number(
       UserError: it is none of the words and not a whole number, or out of range.
     """
     if value is None or value in words:
-        return value and words[value]
+        return None if value is None else words[value]
     if value.isascii() and value.isdigit() and least <= int(value[:30]) <= most:
         return int(value)
     raise UserError(
@@ -167,28 +168,24 @@ def whole_numbers(flag: str, values: Sequence[str], least: int | None = None) ->
     Raises:
       UserError: one is not a whole number, or less than `least`.
     """
-    try:
-        numbers = tuple(sorted({int(value) for value in values}))
-    except ValueError as e:
-        raise UserError(
-            f"--{flag}={','.join(values)}: must be whole numbers separated by commas"
-        ) from e
-    if least is not None and numbers and numbers[0] < least:
+    found = sorted(set(numbers(flag, values, int)))
+    if least is not None and found and found[0] < least:
         raise UserError(f"--{flag}={','.join(values)}: must be at least {least}")
-    return numbers
+    return tuple(found)
 
 
-def numbers(flag: str, values: Sequence[str]) -> tuple[float, ...]:
+def numbers(flag: str, values: Sequence[str], kind: type = float) -> tuple[Any, ...]:
     """A comma-separated flag as finite numbers, in the order given.
 
     Raises:
       UserError: one is not a number.
     """
+    what = "whole numbers" if kind is int else "numbers"
     try:
-        found = tuple(float(value) for value in values)
+        found = tuple(kind(value) for value in values)
     except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)}: must be numbers separated by commas") from e
-    if not all(map(math.isfinite, found)):
+        raise UserError(f"--{flag}={','.join(values)}: must be {what} separated by commas") from e
+    if kind is float and not all(map(math.isfinite, found)):
         raise UserError(f"--{flag}={','.join(values)}: must be finite numbers")
     return found
 

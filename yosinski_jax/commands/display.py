@@ -95,7 +95,7 @@ class Display:
     def waiting(self, sweep: Sweep, running: int, left: int) -> None:
         """Shows how many groups train in other processes."""
         text = (
-            f"{running} groups training, {left} to come"
+            f"{running} groups training, {left} waiting"
             if running
             else f"{left} groups training in other shards"
         )

@@ -44,7 +44,7 @@ _SHARED_WORKDIR = flags.DEFINE_bool(
     "ray: every machine sees the workdir; --noshared_workdir sends files through Ray's object store",
 )
 _whole = functools.partial(flags.DEFINE_integer, lower_bound=1)
-_SLURM = {
+_SLURM: dict[str, Any] = {
     name: kind(f"slurm_{name}", None, help=f"slurm: {text}")
     for name, kind, text in (
         ("partition", flags.DEFINE_string, "partition"),

@@ -23,7 +23,7 @@ _DATASET = flags.DEFINE_string(
 _BASE_DATASET = flags.DEFINE_list(
     "base_dataset",
     None,
-    "dataset that task A is made of, if it is not that of task B; images are resized to match --dataset's. "
+    "dataset for task A, if not the same as for task B; images are resized to match --dataset's. "
     "Several separated by commas, --dataset itself too: the page ranks them by transfer",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of prepared TFDS datasets")
@@ -76,29 +76,26 @@ _PRETRAINED = flags.DEFINE_string(
     "weights for the treatments PnB and PnB+: an orbax folder, or a .safetensors, .npz or .msgpack file",
 )
 _RECIPE = flags.DEFINE_string("recipe", None, "training recipe; default by network")
-_EPOCHS = flags.DEFINE_integer("epochs", None, "passes over the task; default the recipe's")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per step; default the recipe's")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "default the recipe's")
-_ITERATIONS = flags.DEFINE_integer(
-    "iterations", None, "steps, in place of --epochs; default the recipe's"
-)
-_EVALUATE_STEPS = flags.DEFINE_integer(
-    "evaluate_steps", None, "stream: steps between evaluations; default the recipe's"
-)
-_EVALUATE_EVERY = flags.DEFINE_integer(
-    "evaluate_every", None, "epochs between evaluations; default 1"
-)
-_VALIDATION = flags.DEFINE_float(
-    "validation",
-    None,
-    "fraction of each class's training images, such as 0.1, to hold out for early stopping and for tuning",
-)
-_PATIENCE = flags.DEFINE_integer(
-    "patience",
-    None,
-    "with --validation: stop a network after this many evaluations without a better validation accuracy, and go back to its "
-    "best; default: train to the end",
-)
+#: Fields of the recipe that flags change.
+_OF_RECIPE = {
+    name: kind(name, None, text)
+    for name, kind, text in (
+        ("epochs", flags.DEFINE_integer, "passes over the task; default the recipe's"),
+        ("batch_size", flags.DEFINE_integer, "images per step; default the recipe's"),
+        ("learning_rate", flags.DEFINE_float, "default the recipe's"),
+        ("iterations", flags.DEFINE_integer, "steps, in place of --epochs; default the recipe's"),
+        ("evaluate_steps", flags.DEFINE_integer, "stream: steps between evaluations; default the recipe's"),
+        ("evaluate_every", flags.DEFINE_integer, "epochs between evaluations; default 1"),
+        ("validation", flags.DEFINE_float,
+         "fraction of each class's training images, such as 0.1, to hold out for early stopping and for tuning"),
+        ("patience", flags.DEFINE_integer,
+         "with --validation: stop a network after this many evaluations without a better validation accuracy, and go back "
+         "to its best; default: train to the end"),
+        ("precision", flags.DEFINE_string, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"),
+        ("mirror", flags.DEFINE_bool, "mirror training images at random; default the recipe's"),
+        ("dropout_in_frozen", flags.DEFINE_bool, "keep dropout inside frozen layers active; default the recipe's: yes"),
+    )
+}  # fmt: skip
 _TUNE_LEARNING_RATE = flags.DEFINE_list(
     "tune_learning_rate",
     [],
@@ -108,23 +105,6 @@ _TUNE_LEARNING_RATE = flags.DEFINE_list(
 _TUNE_TREATMENTS = flags.DEFINE_list(
     "tune_treatments", [], "treatments whose rate --tune_learning_rate chooses; default RnB"
 )
-_PRECISION = flags.DEFINE_string(
-    "precision", None, "float32, bfloat16 or auto (bfloat16 on GPU and TPU)"
-)
-_MIRROR = flags.DEFINE_bool(
-    "mirror", None, "mirror training images at random; default the recipe's"
-)
-_DROPOUT_IN_FROZEN = flags.DEFINE_bool(
-    "dropout_in_frozen", None, "keep dropout inside frozen layers active; default the recipe's: yes"
-)
-#: Fields of the recipe that flags change.
-_OF_RECIPE = {
-    flag.name: flag
-    for flag in (
-        _EPOCHS, _BATCH_SIZE, _ITERATIONS, _EVALUATE_STEPS, _LEARNING_RATE, _EVALUATE_EVERY, _VALIDATION, _PATIENCE,
-        _PRECISION, _MIRROR, _DROPOUT_IN_FROZEN,
-    )
-}  # fmt: skip
 _IMAGES_PER_CLASS = flags.DEFINE_list(
     "images_per_class",
     None,

@@ -15,7 +15,7 @@ _MARKERS = "oDs^vP"
 def gains(orders: Sequence[Order]) -> Figure:
     """Draws the gain over training from scratch against n: one panel per treatment, one line per base, 95 % intervals."""
     treatments = list(dict.fromkeys(o.treatment for o in orders))
-    bases = sorted({g.base for o in orders for g in o.gains})
+    bases = sorted({base for o in orders for base in o.gains})
     with theme.styled():
         figure, axes = theme.new_figure(
             3.6 * len(treatments), 3.4, 1, len(treatments), sharey=True, squeeze=False
@@ -35,7 +35,7 @@ def gains(orders: Sequence[Order]) -> Figure:
 
 
 def _line(ax, orders: Sequence[Order], base: str, place: int, shift: float) -> None:
-    found = [(o.n + shift, g) for o in orders for g in o.gains if g.base == base]
+    found = [(o.n + shift, o.gains[base]) for o in orders if base in o.gains]
     color, marker = _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
     for x, g in found:
         if g.low is not None and g.high is not None:

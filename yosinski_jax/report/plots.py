@@ -226,29 +226,22 @@ def look_of(name: str) -> tuple:
     return (look.edge, look.marker, look.line) if look else LOOKS[name]
 
 
-def draw_series(
-    ax: Axes, series: Sequence[Series], names: Sequence[str], *, zero: bool = False
-) -> None:
-    """Draws lines with symbols against n; `zero` adds the line of no difference."""
-    if zero:
-        ax.axhline(0, color=theme.INK, linestyle=":", linewidth=1.1)
-    for s in series:
-        x, y = zip(*s.points, strict=True)
-        color, marker, line = look_of(s.look)
-        ax.plot(
-            x, y, color=color, linestyle=line if s.filled else ":", marker=marker, markersize=6,
-            markerfacecolor=color if s.filled else "white", label=s.label,
-        )  # fmt: skip
-    theme.layer_axis(ax, sorted({n for s in series for n, _ in s.points} - {0}), names)
-
-
 def series_panel(
     series: Sequence[Series], names: Sequence[str], what: str, *, zero: bool = False
 ) -> Figure:
-    """Returns a panel of series with a legend above it."""
+    """Returns a panel of lines with symbols against n; `zero` adds the line of no difference."""
     with theme.styled():
         figure, ax = theme.new_panel(*PANEL)
-        draw_series(ax, series, names, zero=zero)
+        if zero:
+            ax.axhline(0, color=theme.INK, linestyle=":", linewidth=1.1)
+        for s in series:
+            x, y = zip(*s.points, strict=True)
+            color, marker, line = look_of(s.look)
+            ax.plot(
+                x, y, color=color, linestyle=line if s.filled else ":", marker=marker, markersize=6,
+                markerfacecolor=color if s.filled else "white", label=s.label,
+            )  # fmt: skip
+        theme.layer_axis(ax, sorted({n for s in series for n, _ in s.points} - {0}), names)
         ax.set_ylabel(what)
         theme.place_legend(figure, *ax.get_legend_handles_labels(), 1 if len(series) < 4 else 2)
     return figure

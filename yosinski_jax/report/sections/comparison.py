@@ -51,5 +51,5 @@ def _table(title: str, rows: Sequence[Mapping]) -> Table | None:
     )
     headings = ["networks", "here (%)", "there (%)", "difference", "95 % interval", "here − base",
                 "there − base"]  # fmt: skip
-    caption = f"Against {title}; {kind}. Intervals stand by themselves, without correction."
+    caption = f"Against {title}; {kind}. Intervals are not corrected for multiple comparisons."
     return Table(headings, cells, caption, f"Against {title}")

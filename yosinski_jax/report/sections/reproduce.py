@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from yosinski_jax.analysis import sequential
 from yosinski_jax.analysis.results import Study
 from yosinski_jax.analysis.tables import STATISTIC_IN_WORDS
 from yosinski_jax.analysis.wording import margin_text
@@ -142,16 +143,12 @@ def _validation(records: Sequence[Mapping]) -> list[str]:
 
 def _added_seeds(study: Study) -> list[str]:
     """The outcome of the stopping rule for the number of split seeds, if one was used."""
-    folder = study.folder
-    if folder is None or not (folder / "sequential.json").exists():
-        return []
-    from yosinski_jax.analysis import sequential  # brings scipy.stats
-
     try:
-        found = sequential.read(folder)
+        found = sequential.read(study.folder) if study.folder else None
     except Damaged as e:
         return [f"{e}; run the sweep again to rewrite it."]
-    assert found is not None
+    if found is None:
+        return []
     more = len({r["split_seed"] for r in study.records}) - found.seeds
     later = f" {more} more were added by hand afterwards." if more > 0 else ""
     return [

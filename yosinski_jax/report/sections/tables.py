@@ -46,7 +46,7 @@ def _gaps(report: Report, split: str) -> dict:
             title = direction_title(split, target)
             mine = effect_table(of(rows, target, effects.EFFECTS), f"Gaps, {title}")
             folded += [(f"The same for {title}", mine)] if mine else []
-    caption = "Its co-adaptation gap is base − BnB⁺; the paper reads base − BnB, above."
+    caption = "Its co-adaptation gap is base − BnB⁺; the paper uses base − BnB, above."
     mine = effect_table(of(rows, "pooled", effects.CLASSROOM), caption)
     folded += [("The measures of the classroom replication", mine)] if mine else []
     margin = margin_text(report.study.margin)
@@ -106,6 +106,6 @@ def _scores(report: Report, split: str) -> Table | None:
     rows = [[g.n, score_text(g) if g.estimate else g.reason] for g in found]
     caption = (
         f"Generality score of the first n layers: (AnB − floor) / (BnB − floor), the floor being {floor}; 1 for "
-        "features as good as the task’s own. Each 95 % interval stands by itself."
+        "features as good as the task’s own. The 95 % intervals are not corrected for multiple n."
     )
     return Table(["n", "score"], rows, caption, "Generality score", (1,))
