@@ -26,23 +26,35 @@ def test_what_cannot_be_told_goes_on_to_the_most():
     assert sequential.decide({1: wild}, 16, 0.02)[1]
 
 
-@pytest.mark.parametrize("drop", [0.0, 0.02])
-def test_error_rates_stay_below_alpha_at_the_edges(drop):
+def error_rates(true_drops, spread, most, margin, studies):
+    """Shares of studies with a wrong verdict and of verdicts reached, and mean split seeds used."""
     rng = np.random.default_rng(0)
-    wrong = told = 0
-    for _ in range(300):
-        common, own = rng.standard_normal(10), rng.standard_normal((4, 10))
-        values = drop + 0.01 * np.sqrt(0.5) * (common + own)  # all n of a seed vary together too
-        for count in range(sequential.FIRST_LOOK, 11):
+    wrong = told = used = 0
+    for _ in range(studies):
+        # All n of a split seed vary together too.
+        noise = rng.standard_normal(most) + rng.standard_normal((len(true_drops), most))
+        values = np.asarray(true_drops)[:, None] + spread * np.sqrt(0.5) * noise
+        for count in range(sequential.FIRST_LOOK, most + 1):
             seen = {n + 1: row[:count] for n, row in enumerate(values)}
-            verdicts, stop = sequential.decide(seen, 10, 0.02)
+            verdicts, stop = sequential.decide(seen, most, margin)
             if stop:
                 break
-        false = SPECIFIC if drop == 0 else GENERAL
-        wrong += any(v.what == false for v in verdicts.values())
-        told += len(verdicts)
-    assert wrong <= 0.05 * 300
-    assert told > 0.3 * 4 * 300  # and it does tell
+        # A drop between 0 and the margin is both: neither verdict is wrong then.
+        wrong += any(
+            (v.what == SPECIFIC and true_drops[n - 1] <= 0)
+            or (v.what == GENERAL and true_drops[n - 1] >= margin)
+            for n, v in verdicts.items()
+        )
+        told += len(verdicts) / len(true_drops)
+        used += count
+    return wrong / studies, told / studies, used / studies
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.02])
+def test_error_rates_stay_below_alpha_at_the_edges(drop):
+    wrong, told, _ = error_rates([drop] * 4, 0.01, 10, 0.02, studies=300)
+    assert wrong <= 0.05
+    assert told > 0.3  # and it does tell
 
 
 def record(seed, name, treatment, n, accuracy, **more):

@@ -68,7 +68,7 @@ def test_a_page_that_fails_does_not_stop_the_training(clock, capsys, monkeypatch
         shown.plan(sweep(*groups), 0)
         clock[0] += 10_000
         shown.recorded(types.SimpleNamespace(folder="w", records={}), {"status": "finished"})
-    assert "the page on the way was not written: no such" in capsys.readouterr().out
+    assert "the interim page was not written: no such" in capsys.readouterr().out
 
 
 def test_frozen_layers_count_for_less(clock, capsys):

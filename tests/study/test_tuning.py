@@ -32,8 +32,8 @@ def test_random_features_are_tuned_unless_others_are_named():
         ({"rates": (0.1, 0.1)}, "must be two or more different numbers"),
         ({"rates": (0.1, -0.1)}, "must be two or more different numbers above 0"),
         ({"rates": (0.1, float("nan"))}, "must be two or more different numbers above 0"),
-        ({"asked": ("base", "AnB")}, "is for RnB, but RnB is not among treatments=base,AnB; add it"),
-        ({"treatments": "BnB"}, "is for BnB, but BnB is not among treatments"),
+        ({"asked": ("base", "AnB")}, "tunes RnB, but RnB is not among treatments=base,AnB; add it"),
+        ({"treatments": "BnB"}, "tunes BnB, but BnB is not among treatments"),
         ({"rates": (), "treatments": ["RnB"]}, "tune_treatments=RnB: has no effect without tune_learning_rate"),
         ({"recipe": recipes.get("digits")}, "needs held-out images to choose by"),
         (
