@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from yosinski_jax.analysis.tables import text_table
 from yosinski_jax.base import machine as environment
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.machine import matmul_peak as matmul_peak
 from yosinski_jax.base.machine import use_all_cores as use_all_cores
-from yosinski_jax.commands import cli
 
 _Name = TypeVar("_Name")
 _Found = TypeVar("_Found")
@@ -244,7 +244,7 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     blank = _Blank()
     shown = [{k: blank if v is None else v for k, v in row.items()} for row in rows]
     cells = [[cell.format_map(row) for cell in columns.values()] for row in shown]
-    return cli.table(list(columns), cells)
+    return text_table([list(columns), *cells], left=True)
 
 
 def check_writable(path: Path) -> None:
