@@ -191,13 +191,13 @@ def on_images(pairs: Iterable[tuple[Mapping, Mapping]]) -> Estimate | None:
     return Estimate((gained - lost) / images, 1, count, images=(gained, lost, images))
 
 
-def _networks(records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]):
+def _networks(
+    records: Sequence[Mapping], effect: Effect, n: int, pairs: Sequence[Pair]
+) -> list[tuple[Mapping, Mapping]]:
     """The records behind paired differences."""
     of = {(_pair(r), kind(r), r["n"]): r for r in records}
-    return [
-        tuple(of[pair, t, 0 if t == "base" else n] for t in (effect.minuend, effect.subtrahend))
-        for pair in pairs
-    ]
+    at = lambda pair, treatment: of[pair, treatment, 0 if treatment == "base" else n]
+    return [(at(pair, effect.minuend), at(pair, effect.subtrahend)) for pair in pairs]
 
 
 def _pair(record: Mapping) -> Pair:
