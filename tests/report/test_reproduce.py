@@ -36,5 +36,5 @@ def test_a_chosen_rate_is_told():
     for i, record in enumerate(records):
         record["validation_images"] = 5 if i else 65
     (text,) = said(records)
-    assert text.startswith("5 to 65 training images") and "not trained again on all images" in text
+    assert text.startswith("5 to 65 training images") and "not retrained on all images" in text
     assert "stopped before" not in text
