@@ -140,7 +140,10 @@ def test_the_same_rule_by_a_function_call(tmp_path):
         ({"margin": 2.0}, "margin=2: only works with seeds=auto"),
         ({"seeds": "many"}, "seeds=many: must be a number of split seeds, a list of them, or auto"),
         ({"seeds": "auto", "max_seeds": 2}, "max_seeds=2: must be at least 3"),
-        ({"seeds": "auto", "treatments": ["BnB"]}, "seeds=auto: adds split seeds until the verdict"),
+        (
+            {"seeds": "auto", "treatments": ["BnB"]},
+            "seeds=auto: adds split seeds until the verdict",
+        ),
     ],
 )
 def test_a_call_that_the_rule_cannot_answer_is_refused(given, message):

@@ -280,7 +280,7 @@ def test_one_seed_gives_no_interval_anywhere(tmp_path):
 def test_one_task_only_is_said(tmp_path):
     make(tmp_path, [r for r in simulated.study(seeds=3) if r["target"] == "B"])
     build.write_report(tmp_path)
-    assert "Only networks with target B are here" in Checker(text_of(tmp_path)).text
+    assert "All networks here have target B" in Checker(text_of(tmp_path)).text
 
 
 @pytest.mark.parametrize("treatments", [("base",), ("AnB",), ("RnB",)])
