@@ -47,7 +47,7 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "ImageNet: worker processes
 def _run() -> None:
     for flag in (_DATASET, _DATA_DIR):
         if not flag.value:
-            raise UserError(f"--{flag.name}: is required; see --help")
+            raise UserError(f"--{flag.name}: missing; see --help")
     settings = imagenet.Settings(_SIZE.value, None if _RAW.value else _QUALITY.value)
     there = entry.directory(str(_DATASET.value), str(_DATA_DIR.value)) / "dataset_info.json"
     if there.exists():
