@@ -158,7 +158,7 @@ def test_a_study_is_measured(arrays):
     assert list(again["value"]) == kept and set(again["measure"]) == {"rank", "rank_other"}
     grown = study.extend(seeds=2).measure("rank", images=100)
     assert len(grown["value"]) == 2 * len(kept)
-    with pytest.raises(UserError, match=r"images=50: .* was made with images=100"):
+    with pytest.raises(UserError, match=r"images=50: .* was written with images=100"):
         study.measure("rank", images=50)
     with pytest.raises(UserError, match=r"needs the treatments AnB\+, BnB\+"):
         study.measure("barrier")

@@ -18,7 +18,7 @@ import numpy as np
 from experiments.benchmarks import measure, subset
 from experiments.benchmarks.measure import Finished, Spread
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data.dataset import Dataset
+from yosinski_jax.data.dataset import Dataset, make_task
 
 #: Epochs and training images of the full study, to which times are extrapolated.
 FULL = (20, 25_000)
@@ -124,7 +124,7 @@ def run(
                         "command": commands[who],
                     }
                 )
-    images = len(subset.first_of_each(dataset.train.labels, task.train_per_class)) // 2
+    images = len(make_task(dataset, dataset.label_names, task.train_per_class).train_index) // 2
     whole = None if task.bases else _whole_study(runs, images)
     return {"train_images": images, "runs": runs, "whole_study": whole}
 

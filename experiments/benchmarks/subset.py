@@ -1,11 +1,11 @@
 """The same images for this project and for the peer: a prepared dataset and an .npz file."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from yosinski_jax.data.dataset import Dataset
+from yosinski_jax.data.dataset import Dataset, rank_in_class
+from yosinski_jax.data.images import png
 from yosinski_jax.data.prepare import writer as tfds_write
 
 
@@ -32,14 +32,15 @@ def write(
         ("train", dataset.train, train_per_class),
         ("test", dataset.test, test_per_class),
     ):
-        index = first_of_each(source.labels, most)
+        keep = len(source) if most is None else most
+        index = np.flatnonzero(rank_in_class(source.labels) < keep)
         images, labels = source.images()[index], source.labels[index]
         arrays |= {f"x_{split}": images, f"y_{split}": labels}
         with tfds_write.ShardWriter(
             directory / tfds_write.shard_name(dataset.name, split, 0, 1)
         ) as writer:
             for image, label in zip(images, labels, strict=True):
-                writer.write(tfds_write.example(_png(image), label=int(label)))
+                writer.write(tfds_write.example(png(image), label=int(label)))
         files[split] = tfds_write.SplitFiles([writer.records], writer.bytes)
     features = {
         "image": tfds.features.Image(shape=dataset.image_shape),
@@ -50,19 +51,3 @@ def write(
         directory, dataset.name, "1.0.0", "Images of a benchmark.", features, files
     )
     return directory, archive
-
-
-def first_of_each(labels: np.ndarray, most: int | None) -> np.ndarray:
-    """Positions of the first `most` images of each class, ascending."""
-    if most is None:
-        return np.arange(len(labels))
-    classes = np.unique(labels)
-    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in classes]))
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(file, "PNG", compress_level=1)
-    return file.getvalue()

@@ -28,7 +28,7 @@ def test_the_list_names_every_measure():
     [
         ([], "--workdir: give the folder of a finished sweep"),
         (["--workdir=/nowhere"], "--workdir=/nowhere: not a folder"),
-        (["--workdir=."], "--workdir=.: holds no pair of tasks with both bases finished"),
+        (["--workdir=."], "--workdir=.: has no pair of tasks with both bases finished"),
         (["--workdir=.", "--measures=ckb"], "--measures=ckb: ckb is not a measure"),
     ],
 )

@@ -326,7 +326,7 @@ def test_shared_imagenet_has_images_of_many_sizes():
     assert imagenet.test.split == "validation"
     with pytest.raises(UserError, match="vary in size"):
         imagenet.train.images()
-    with pytest.raises(UserError, match="no mean image"):
+    with pytest.raises(UserError, match="nor a mean image"):
         imagenet.train.mean_image(np.arange(3))
 
 

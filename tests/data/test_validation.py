@@ -64,11 +64,11 @@ def test_every_smaller_target_finds_its_images(task):
 
 def test_one_image_of_a_class_cannot_be_held_out(task):
     with pytest.raises(
-        UserError, match=r"target_images_per_class=1: of one image a class none can"
+        UserError, match=r"target_images_per_class=1: one image per class leaves none"
     ):
         carve_few(carve(task, 0.1, 0), 1, 0.1, 0)
     one = data.make_task(data.load("digits"), ["3", "1"], images_per_class=1)
     with pytest.raises(
-        UserError, match=r"validation=0.1: class 3 has one training image, which cannot"
+        UserError, match=r"validation=0.1: class 3 has only one training image, which cannot"
     ):
         carve(one, 0.1, 0)

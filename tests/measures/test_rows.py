@@ -28,7 +28,7 @@ def test_a_file_that_was_altered_counts_as_none(written):
     path = written[0] / "measures.csv"
     path.write_text(path.read_text().replace("1.5", "9.5"))
     found, said = rows.read_rows(written[0])
-    assert found == {} and "was altered since it was written" in said[0]
+    assert found == {} and "was modified since it was written" in said[0]
 
 
 def test_a_crash_between_the_two_files_leaves_rows_that_go_together(written):

@@ -99,7 +99,7 @@ def test_a_flipped_digit_is_found_and_computed_again(whole, copy):
     path.write_text(before.replace("random-0/baseA,conv1,rank,", "random-0/baseA,conv1,rank,9", 1))
     notes = []
     rows = workdir.measure(copy, ["rank"], workdir.open_bench(copy, images=100), note=notes.append)
-    assert "was altered since it was written; every measure is computed again" in notes[0]
+    assert "was modified since it was written; every measure is computed again" in notes[0]
     place = ("random-0/baseA", "conv1", "rank")
     assert {row.place: row.value for row in rows}[place] == whole[1][place].value
 
@@ -121,7 +121,7 @@ def test_initial_values_that_do_not_fit_the_record_are_refused(copy):
     records.write(copy, records.Record.of({k: v for k, v in record.items() if k != "digest"}))
     (copy / "measures.csv").unlink()
     with pytest.raises(
-        UserError, match=r"baseA: its initial values cannot be derived again \(layer conv2"
+        UserError, match=r"baseA: its initial values cannot be reproduced \(layer conv2"
     ):
         workdir.measure(copy, ["reinit"], workdir.open_bench(copy, images=100))
 
@@ -136,7 +136,7 @@ def test_initial_values_that_do_not_fit_the_record_are_refused(copy):
             r"measures=barrier: needs the treatments AnB\+, BnB\+, of which .* has no BnB\+",
         ),
         (["cka_tuned"], {}, r"measures=cka_tuned: needs the parameters of AnB\+, .* keep=all"),
-        (["rank"], {"images": 99}, "images=99: .*measures.csv was made with images=100"),
+        (["rank"], {"images": 99}, "images=99: .*measures.csv was written with images=100"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(copy, names, options, says):
@@ -146,10 +146,10 @@ def test_what_cannot_be_is_told_in_one_line(copy, names, options, says):
 
 
 def test_a_workdir_without_bases_or_their_parameters(copy, tmp_path):
-    with pytest.raises(UserError, match="holds no pair of tasks with both bases finished"):
+    with pytest.raises(UserError, match="has no pair of tasks with both bases finished"):
         workdir.check(tmp_path / "empty", ["rank"])
     shutil.rmtree(copy / "checkpoints")
-    with pytest.raises(UserError, match="the bases' parameters are gone"):
+    with pytest.raises(UserError, match="the bases' checkpoints are missing"):
         workdir.check(copy, ["rank"])
 
 
@@ -167,7 +167,7 @@ def test_kept_copies_are_measured(copy):
         if path.is_file():
             path.write_bytes(b"")
     (copy / "measures.csv").unlink()
-    with pytest.raises(UserError, match=r"A2B\+.*; start the sweep again with the record of"):
+    with pytest.raises(UserError, match=r"A2B\+.*; move the record of"):
         workdir.measure(copy, ["cka_tuned"], workdir.open_bench(copy, images=100))
 
 

@@ -103,7 +103,7 @@ def test_small_targets_hold_their_share_out(tmp_path):
 def test_one_image_a_class_is_refused(tmp_path):
     settings = dataclasses.replace(SETTINGS, recipe=STOPS, target_images=(1, None))
     with pytest.raises(
-        UserError, match="target_images_per_class=1: of one image a class none can be held out"
+        UserError, match="target_images_per_class=1: one image per class leaves none to hold out"
     ):
         make(tmp_path, settings)
 

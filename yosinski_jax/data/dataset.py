@@ -28,8 +28,7 @@ from yosinski_jax.data import arrays, derived, tfds_find
 DIGITS = "digits"
 # Of 174 to 183 images of a digit; leaves at least 130 for training.
 DIGITS_TEST_IMAGES = 44
-# Every digit has at least so many training images; with as many of each, all tasks are equally
-# large.
+# Every digit has at least this many training images; with exactly as many, all tasks have one size.
 DIGITS_TRAIN_IMAGES = 130
 
 
@@ -48,7 +47,7 @@ class Source(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the images: uint8 and uint16 (pixels, to be scaled), float32 or int32 (to be taken as they are)."""
+        """Of the images: uint8 and uint16 (pixels, which are scaled), float32 or int32 (used as they are)."""
         ...
 
     @property
@@ -127,7 +126,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """The images of some classes, with labels of their own.
+    """The images of some classes, relabelled from 0.
 
     Attributes:
         classes: label names; the position of a name is its label in the task.
@@ -183,24 +182,29 @@ def make_task(
         if not counts.any():
             raise UserError(f"dataset {dataset.name}: no {what} images of the classes of the task")
         if what == "training" and images_per_class is not None:
-            # A stable sort by class keeps the dataset's order within each class.
-            order = np.argsort(labels[index], kind="stable")
-            starts = np.cumsum(counts) - counts
-            rank = np.arange(len(index)) - np.repeat(starts, counts)
-            index = np.sort(index[order[rank < images_per_class]])
+            index = index[rank_in_class(labels[index]) < images_per_class]
         parts += [index, labels[index]]
     return Task(tuple(classes), *parts)
 
 
+def rank_in_class(labels: np.ndarray) -> np.ndarray:
+    """How many images of the same class come before each image, int [n], of labels [n]."""
+    # A stable sort keeps the order within each class.
+    by_class = np.argsort(labels, kind="stable")
+    ranks = np.empty(len(labels), int)
+    ranks[by_class] = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])
+    return ranks
+
+
 def few_images(task: Task, images_per_class: int, seed: int) -> Task:
-    """The task with few training images of each class, drawn at random.
+    """The task with only a few training images per class, drawn at random.
 
     Draws of one seed are nested: those of 5 images are among those of 25.
 
     Args:
         task: what to draw from; its test images stay.
-        images_per_class: how many of each class.
-        seed: seed of the draw, 0 to 2**32 - 1.
+        images_per_class: how many per class.
+        seed: random seed, 0 to 2**32 - 1.
 
     Raises:
         UserError: a class has fewer.
@@ -209,7 +213,7 @@ def few_images(task: Task, images_per_class: int, seed: int) -> Task:
     if counts.min() < images_per_class:
         raise UserError(
             f"target_images={images_per_class}: class {task.classes[counts.argmin()]} has only {counts.min()} training "
-            "images; use at most so many"
+            "images; use at most that many"
         )
     chosen = drawn(task.train_labels, [images_per_class] * len(task.classes), [seed, 2])
     return dataclasses.replace(
@@ -218,13 +222,13 @@ def few_images(task: Task, images_per_class: int, seed: int) -> Task:
 
 
 def drawn(labels: np.ndarray, counts: Sequence[int], seed: Sequence[int]) -> np.ndarray:
-    """Positions of some images of each class, drawn at random, ascending; larger counts add to what smaller ones draw.
+    """Positions of some images of each class, drawn at random, ascending; draws of larger counts contain those of smaller.
 
     Args:
         labels: of all images, int32 [n].
         counts: how many to draw of class 0, 1, ...
-        seed: of the draw. A second number keeps it apart from other draws of one split seed: without
-            one is the random split, 2 a small target, 3 a validation part, 4 that of a small target.
+        seed: the split seed, and a second number for each purpose: none for the random split, 2 for a small target,
+            3 for a validation part, 4 for that of a small target.
     """
     order = np.random.RandomState(list(seed)).permutation(len(labels))
     parts = [order[labels[order] == c][:count] for c, count in enumerate(counts)]
@@ -282,14 +286,14 @@ def from_arrays(
 
 
 def resized(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
-    """The same dataset with images of another height, width and number of channels, so that two go side by side.
+    """The same dataset with images of another height, width and number of channels, so that two can be joined.
 
     Args:
         dataset: of images [height, width, 1 or 3], which may vary in size.
-        shape: (height, width, channels); grey becomes RGB by repeating, RGB grey by its luma.
+        shape: (height, width, channels); grey becomes RGB by repetition, RGB becomes grey as luma.
 
     Raises:
-        UserError: they are no images of 1 or 3 channels, or these are not asked for.
+        UserError: the images, or those asked for, do not have 1 or 3 channels.
     """
     if dataset.image_shape == tuple(shape):
         return dataset
@@ -297,7 +301,7 @@ def resized(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
     for which in (has, shape):
         if len(which) != 3 or which[2] not in (1, 3):
             raise UserError(
-                f"dataset {dataset.name}: its images are {list(has)}, which cannot be brought to {list(shape)}; "
+                f"dataset {dataset.name}: its images are {list(has)}, which cannot be resized to {list(shape)}; "
                 "expected height, width and 1 or 3 channels"
             )
     train, test = (arrays.ResizedSource(part, shape) for part in (dataset.train, dataset.test))
@@ -318,7 +322,7 @@ def load(
         argument: what errors call the dataset.
 
     Returns:
-        The dataset. Labels are at hand; images are decoded when asked for.
+        The dataset. Labels are in memory; images are decoded when requested.
 
     Raises:
         UserError: unknown dataset, not prepared, missing folder, or no `image` and `label`.
@@ -331,7 +335,12 @@ def load(
         names = found["label_names"].ravel().tolist() if "label_names" in found else None
         return from_arrays(Path(name).stem, x_train, y_train, x_test, y_test, names)
     extras.load("tensorflow_datasets", f"{argument}={name}")
-    return _from_tfds(name, tfds_find.find(name, data_dir, argument))
+    opened = tfds_find.open_directory(tfds_find.find(name, data_dir, argument))
+    shape = opened.train.shape
+    fixed = opened.test.shape == shape and None not in shape
+    image_shape = tuple(side or 0 for side in shape) if fixed else None
+    parts: Any = {"train": opened.train, "test": opened.test}  # Any: pyright distinguishes cached properties
+    return Dataset(opened.name, opened.label_names, image_shape=image_shape, **parts)
 
 
 @functools.lru_cache(maxsize=4)
@@ -357,14 +366,3 @@ def _digits(seed: int) -> Dataset:
         labels[held_out],
         [str(digit) for digit in range(10)],
     )
-
-
-def _from_tfds(name: str, directory: Path) -> Dataset:
-    """Opens a prepared directory."""
-    opened = tfds_find.open_directory(directory)
-    shape = opened.train.shape
-    if opened.test.shape != shape or None in shape:
-        image_shape = None
-    else:
-        image_shape = (shape[0] or 0, shape[1] or 0, shape[2])
-    return Dataset(opened.name, opened.label_names, opened.train, opened.test, image_shape)

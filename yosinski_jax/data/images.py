@@ -1,4 +1,4 @@
-"""Encoded images to arrays and back: OpenCV where it is importable, else Pillow (same pixels)."""
+"""Encoded images to arrays and back: OpenCV if it can be imported, otherwise Pillow (same pixels)."""
 
 import functools
 import io
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A file may declare any size: 8192×8192 RGB pixels take 200 MB, ImageNet's largest image a third of that.
+# A file can declare any size: 8192×8192 RGB pixels take 200 MB, ImageNet's largest image a third of that.
 MAX_PIXELS = 1 << 26
 # ITU-R BT.601, as Pillow's conversion to grey.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -17,7 +17,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @functools.cache
 def opencv() -> ModuleType | None:
-    """Returns the cv2 module, or None where it does not load; Pillow then decodes, more slowly."""
+    """Returns the cv2 module, or None if it cannot be imported; Pillow then decodes, more slowly."""
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -26,11 +26,11 @@ def opencv() -> ModuleType | None:
 
 
 def decode(data: bytes, channels: int = 3) -> np.ndarray:
-    """Decodes a JPEG, PNG or any other file that the decoder knows.
+    """Decodes a JPEG, PNG or any other format that the decoder supports.
 
     Args:
         data: the encoded file.
-        channels: 1 for grey, 3 for RGB; images of another colour system are converted.
+        channels: 1 for grey, 3 for RGB; other color spaces are converted.
 
     Returns:
         uint8 [height, width, channels].
@@ -42,7 +42,7 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
     if declared is not None:
         _check_size(declared.height, declared.width)
     if cv2 is not None and declared is not None and declared.plain:
-        # OpenCV 4.11 and later decode to RGB at once, earlier ones to BGR only.
+        # OpenCV 4.11 and later can decode to RGB, earlier ones only to BGR.
         rgb = getattr(cv2, "IMREAD_COLOR_RGB", None)
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else rgb or cv2.IMREAD_COLOR
         # Pillow does not apply the EXIF orientation, and neither does TFDS.
@@ -51,7 +51,7 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
             if channels == 1:
                 return pixels[:, :, None]
             return pixels if rgb else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    from PIL import Image  # here: arrays of pixels train without it
+    from PIL import Image  # here: pixel arrays do not need it
 
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -64,11 +64,21 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
     return pixels[:, :, None] if channels == 1 else pixels
 
 
+def png(pixels: np.ndarray) -> bytes:
+    """Encodes uint8 pixels [height, width, 1 or 3] as PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    plain = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    Image.fromarray(np.ascontiguousarray(plain)).save(file, "PNG")
+    return file.getvalue()
+
+
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """Resizes an image to a square, quickly and without keeping its aspect ratio.
 
-    For images that were not prepared at one size; pixels differ slightly depending on whether OpenCV
-    is installed, whose fastest path is used. Preparing does not use this.
+    For images that were not prepared at one size. With OpenCV its fastest method is used, so pixels differ slightly
+    from those without it. Not used for preparing datasets.
 
     Args:
         pixels: uint8 [height, width, channels].
@@ -134,8 +144,8 @@ class _Declared(NamedTuple):
     Attributes:
         height: in pixels.
         width: in pixels.
-        plain: whether OpenCV reads the file as Pillow does. Not so for CMYK (other colours), 16 bits (other rounding)
-            and truncated files, which OpenCV fills up with grey where Pillow raises.
+        plain: whether OpenCV decodes the file like Pillow. It does not for CMYK (other colors), 16 bits (other
+            rounding) and truncated files, which OpenCV pads with grey where Pillow raises.
     """
 
     height: int
@@ -144,7 +154,7 @@ class _Declared(NamedTuple):
 
 
 def _declared(data: bytes) -> _Declared | None:
-    """Reads the head of a PNG or JPEG file; None if it is neither."""
+    """Reads the header of a PNG or JPEG file; None if it is neither."""
     if data[:4] == b"\x89PNG" and len(data) > 24:
         width, height = struct.unpack(">II", data[16:24])
         return _Declared(height, width, data[24] == 8 and data.endswith(b"IEND\xaeB\x60\x82"))

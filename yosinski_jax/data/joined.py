@@ -1,7 +1,7 @@
 """Several datasets as one, so that bases can be trained on some and their copies on another.
 
-Classes are told apart by name ("digits/3", "cifar10/cat"): task A is made of one base dataset's
-classes, task B of the target's. Nothing else in the study knows that there are several.
+Classes are distinguished by name ("digits/3", "cifar10/cat"): task A consists of one base dataset's classes,
+task B of the target's. The rest of the study sees a single dataset.
 """
 
 import dataclasses
@@ -74,18 +74,18 @@ class JoinedSource:
 
 
 def join(bases: Sequence[Dataset], target: Dataset) -> Dataset:
-    """One dataset of several, at the size and with the channels of the target's images.
+    """Joins several datasets into one, with the size and the channels of the target's images.
 
     Args:
-        bases: their images are resized, and grey ones made RGB or the reverse, where shapes differ. The
-            target itself may be among them; its images are not held twice.
-        target: taken as it is; its images must have one size.
+        bases: their images are resized, and converted between grey and RGB, where shapes differ. The
+            target itself may be among them; its images are not stored twice.
+        target: unchanged; its images must have one size.
 
     Returns:
         A dataset named "BASE+TARGET" ("ONE+OTHER+TARGET") whose label names are "BASE/…" and "TARGET/…".
 
     Raises:
-        UserError: a dataset's images have no size to be matched.
+        UserError: a base's images cannot be resized to the target's.
     """
     joined = target
     names = [f"{target.name}/{name}" for name in target.label_names]

@@ -1,7 +1,6 @@
 """The order in which training sees a task's images: a function of a seed and the step, the same for every feed.
 
-Every epoch is a permutation of its own, cut into whole batches; what is left over is left out of
-that epoch.
+Every epoch has its own permutation, cut into whole batches; the remainder is dropped.
 """
 
 import functools
@@ -18,8 +17,7 @@ def permutation(seed: int, epoch: int, images: int) -> np.ndarray:
       epoch: number of the epoch, from 0.
       images: training images of the task.
     """
-    # Sorted raw draws: numpy keeps those the same for ever, but not what `permutation` makes of
-    # them.
+    # Sorted raw draws: numpy guarantees the bit stream across versions, but not `permutation`.
     draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(images)
     order = np.argsort(draws, kind="stable").astype(np.int32)
     order.flags.writeable = False

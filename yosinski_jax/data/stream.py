@@ -1,13 +1,12 @@
-"""Batches of a dataset that does not fit into memory: decoded in other processes, in a fixed order.
+"""Batches of a dataset that does not fit in memory: decoded in worker processes, in a fixed order.
 
-The order of the training images is a function of the seed alone. Global batch k holds the same
-images at the same places for any number of hosts and of worker processes, so a resumed run needs no
-more than its step number, on whatever machines it goes on.
+The order of the training images depends only on the seed. Global batch k holds the same images in the same
+positions for any number of hosts and worker processes, so a run resumes from its step number, on any machines.
 
 ```
 task = data.make_task(dataset, split.A)
 with stream.train(dataset.train, task, batch_size=256, seed=0, workers=8) as batches:
-    for batch in batches:                # endless; the caller counts the steps
+    for batch in batches:                # infinite; the caller counts the steps
         step(state, batch.images, batch.labels)
 ```
 """
@@ -26,17 +25,19 @@ from yosinski_jax.data import images, order
 from yosinski_jax.data.dataset import Source, Task
 from yosinski_jax.data.tfds import CorruptRecord
 
-# Batches that each worker has ready. At 256 images of 256x256 a batch takes 50 MB.
+# Batches that each worker prefetches. A batch of 256 images of 256x256 takes 50 MB.
 _BATCHES_AHEAD = 2
-# How long a worker outlives SIGTERM; Slurm kills after as long.
+# How long a worker outlives SIGTERM; Slurm's default before SIGKILL.
 _SECONDS_TO_SAVE = 30
-# Threads read ahead from the disk within one process; more only take memory.
+# Reading threads of one process; more only use memory.
 _THREADS = 4
+# Transfers to the device under way at a time.
+_TRANSFERS = 2
 
 #: Largest height and width to resize to, in pixels.
 MAX_SIZE = 4096
 
-# As good as endless.
+# Effectively infinite.
 _STEPS = 10**12
 
 Out = TypeVar("Out")
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
     Attributes:
         images: [local batch, ...] of the source's dtype.
         labels: labels of the task, int32 [local batch].
-        mask: False for padding and for images that could not be read, bool [local batch].
+        mask: False for padding and for unreadable images, bool [local batch].
     """
 
     images: np.ndarray
@@ -77,8 +78,7 @@ class Stream(Iterator[Batch]):
     """An iterator over batches.
 
     Attributes:
-        skipped: file and record of every image left out so far on this host, by its position in the
-            source.
+        skipped: file and record of every image skipped so far on this host, by position in the source.
     """
 
     def __init__(self, dataset: Any, source: Source, skip_corrupt: bool):
@@ -94,11 +94,11 @@ class Stream(Iterator[Batch]):
         self.close()
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Stops the worker processes."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             close()
-        self._iterator = iter(())  # grain complains if it finds its own at the interpreter's end
+        self._iterator = iter(())  # grain complains if its own is left at interpreter exit
 
     def __next__(self) -> Batch:
         loaded = next(self._iterator)
@@ -108,17 +108,17 @@ class Stream(Iterator[Batch]):
         return Batch(loaded["images"], loaded["labels"], loaded["mask"])
 
     def _note(self, index: int) -> None:
-        """Stops at an image that could not be read, or counts it."""
+        """Raises the error of an unreadable image, or records that it was skipped."""
         try:
-            self._source.image(index)  # once more, in this process, for the error's own words
+            self._source.image(index)  # again, in this process, for the original error
         except CorruptRecord as error:
             if not self._skip_corrupt:
                 raise
             self.skipped[index] = str(error).split(": ")[0]
         else:
             raise CorruptRecord(
-                f"record {index} could not be read by a worker, but can be read now; check the "
-                "storage and start again to go on"
+                f"record {index} could not be read by a worker, but can be read now; check the storage and "
+                "start again to resume"
             )
 
 
@@ -134,18 +134,17 @@ def train(
     skip_corrupt: bool = False,
     size: int | None = None,
 ) -> Stream:
-    """Streams training batches without end; every pass over the task has an order of its own.
+    """Streams training batches indefinitely, in a new order each epoch.
 
     Args:
         source: where the images are.
         task: which of them to train on.
-        batch_size: images of a global batch; a multiple of the number of hosts.
-        seed: of the order, which `order` gives; 0 … 2⁶⁴ − 1.
-        start: number of the first batch, as after so many steps.
+        batch_size: images per global batch; a multiple of the number of hosts.
+        seed: of the order (see `order`); 0 … 2⁶⁴ − 1.
+        start: number of the first batch, for resuming after that many steps.
         hosts: which part of each batch to read here.
         workers: processes that read and decode; 0 for threads in this one.
-        skip_corrupt: put the next readable image of the task in the place of an unreadable one,
-            instead of stopping.
+        skip_corrupt: replace an unreadable image by the next readable one of the task instead of stopping.
         size: height and width to resize to, for images that vary in size; a dataset prepared at one
             size streams several times as fast.
 
@@ -155,10 +154,10 @@ def train(
     """
     if batch_size > len(task.train_index):
         raise UserError(
-            f"batch_size={batch_size}: the task has only {len(task.train_index)} training images"
+            f"batch_size={batch_size}: the task has only {len(task.train_index)} training images; use at most that many"
         )
-    load = _Load(source, task.train_index, task.train_labels, _shape(source, size),
-                 replace=skip_corrupt)  # fmt: skip
+    shape = _shape(source, size)
+    load = _Load(source, task.train_index, task.train_labels, shape, replace=skip_corrupt)
     _check_hosts(batch_size, hosts)
     steps = _grain().MapDataset.range(start, start + _STEPS)
     part = _Part(seed, len(task.train_index), batch_size, hosts)
@@ -178,26 +177,25 @@ def evaluate(
 ) -> Stream:
     """Streams every test image of the task exactly once, over all hosts together.
 
-    Every host gets the same number of batches, all of the same size; what is too much is padding,
-    where the mask is False. Arguments and errors are those of `train`; with `skip_corrupt` the mask
-    is False for an unreadable image.
+    Every host gets the same number of batches of the same size; the rest is padding, where the mask is
+    False. Arguments and errors are those of `train`; with `skip_corrupt` the mask is False for an
+    unreadable image.
     """
-    count = len(task.test_index)
     load = _Load(source, task.test_index, task.test_labels, _shape(source, size))
-    padded = -(-count // batch_size) * batch_size
-    batches = _local(_grain().MapDataset.range(padded), batch_size, hosts).map(load)
+    _check_hosts(batch_size, hosts)
+    padded = -(-len(task.test_index) // batch_size) * batch_size
+    positions = _grain().MapDataset.range(padded)
+    # Host h has the h-th block of each global batch, so the blocks of all hosts concatenate to the same array.
+    batches = positions.batch(batch_size // hosts.count)[hosts.index :: hosts.count].map(load)
     return Stream(_ahead(batches, workers), source, skip_corrupt)
 
 
-def prefetch(
-    batches: Iterable[Batch], put: Callable[[Batch], Out], depth: int = 2
-) -> Iterator[Out]:
-    """Prefetches batches to the device, so that it does not wait for them.
+def prefetch(batches: Iterable[Batch], put: Callable[[Batch], Out]) -> Iterator[Out]:
+    """Transfers batches to the device ahead of time, so that it does not wait for them.
 
     Args:
-        batches: batches in the host's memory.
-        put: starts the transfer of one, as `jax.device_put` does, and returns at once.
-        depth: transfers under way at a time.
+        batches: batches in host memory.
+        put: starts the transfer of one, as `jax.device_put` does, and returns immediately.
 
     Yields:
         What `put` returned, in order.
@@ -205,13 +203,13 @@ def prefetch(
     queue: collections.deque[Out] = collections.deque()
     for batch in batches:
         queue.append(put(batch))
-        if len(queue) >= depth:
+        if len(queue) >= _TRANSFERS:
             yield queue.popleft()
     yield from queue
 
 
 def _grain() -> Any:
-    # On first use: it imports jax, which preparing and planning do without.
+    # On first use: it imports jax, which preparing and planning do not need.
     return extras.load("grain", "streaming")
 
 
@@ -237,19 +235,9 @@ class _Part:
         return positions[self.hosts.index * each : (self.hosts.index + 1) * each]
 
 
-def _local(positions: Any, batch_size: int, hosts: Hosts) -> Any:
-    """Returns this host's parts of the global batches, as arrays of positions.
-
-    Host h has the h-th block of each global batch, so that the blocks of all hosts, one after the
-    other, make the same array for any number of hosts.
-    """
-    _check_hosts(batch_size, hosts)
-    return positions.batch(batch_size // hosts.count)[hosts.index :: hosts.count]
-
-
 def _ahead(batches: Any, workers: int) -> Any:
-    """Reads ahead, in worker processes or threads; the order stays as it is."""
-    # Grain would hold 500 elements by default, here whole batches.
+    """Reads ahead, in worker processes or threads, in the same order."""
+    # By default grain prefetches 500 elements, which are whole batches here.
     grain, threads = _grain(), _THREADS if workers == 0 else 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
     dataset = batches.to_iter_dataset(options)
@@ -265,13 +253,13 @@ def _ahead(batches: Any, workers: int) -> Any:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Makes a worker process end with its parent, neither before nor after."""
+    """Makes a worker process end with its parent."""
     del index, count
     machine.start_worker(_SECONDS_TO_SAVE)
 
 
 def _shape(source: Source, size: int | None) -> tuple[int, ...]:
-    """Returns the shape of all images in a batch."""
+    """Shape of every image in a batch."""
     shape = source.shape
     if size is not None and len(shape) == 3:
         if not 1 <= size <= MAX_SIZE:
@@ -279,8 +267,8 @@ def _shape(source: Source, size: int | None) -> tuple[int, ...]:
         return size, size, int(shape[2] or 0)
     if None in shape:
         raise UserError(
-            "the images vary in size, so they cannot be put into batches; give a size, or better "
-            "prepare them at one with `python -m experiments.prepare --dataset=imagenet2012`"
+            "the images vary in size, so they cannot be batched; give a size, or better "
+            "prepare them at one size with `python -m experiments.prepare --dataset=imagenet2012`"
         )
     return tuple(int(side or 0) for side in shape)
 
@@ -294,7 +282,7 @@ class _Load:
         index: position in the task -> position in the source, int [n].
         labels: labels in the task, int32 [n].
         shape: of each image.
-        replace: whether the next readable image takes the place of an unreadable one.
+        replace: whether the next readable image replaces an unreadable one.
     """
 
     source: Source
@@ -309,7 +297,7 @@ class _Load:
             "images": np.zeros((count, *self.shape), self.source.dtype),
             "labels": np.zeros(count, np.int32),
             "mask": np.zeros(count, bool),
-            # An error would lose its type on its way from a worker: its place travels instead.
+            # An exception would lose its type on the way from a worker, so the position is sent instead.
             "corrupt": np.full(count, -1, np.int64),
         }
         for slot, position in enumerate(positions):

@@ -1,8 +1,7 @@
 """Prepared TFDS directories (array_record files), read without TensorFlow.
 
-TFDS supplies the meaning of a directory (splits, shards, features); the records are read and parsed
-here, because labels must not cost a decoded image and because TFDS spends more time on a small
-image than its decoder.
+TFDS interprets a directory (splits, shards, features); records are read and parsed here, so that labels can be read
+without decoding images, and because TFDS's own overhead on a small image exceeds the decoding.
 """
 
 import bisect
@@ -12,7 +11,7 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ from yosinski_jax.base.progress import Progress
 from yosinski_jax.data import derived, images
 
 _RECORDS_PER_READ = 1024
-# Above this, decoded images are not kept on disk.
+# Above this, decoded images are not cached on disk.
 _CACHED_PIXEL_BYTES = 4 << 30
-# Below this, decoding again is as quick as reading a cache.
+# Below this, decoding again is as fast as reading a cache.
 _UNCACHED_PIXEL_BYTES = 16 << 20
-# Threads gain nothing on smaller images: Pillow and numpy hold the interpreter lock in between.
+# Threads do not help with smaller images: Pillow and numpy hold the GIL in between.
 _THREADED_PIXELS = 128 * 128
 
 
@@ -52,7 +51,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSplit:
-    """One split of a prepared directory. Can be pickled: files are opened where they are read.
+    """One split of a prepared directory; picklable, because files are opened where they are read.
 
     Attributes:
         dataset: name of the dataset, for messages and cache files.
@@ -60,7 +59,7 @@ class PreparedSplit:
         shards: its files, in order.
         shape: (height, width, channels) of the images, None where it varies.
         classes: number of classes; labels are smaller.
-        raw: whether images are stored as plain uint8 instead of an encoded file.
+        raw: whether images are stored as raw uint8 rather than encoded.
     """
 
     dataset: str
@@ -74,12 +73,8 @@ class PreparedSplit:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     @functools.cached_property
     def _ends(self) -> list[int]:
@@ -114,8 +109,7 @@ class PreparedSplit:
         try:
             with self._lock:
                 if shard not in self._readers:
-                    # No read-ahead: random access.
-                    self._readers[shard] = _open(self.shards[shard].path, "readahead_buffer_size:0")
+                    self._readers[shard] = _open(self.shards[shard].path)
             return self._readers[shard].read([position])[0]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise CorruptRecord(
@@ -132,7 +126,7 @@ class PreparedSplit:
 
     def _decode(self, record: bytes, index: int) -> np.ndarray:
         try:
-            data = _example().FromString(record).features.feature["image"].bytes_list.value[0]
+            data = _features(record)["image"].bytes_list.value[0]
             if self.raw:
                 shape = [-1 if side is None else side for side in self.shape]
                 return np.frombuffer(data, np.uint8).reshape(shape)
@@ -148,7 +142,7 @@ class PreparedSplit:
         """Whether the split has labels: the test split of TFDS's ImageNet has only -1."""
         if not len(self):
             return False
-        label = _example().FromString(self.record(0)).features.feature["label"].int64_list.value
+        label = _features(self.record(0))["label"].int64_list.value
         return bool(label) and label[0] >= 0
 
     def _parts(self) -> Iterator[tuple[int, int, int, int]]:
@@ -161,7 +155,7 @@ class PreparedSplit:
     def _read_part(self, part: tuple[int, int, int, int]) -> Sequence[bytes]:
         shard, first, last, index = part
         try:
-            reader = _open(self.shards[shard].path, "readahead_buffer_size:0")
+            reader = _open(self.shards[shard].path)
             try:
                 return reader.read(first, last)
             finally:
@@ -169,13 +163,9 @@ class PreparedSplit:
         except (RuntimeError, ValueError, IndexError, OSError):
             return [self.record(i) for i in range(index, index + last - first)]  # names the record
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the files' content; equal for a copy of the dataset."""
-        return self._fingerprint
-
     @functools.cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """Hex digest of the files' content; equal for a copy of the dataset."""
         return derived.files_digest(
             [shard.path for shard in self.shards], [shard.records for shard in self.shards]
         )
@@ -185,48 +175,37 @@ class PreparedSplit:
         """The folder of the files."""
         return as_path(self.shards[0].path).parent
 
-    @property
+    @functools.cached_property
     def labels(self) -> np.ndarray:
         """All labels, int32 [records]; read once, then kept in an index beside the data."""
-        return self._labels
-
-    @functools.cached_property
-    def _labels(self) -> np.ndarray:
         found = self._entry("labels").load([len(self)], np.int32, beside=True)
         if found is not None:
             return self._checked(found)
         labels = np.empty(len(self), np.int64)
-        example = _example()
 
-        def read(part: tuple[int, int, int, int]) -> int:
-            for i, record in enumerate(self._read_part(part), start=part[3]):
-                try:
-                    labels[i] = (
-                        example.FromString(record).features.feature["label"].int64_list.value[0]
-                    )
-                except (IndexError, _decode_error()) as error:
-                    raise CorruptRecord(
-                        f"{self.where(i)}: no label ({first_line(error)})"
-                    ) from None
-            return part[2] - part[1]
+        def take(i: int, record: bytes) -> None:
+            try:
+                labels[i] = _features(record)["label"].int64_list.value[0]
+            except (IndexError, _decode_error()) as error:
+                raise CorruptRecord(f"{self.where(i)}: no label ({first_line(error)})") from None
 
-        self._in_threads(read, f"labels of {self.dataset} {self.split}")
+        self._each(take, f"labels of {self.dataset} {self.split}")
         labels = self._checked(labels)
         self.keep_labels(labels)
         return labels
 
     def _checked(self, labels: np.ndarray) -> np.ndarray:
-        """Labels as int32 [records]; CorruptRecord if one stands for no class."""
+        """Labels as int32 [records]; CorruptRecord if one is out of range."""
         strange = np.flatnonzero((labels < 0) | (labels >= self.classes))
         if len(strange):
             raise CorruptRecord(
                 f"{self.where(int(strange[0]))}: label {labels[strange[0]]} of {self.classes} classes "
-                f"({len(strange)} such in all); prepare the dataset again"
+                f"({len(strange)} such records); prepare the dataset again"
             )
         return labels.astype(np.int32, copy=False)
 
     def keep_labels(self, labels: np.ndarray) -> None:
-        """Writes the label index, int32 [records]; for who knows the labels without reading."""
+        """Writes the label index, int32 [records]; for callers that already know the labels."""
         self._entry("labels").save(labels, beside=True)
 
     def _entry(self, what: str) -> derived.Entry:
@@ -234,30 +213,36 @@ class PreparedSplit:
             self.directory, f"{self.dataset}-{self.split}-{what}", self.fingerprint
         )
 
-    @functools.cached_property
-    def _pixels(self) -> np.ndarray:
+    def _sides(self) -> tuple[int, ...]:
+        """Shape of every image.
+
+        Raises:
+            UserError: the images vary in size.
+        """
         if None in self.shape:
             raise UserError(
-                f"{self.dataset}: its images vary in size, so they cannot be held as one array; "
+                f"{self.dataset}: its images vary in size, so there is neither an array of all images nor a mean image; "
                 "prepare them at one size first"
             )
-        shape = (len(self), *(side or 0 for side in self.shape))
+        return tuple(side or 0 for side in self.shape)
+
+    @functools.cached_property
+    def _pixels(self) -> np.ndarray:
+        shape = (len(self), *self._sides())
         keep = _UNCACHED_PIXEL_BYTES <= np.prod(shape) <= _CACHED_PIXEL_BYTES
         found = self._entry("pixels").load(shape, np.uint8) if keep else None
         if found is not None:
             return found
         pixels = np.empty(shape, np.uint8)
 
-        def read(part: tuple[int, int, int, int]) -> int:
-            for i, record in enumerate(self._read_part(part), start=part[3]):
-                image = self._decode(record, i)
-                if image.shape != shape[1:]:
-                    raise CorruptRecord(f"{self.where(i)}: {image.shape}, expected {shape[1:]}")
-                pixels[i] = image
-            return part[2] - part[1]
+        def take(i: int, record: bytes) -> None:
+            image = self._decode(record, i)
+            if image.shape != shape[1:]:
+                raise CorruptRecord(f"{self.where(i)}: {image.shape}, expected {shape[1:]}")
+            pixels[i] = image
 
         small = shape[1] * shape[2] < _THREADED_PIXELS and images.opencv() is None
-        self._in_threads(read, f"images of {self.dataset} {self.split}", 1 if small else None)
+        self._each(take, f"images of {self.dataset} {self.split}", 1 if small else None)
         if keep:
             self._entry("pixels").save(pixels)
         return pixels
@@ -272,7 +257,7 @@ class PreparedSplit:
         return self._pixels
 
     def keep_class_sums(self, sums: np.ndarray) -> None:
-        """Keeps the sums of the images of each class that occurs.
+        """Writes the sum of the images of each class that occurs.
 
         Args:
             sums: uint32 [classes, height, width, channels], in the order of the labels.
@@ -282,9 +267,9 @@ class PreparedSplit:
     def mean_image(self, index: np.ndarray) -> np.ndarray:
         """Returns the mean of some images, float32 [height, width, channels].
 
-        Whole classes are added up from the sums that preparing left beside the data, if it did;
-        else the images are read once and the mean is kept. Sums are integers, so the result is the
-        same either way and in any order.
+        Means of whole classes come from the class sums kept beside the data, if there are any; otherwise the
+        images are read once and the mean is cached. Sums are integers, so the result is the same either way and
+        in any order.
 
         Args:
             index: records, int [n].
@@ -292,8 +277,7 @@ class PreparedSplit:
         Raises:
             UserError: the images vary in size.
         """
-        if None in self.shape:
-            raise UserError(f"{self.dataset}: its images vary in size, so they have no mean image")
+        sides = self._sides()
         chosen = np.bincount(self.labels[index], minlength=int(self.labels.max()) + 1)
         whole = np.bincount(self.labels, minlength=len(chosen))
         classes = np.flatnonzero(chosen)
@@ -311,7 +295,7 @@ class PreparedSplit:
             Progress(f"mean image of {self.dataset}", len(index)) as progress,
             ThreadPoolExecutor(os.cpu_count()) as pool,
         ):
-            total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+            total = np.zeros(sides, np.uint64)
             for part, part_sum in zip(parts, pool.map(self._sum, parts), strict=True):
                 total += part_sum
                 progress.advance(len(part))
@@ -320,12 +304,10 @@ class PreparedSplit:
         return mean
 
     def _class_sums(self, rows: np.ndarray) -> np.ndarray | None:
-        """Adds up the kept sums of some classes; None if they are not there."""
-        total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+        """Sum over some classes; None if the class sums are not there."""
+        total, entry = np.zeros(self._sides(), np.uint64), self._entry("class-sums")
         for row in rows:
-            found = self._entry("class-sums").load(
-                [None, *self.shape], np.uint32, beside=True, row=int(row)
-            )
+            found = entry.load([None, *self.shape], np.uint32, beside=True, row=int(row))
             if found is None:
                 return None
             total += found
@@ -334,12 +316,22 @@ class PreparedSplit:
     def _sum(self, index: np.ndarray) -> np.ndarray:
         if "_pixels" in self.__dict__:
             return self._pixels[index].sum(axis=0, dtype=np.uint64)
-        total = np.zeros(tuple(side or 0 for side in self.shape), np.uint64)
+        total = np.zeros(self._sides(), np.uint64)
         for i in index:
             total += self.image(int(i))
         return total
 
-    def _in_threads(self, read: Any, what: str, threads: int | None = None) -> None:
+    def _each(
+        self, take: Callable[[int, bytes], None], what: str, threads: int | None = None
+    ) -> None:
+        """Calls `take` with the number and the content of every record, in threads."""
+
+        def read(part: tuple[int, int, int, int]) -> int:
+            _, first, last, index = part
+            for i, record in enumerate(self._read_part(part), start=index):
+                take(i, record)
+            return last - first
+
         with (
             Progress(what, len(self)) as progress,
             ThreadPoolExecutor(threads or os.cpu_count()) as pool,
@@ -348,10 +340,15 @@ class PreparedSplit:
                 progress.advance(records)
 
 
-def _open(path: str, options: str) -> Any:
+def _open(path: str) -> Any:
     from array_record.python import array_record_module  # pyright: ignore
 
-    return array_record_module.ArrayRecordReader(path, options=options)
+    # No read-ahead: access is random.
+    return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0")
+
+
+def _features(record: bytes) -> Any:
+    return _example().FromString(record).features.feature
 
 
 @functools.cache

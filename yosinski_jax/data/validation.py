@@ -1,4 +1,4 @@
-"""A validation part of a task: training images of each class that nothing is trained on, to stop and to choose by."""
+"""A validation part of a task: images of each class held out of training, for early stopping and model selection."""
 
 import dataclasses
 
@@ -9,26 +9,26 @@ from yosinski_jax.data.dataset import Task, drawn, few_images
 
 
 def held_out(images: int, share: float) -> int:
-    """How many of a class's `images` training images are held out: a share, rounded, but at least one, and never all."""
+    """How many of a class's `images` training images are held out: a rounded fraction, at least one and never all."""
     return min(max(1, int(share * images + 0.5)), images - 1)
 
 
 def carve(task: Task, share: float, seed: int) -> Task:
-    """The task with a share of the training images of each class held out as its validation part.
+    """The task with a fraction of each class's training images held out as its validation part.
 
     Args:
         task: one without a validation part.
-        share: of the images of each class, 0 to 1; see `held_out`.
-        seed: of the draw, 0 to 2**32 - 1.
+        share: fraction of the images of each class, 0 to 1; see `held_out`.
+        seed: random seed, 0 to 2**32 - 1.
 
     Raises:
-        UserError: a class has one training image only.
+        UserError: a class has only one training image.
     """
     counts = np.bincount(task.train_labels, minlength=len(task.classes))
     if counts.min() < 2:
         raise UserError(
-            f"validation={share:g}: class {task.classes[counts.argmin()]} has one training image, which cannot be held out; "
-            "use 2 or more of each class, or leave validation out"
+            f"validation={share:g}: class {task.classes[counts.argmin()]} has only one training image, which cannot be held out; "
+            "use 2 or more per class, or leave validation out"
         )
     numbers = [held_out(int(count), share) for count in counts]
     out = np.zeros(len(task.train_index), bool)
@@ -43,22 +43,22 @@ def carve(task: Task, share: float, seed: int) -> Task:
 
 
 def carve_few(task: Task, images_per_class: int, share: float, seed: int) -> Task:
-    """The task with few images of each class, those for validation among them.
+    """The task with only a few images per class, including those for validation.
 
-    What is held out here was held out of the whole task as well: a base trained on that has seen none of it.
+    What is held out here was also held out of the whole task, so a base trained on that has not seen it.
 
     Args:
-        task: what `carve` gave with the same share; its test images stay.
-        images_per_class: how many of each class, those held out included.
+        task: what `carve` returned with the same share; its test images stay.
+        images_per_class: how many per class, including those held out.
         share: see `carve`.
-        seed: of the draw; draws of one seed are nested.
+        seed: random seed; draws of one seed are nested.
 
     Raises:
-        UserError: one image a class, of which none can be held out, or a class has fewer.
+        UserError: a class has fewer images, or only one image per class is asked for, which cannot be held out.
     """
     if images_per_class < 2:
         raise UserError(
-            f"target_images_per_class={images_per_class}: of one image a class none can be held out for "
+            f"target_images_per_class={images_per_class}: one image per class leaves none to hold out for "
             f"validation={share:g}; use 2 or more, or leave validation out"
         )
     held = held_out(images_per_class, share)

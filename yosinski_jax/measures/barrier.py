@@ -13,12 +13,6 @@ from yosinski_jax.measures.subject import Subject
 @measure("barrier", needs=("AnB+", "BnB+"), copies=True)
 def of_layer(subject: Subject) -> float:
     """Between the copies of this base's and the other base's first k layers, on the other base's task."""
-    transfer, selffer = subject.copied("AnB+"), subject.copied("BnB+")
-    return barrier(
-        along(
-            subject.peer.accuracy,
-            transfer,
-            selffer,
-            subject.network.paths(*subject.network.layer_names),
-        )
-    )
+    ends = subject.copied("AnB+"), subject.copied("BnB+")
+    layers = subject.network.paths(*subject.network.layer_names)
+    return barrier(along(subject.peer.accuracy, *ends, layers))

@@ -7,14 +7,14 @@ too; so HSIC is taken as its unbiased U-statistic (Song et al. 2012), in Székel
 Gram matrix without its diagonal, centred so that every row sums to 0. It may come out below 0.
 
 1 for features that differ by a rotation and a scale, 0 for unrelated ones. Its reliability is
-disputed (Davari et al. 2023, arXiv 2210.16156), therefore `procrustes` stands beside it.
+disputed (Davari et al. 2023, arXiv 2210.16156), hence `procrustes` beside it.
 """
 
 import numpy as np
 
 from yosinski_jax.measures.linear import as_matrix, check_same_images
 from yosinski_jax.measures.registry import measure
-from yosinski_jax.measures.subject import Subject
+from yosinski_jax.measures.subject import TASKS, Subject
 
 
 def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> float:
@@ -40,7 +40,7 @@ def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> float:
 
 
 def _centered_gram(features: np.ndarray, debiased: bool) -> np.ndarray:
-    features = features - features.mean(0)  # changes neither form, and spares digits
+    features = features - features.mean(0)  # changes neither estimator, but is more precise
     gram = features @ features.T
     if not debiased:
         return gram
@@ -53,10 +53,7 @@ def _centered_gram(features: np.ndarray, debiased: bool) -> np.ndarray:
     return gram
 
 
-@measure("cka", suffixes=("", "other"))
+@measure("cka", suffixes=tuple(TASKS))
 def of_layer(subject: Subject) -> dict[str, float]:
     """Between the pair's two bases, on test images of this base's own task and of the other."""
-    return {
-        suffix: cka(subject.features(task), subject.peer.features(subject.seen_by_peer(task)))
-        for suffix, task in (("", "own"), ("other", "other"))
-    }
+    return {suffix: cka(*subject.features_of_both(task)) for suffix, task in TASKS.items()}

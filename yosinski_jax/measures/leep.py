@@ -26,7 +26,7 @@ def leep(predictions: np.ndarray, labels: np.ndarray) -> float:
     """
     predictions = np.asarray(predictions, np.float64)
     joint = one_hot(labels, int(np.max(labels)) + 1).T @ predictions / len(predictions)
-    # A source class that no image is given a share of contributes nothing.
+    # A source class with probability 0 for every image contributes nothing.
     given = joint / np.maximum(joint.sum(0), np.finfo(float).tiny)
     expected = (predictions * given[np.asarray(labels)]).sum(1)
     return float(np.mean(np.log(expected)))
@@ -38,7 +38,7 @@ def source_predictions(subject: Subject) -> np.ndarray:
     For the last layer, its softmax; for others, that of a ridge classifier fitted to four fifths of the base's training
     images, its temperature chosen on the rest.
     """
-    return subject.once("source predictions", lambda: _source_predictions(subject))
+    return subject.once(f"source predictions {subject.k}", lambda: _source_predictions(subject))
 
 
 def _source_predictions(subject: Subject) -> np.ndarray:

@@ -27,7 +27,7 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
 def _evidence(y: np.ndarray, z: np.ndarray, s: np.ndarray, images: int, width: int) -> float:
     """Log evidence per image; `z` are the targets along the singular directions, `s` squared singular values."""
     alpha = beta = ratio = 1.0
-    outside = max(float(y @ y - z @ z), 0.0)  # what no weights explain
+    outside = max(float(y @ y - z @ z), 0.0)  # what no weights can explain
     for _ in range(_STEPS):
         gamma = (s / (s + ratio)).sum()
         weights = np.sqrt(s) * z * beta / (alpha + beta * s)

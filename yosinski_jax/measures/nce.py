@@ -15,8 +15,7 @@ from yosinski_jax.measures.subject import Subject
 
 def nce(source: np.ndarray, target: np.ndarray) -> float:
     """Negative conditional entropy, in nats, of labels `target` given labels `source`, integers [images]."""
-    sizes = (int(np.max(x)) + 1 for x in (target, source))
-    y, z = (one_hot(x, size) for x, size in zip((target, source), sizes, strict=True))
+    y, z = (one_hot(x, int(np.max(x)) + 1) for x in (target, source))
     joint = y.T @ z / len(y)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.nansum(joint * np.log(joint / joint.sum(0))))

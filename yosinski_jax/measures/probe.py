@@ -12,7 +12,7 @@ import numpy as np
 
 from yosinski_jax.measures.linear import as_matrix, one_hot
 from yosinski_jax.measures.registry import measure
-from yosinski_jax.measures.subject import Subject
+from yosinski_jax.measures.subject import TASKS, Subject
 
 #: Tried values of l2, as multiples of the mean squared singular value of the standardised features.
 GRID = tuple(10.0**e for e in range(-6, 4))
@@ -48,7 +48,7 @@ def ridge(features: np.ndarray, labels: np.ndarray, classes: int, l2: float | No
         held = np.arange(len(labels)) % 5 == 4
         tried = _fits(features[~held], labels[~held], classes, None)
         right = [np.mean(r.scores(features[held]).argmax(1) == labels[held]) for r in tried]
-        # Of equally good ones the strongest penalty.
+        # Among ties the strongest penalty.
         best = max(range(len(right)), key=lambda i: (right[i], i))
         return _fits(features, labels, classes, None)[best]
     return _fits(features, labels, classes, (l2,))[0]
@@ -81,7 +81,7 @@ def probe(
     return float(np.mean(fitted.scores(test).argmax(1) == np.asarray(test_labels)))
 
 
-@measure("probe", suffixes=("", "other"))
+@measure("probe", suffixes=tuple(TASKS))
 def of_layer(subject: Subject) -> dict[str, float]:
     """On the base's own task and on the other."""
     return {
@@ -91,5 +91,5 @@ def of_layer(subject: Subject) -> dict[str, float]:
             subject.features(task),
             subject.labels(task),
         )
-        for suffix, task in (("", "own"), ("other", "other"))
+        for suffix, task in TASKS.items()
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from yosinski_jax.measures.linear import centered, check_same_images, left_singular
 from yosinski_jax.measures.registry import measure
-from yosinski_jax.measures.subject import Subject
+from yosinski_jax.measures.subject import TASKS, Subject
 
 
 def procrustes(x: np.ndarray, y: np.ndarray) -> float:
@@ -28,12 +28,7 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> float:
     return float(max(2 - 2 * nuclear / np.sqrt((s**2).sum() * (t**2).sum()), 0))
 
 
-@measure("procrustes", suffixes=("", "other"))
+@measure("procrustes", suffixes=tuple(TASKS))
 def of_layer(subject: Subject) -> dict[str, float]:
     """Between the pair's two bases, on test images of this base's own task and of the other."""
-    return {
-        suffix: procrustes(
-            subject.features(task), subject.peer.features(subject.seen_by_peer(task))
-        )
-        for suffix, task in (("", "own"), ("other", "other"))
-    }
+    return {suffix: procrustes(*subject.features_of_both(task)) for suffix, task in TASKS.items()}

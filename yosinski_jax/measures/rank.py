@@ -9,7 +9,7 @@ import numpy as np
 
 from yosinski_jax.measures.linear import centered, left_singular
 from yosinski_jax.measures.registry import measure
-from yosinski_jax.measures.subject import Subject
+from yosinski_jax.measures.subject import TASKS, Subject
 
 
 def numerical_rank(features: np.ndarray, tolerance: float = 1e-3) -> int:
@@ -17,10 +17,7 @@ def numerical_rank(features: np.ndarray, tolerance: float = 1e-3) -> int:
     return len(left_singular(centered(features), tolerance)[1])
 
 
-@measure("rank", suffixes=("", "other"))
+@measure("rank", suffixes=tuple(TASKS))
 def of_layer(subject: Subject) -> dict[str, float]:
     """On test images of the base's own task and of the other."""
-    return {
-        suffix: numerical_rank(subject.features(task))
-        for suffix, task in (("", "own"), ("other", "other"))
-    }
+    return {suffix: numerical_rank(subject.features(task)) for suffix, task in TASKS.items()}

@@ -27,13 +27,8 @@ def relative_norm(gradients: Any, parameters: Any) -> float:
 @measure("rgn", suffixes=("", "own"), layers=EACH)
 def of_layer(subject: Subject) -> dict[str, float]:
     """On training images; all layers are computed at once."""
-    name = subject.layer
-    return {
-        suffix: subject.once_for_network(
-            f"rgn {task}", lambda task=task: _of_network(subject, task)
-        )[name]
-        for suffix, task in (("", "other"), ("own", "own"))
-    }
+    norms = lambda task: subject.once(f"rgn {task}", lambda: _of_network(subject, task))
+    return {"": norms("other")[subject.layer], "own": norms("own")[subject.layer]}
 
 
 def _of_network(subject: Subject, task: str) -> dict[str, float]:
@@ -50,9 +45,8 @@ def _of_network(subject: Subject, task: str) -> dict[str, float]:
 
     gradient = bench.once((network, "gradient"), lambda: jax.jit(jax.grad(loss)))
     size = min(bench.recipe.batch_size, len(images.labels))
-    order = np.random.RandomState(0).permutation(
-        len(images.labels)
-    )  # datasets may come sorted by class
+    # Datasets may be sorted by class.
+    order = np.random.RandomState(0).permutation(len(images.labels))
     norms: dict[str, list[float]] = {name: [] for name in network.layer_names}
     for batch in range(min(BATCHES, len(order) // size)):
         chosen = order[batch * size : (batch + 1) * size]

@@ -52,7 +52,7 @@ Rows = dict[tuple[str, str, str], Row]
 
 
 def read_rows(folder: Path) -> tuple[Rows, list[str]]:
-    """The rows of `measures.csv`, and one line if it is not as it was written, which counts as none."""
+    """The rows of `measures.csv`; none, and a line that says why, if the file is not as it was written."""
     path = as_path(folder) / "measures.csv"
     if not path.exists():
         return {}, []
@@ -60,16 +60,10 @@ def read_rows(folder: Path) -> tuple[Rows, list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
         if _digest(text) not in read_notes(folder).get("measures.csv", ()):
-            return {}, [f"{path}: was altered since it was written; {again}"]
+            return {}, [f"{path}: was modified since it was written; {again}"]
         lines = csv.DictReader(io.StringIO(text))
         rows = [
-            Row(
-                r["network"],
-                r["layer"],
-                r["measure"],
-                float(r["value"] or "nan"),
-                float(r["seconds"]),
-            )
+            Row(**{**r, "value": float(r["value"] or "nan"), "seconds": float(r["seconds"])})
             for r in lines
         ]
     except (Damaged, KeyError, TypeError, ValueError) as e:
@@ -102,7 +96,7 @@ def write_rows(folder: Path, rows: Rows, notes: dict[str, Any]) -> None:
         value = "" if math.isnan(row.value) else repr(float(row.value))
         writer.writerow([row.network, row.layer, row.measure, value, f"{row.seconds:.4f}"])
     text = file.getvalue()
-    # The note comes first and allows both, so that a crash in between leaves files that go together.
+    # The note is written first and accepts both versions, so that a crash in between leaves a consistent pair.
     notes["measures.csv"] = [*notes.get("measures.csv", ())[-1:], _digest(text)]
     write_json(as_path(folder) / "measures.json", sealed(notes))
     write_atomically(as_path(folder) / "measures.csv", text)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.data.dataset import Dataset, Task
+from yosinski_jax.data.dataset import Dataset, Task, rank_in_class
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
@@ -24,7 +24,8 @@ from yosinski_jax.training.jobs import initial_variables
 from yosinski_jax.training.step import network_input, preprocess
 
 BATCH = 250  # images
-PARTS = ("train", "test")
+#: Suffix of a measure's values → the task that they are of.
+TASKS = {"": "own", "other": "other"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Base:
       task: the task it was trained on, with all its images.
       variables: its parameters.
       record: its record.
-      memory: what measures computed of the network as a whole.
+      memory: what measures computed once for all layers, or share.
     """
 
     name: str
@@ -101,11 +102,9 @@ class Bench:
             index, labels = getattr(task, f"{part}_index"), getattr(task, f"{part}_labels")
             chosen = evenly(labels, self.count)
             pixels = np.stack([source.image(int(i)) for i in index[chosen]])
-            mean = (
-                self.dataset.train.mean_image(task.train_index)
-                if self.recipe.subtract_mean
-                else None
-            )
+            mean = None
+            if self.recipe.subtract_mean:
+                mean = self.dataset.train.mean_image(task.train_index)
             self._images[name] = task, Images(pixels, labels[chosen]), mean
         return self._images[name]
 
@@ -115,17 +114,13 @@ class Bench:
         return network_input(self.recipe, pixels.shape[1:], pixels.dtype)
 
     def inputs(self, task: Task, part: str, chosen: Any) -> jax.Array:
-        """Some of the images, by slice or positions, as the network gets them."""
+        """Some of the images, by slice or positions, as inputs of the network."""
         _, images, mean = self._read(task, part)
-        return self.once("preprocess", lambda: jax.jit(self._preprocess))(
-            images.pixels[chosen], mean
-        )
-
-    def _preprocess(self, pixels: jax.Array, mean: jax.Array | None) -> jax.Array:
-        return preprocess(self.recipe, pixels, mean, None)
+        run = lambda pixels, mean: preprocess(self.recipe, pixels, mean, None)
+        return self.once("preprocess", lambda: jax.jit(run))(images.pixels[chosen], mean)
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gives, usually something compiled; made once."""
+        """The result of `make`, usually something compiled; made once."""
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
@@ -149,13 +144,10 @@ class Bench:
         name = (base.name, id(task), part)
         if name not in self._features:
             began = time.perf_counter()
-            self._features[name] = self._compute(base, network, task, part, k)
+            pool = lambda maps: pooled(maps, self.width)
+            self._features[name] = self.outputs(network, base.variables, task, part, k, pool)
             self.feature_seconds += time.perf_counter() - began
         return self._features[name]
-
-    def _compute(self, base: Base, network: Network, task: Task, part: str, k: int) -> np.ndarray:
-        pool = lambda maps: pooled(maps, self.width)
-        return self.outputs(network, base.variables, task, part, k, pool)
 
     def outputs(
         self,
@@ -174,7 +166,7 @@ class Bench:
         if not network.supports_partial_apply:
             raise UserError(
                 f"{type(network.module).__name__} cannot be applied up to a layer, which measures of features need; give its "
-                "__call__ the arguments start and stop, or ask for measures of parameters alone"
+                "__call__ the arguments start and stop, or choose only measures of parameters"
             )
         run = self.run(network, k)
         return self._in_batches(
@@ -188,7 +180,7 @@ class Bench:
         return logits.argmax(-1) == self.images(task, part).labels
 
     def fresh(self, network: Network, task: Task, key: str) -> Any:
-        """The initial values that a job with this key gets."""
+        """The initial variables of a job with this key."""
         return initial_variables(network, self.input(task), key, self.seed)
 
 
@@ -196,10 +188,7 @@ def evenly(labels: np.ndarray, count: int) -> np.ndarray:
     """Positions of at most `count` images, in order, balanced over classes as far as possible."""
     if len(labels) <= count:
         return np.arange(len(labels))
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[by_class], labels[by_class])
-    rank = np.arange(len(labels)) - starts  # within the class
-    return np.sort(by_class[np.argsort(rank, kind="stable")[:count]])
+    return np.sort(np.lexsort((labels, rank_in_class(labels)))[:count])
 
 
 def pooled(features: np.ndarray, width: int) -> np.ndarray:
@@ -238,7 +227,6 @@ class Subject:
     other: Base
     k: int
     records: Mapping[str, Mapping[str, Any]]
-    _memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def network(self) -> Network:
@@ -263,12 +251,12 @@ class Subject:
     @property
     def peer(self) -> "Subject":
         """The same layer of the other base."""
-        return dataclasses.replace(self, base=self.other, other=self.base, _memory={})
+        return dataclasses.replace(self, base=self.other, other=self.base)
 
-    @staticmethod
-    def seen_by_peer(task: str) -> str:
-        """The same task, "own" or "other", as the peer calls it."""
-        return {"own": "other", "other": "own"}[task]
+    def features_of_both(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """The layer's features of this base and of the other, for the same test images of a task."""
+        seen_by_peer = {"own": "other", "other": "own"}[task]
+        return self.features(task), self.peer.features(seen_by_peer)
 
     def task(self, task: str = "own") -> Task:
         """The task that the base was trained on ("own"), or the other base's ("other")."""
@@ -312,7 +300,7 @@ class Subject:
         Raises:
           UserError: its record's layer changes show that it was not trained from these values.
         """
-        return self.once_for_network("initial", self._initial)
+        return self.once("initial", self._initial)
 
     def _initial(self) -> Any:
         network = self.network
@@ -322,9 +310,9 @@ class Subject:
             found = relative_change(*trees)
             if change is not None and abs(found - change) > 1e-3 * max(change, 1e-3):
                 raise UserError(
-                    f"{self.base.name}: its initial values cannot be derived again (layer {name} would have changed by "
+                    f"{self.base.name}: its initial values cannot be reproduced (layer {name} would have changed by "
                     f"{found:.4g} of its norm, its record says {change:.4g}); measure it with the versions that trained it, "
-                    f"or leave reinit and interpolation out"
+                    "or leave out reinit and interpolation"
                 )
         return initial
 
@@ -337,13 +325,7 @@ class Subject:
         return float(self.bench.right(self.network, variables, self.task(task)).mean())
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives; computed once for this layer."""
-        if name not in self._memory:
-            self._memory[name] = compute()
-        return self._memory[name]
-
-    def once_for_network(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives; computed once for this base, whatever the layer."""
+        """The result of `compute`; computed once for this base, whatever the layer."""
         if name not in self.base.memory:
             self.base.memory[name] = compute()
         return self.base.memory[name]
@@ -364,14 +346,25 @@ class Subject:
           UserError: there is no workdir, or the checkpoint cannot be read.
         """
         if self.bench.folder is None:
-            raise UserError(f"{self.base.name}: copies are read from a workdir, and there is none")
-        pair, name = self.base.name.rpartition("/")[0], self.copy(treatment)["name"]
-        try:
-            return checkpoints.load(self.bench.folder / "checkpoints" / pair / name)
-        except checkpoints.DamagedCheckpoint as e:
             raise UserError(
-                f"{e}; start the sweep again with the record of {pair}/{name} moved away"
-            ) from e
+                f"{self.base.name}: copies are read from a workdir; give the bench a folder"
+            )
+        pair, name = self.base.name.rpartition("/")[0], self.copy(treatment)["name"]
+        return load_kept(self.bench.folder, f"{pair}/{name}")
+
+
+def load_kept(folder: Path, network: str) -> Any:
+    """Variables of a network ("random-0/baseA") from its checkpoint in a workdir.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    try:
+        return checkpoints.load(folder / "checkpoints" / network)
+    except checkpoints.DamagedCheckpoint as e:
+        raise UserError(
+            f"{e}; move the record of {network} away and start the sweep again in {folder}"
+        ) from e
 
 
 def relative_change(before: Any, after: Any) -> float:

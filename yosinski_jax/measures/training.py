@@ -19,17 +19,11 @@ from yosinski_jax.training.trainer import Trainer
 
 
 def train(bench: Bench, jobs: Sequence[Job]) -> list[Result]:
-    """Trains networks by the sweep's recipe; side by side those that one program can train."""
-    trainer = bench.once(
-        "trainer",
-        lambda: Trainer(
-            bench.network,
-            bench.recipe,
-            bench.dataset,
-            seed=bench.seed,
-            feature_bytes=machine.memory() // jax.local_device_count() // 4,
-        ),
-    )
+    """Trains networks with the sweep's recipe, together where one program can train them."""
+    size = machine.memory() // jax.local_device_count() // 4
+    parts = (bench.network, bench.recipe, bench.dataset)
+    make = lambda: Trainer(*parts, seed=bench.seed, feature_bytes=size)
+    trainer = bench.once("trainer", make)
     alike: dict[tuple, list[Job]] = {}
     for job in jobs:
         sizes = (len(job.task.classes), len(job.task.train_index), len(job.task.test_index))
@@ -39,15 +33,14 @@ def train(bench: Bench, jobs: Sequence[Job]) -> list[Result]:
         population = trainer.start(group)
         while not population.finished:
             population.advance()
-        results |= {
-            job.key: result for job, result in zip(group, population.results(), strict=True)
-        }
+        keys = [job.key for job in group]
+        results |= zip(keys, population.results(), strict=True)
     return [results[job.key] for job in jobs]
 
 
 def again(subject: Subject) -> Any:
     """Variables of a base of the subject's task from another seed; trained once and kept beside the measures."""
-    bases = (subject.base, subject.other)  # both at once: the other will be asked for too
+    bases = (subject.base, subject.other)  # both together: the other will be needed too
     missing = [base for base in bases if not _remembers(subject.bench, base)]
     jobs = [Job(f"{base.key}/again", base.task) for base in missing]
     for base, result in zip(missing, train(subject.bench, jobs) if jobs else (), strict=True):
@@ -74,21 +67,19 @@ def _remembers(bench: Bench, base: Base) -> bool:
 Linear = tuple[Any, Any]
 
 
-def least_squares(
-    x: np.ndarray, y: np.ndarray, ridge: float = 1e-6
-) -> tuple[np.ndarray, np.ndarray]:
+def least_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The affine map of the last axis of `x` that is closest to `y`: kernel [c, d] and bias [d], float32.
 
     Args:
       x: [..., c].
-      y: [..., d], its other axes as those of `x`.
-      ridge: ridge penalty as a multiple of the mean variance, so that dead channels do no harm.
+      y: [..., d], other axes as those of `x`.
     """
     a, b = (np.asarray(z, np.float64).reshape(-1, z.shape[-1]) for z in (x, y))
     at, to = a.mean(0), b.mean(0)
     a, b = a - at, b - to
     gram = a.T @ a
-    penalty = ridge * max(float(np.trace(gram)) / len(gram), 1e-30)
+    # A small ridge penalty, relative to the mean variance, so that dead channels do no harm.
+    penalty = 1e-6 * max(float(np.trace(gram)) / len(gram), 1e-30)
     kernel = np.linalg.solve(gram + penalty * np.eye(len(gram)), a.T @ b)
     return kernel.astype(np.float32), (to - at @ kernel).astype(np.float32)
 
@@ -101,28 +92,24 @@ def fit_between(
     labels: np.ndarray,
     *,
     steps: int,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
 ) -> Linear:
-    """Trains an affine map in front of a frozen network, by Adam on the cross-entropy.
+    """Trains an affine map in front of a frozen network with Adam on the cross-entropy, in batches of 64 with replacement.
 
     Args:
-      top: the frozen network, (variables, features) → logits; one and the same function each time, or it is compiled anew.
+      top: the frozen network, (variables, features) → logits; the same function each time, or it is recompiled.
       variables: its variables.
       start: the map to begin with.
       x: features [images, ..., channels].
       labels: integers [images].
       steps: number of training steps; 0 returns `start`.
-      batch_size: images per step, drawn with replacement.
-      learning_rate: Adam's learning rate.
     """
-    draws = np.random.RandomState(0).randint(len(x), size=(steps, min(batch_size, len(x))))
-    return _fit(top, learning_rate, variables, start, x, labels, draws)
+    draws = np.random.RandomState(0).randint(len(x), size=(steps, min(64, len(x))))
+    return _fit(top, variables, start, x, labels, draws)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _fit(top, learning_rate, variables, start, x, labels, draws) -> Linear:
-    optimizer = optax.adam(learning_rate)
+@functools.partial(jax.jit, static_argnums=0)
+def _fit(top, variables, start, x, labels, draws) -> Linear:
+    optimizer = optax.adam(1e-3)
 
     def loss(linear, index):
         logits = top(variables, x[index] @ linear[0] + linear[1])

@@ -1,13 +1,13 @@
-"""Measures of a finished sweep: reads its folder, computes what is missing, keeps `measures.csv`.
+"""Measures of a finished sweep: reads its folder, computes what is missing, maintains `measures.csv`.
 
-The file is written anew, atomically, after every layer of a pair of tasks, so that an interrupted
-command goes on where it was. `measures.json` beside it says what the numbers depend on and seals the file; a changed base
-takes its rows with it, other options are refused.
+The file is rewritten atomically after every layer of a pair of tasks, so that an interrupted command resumes there.
+`measures.json` beside it records what the numbers depend on and a digest of the file; rows of a changed base are
+computed again, other options are refused.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ from yosinski_jax.data.joined import join
 from yosinski_jax.data.validation import carve
 from yosinski_jax.measures.registry import EACH, EACH_AND_WHOLE, INNER, Measure, choose, measures
 from yosinski_jax.measures.rows import FEATURES, Row, Rows, read_notes, read_rows, write_rows
-from yosinski_jax.measures.subject import Base, Bench, Subject
+from yosinski_jax.measures.subject import Base, Bench, Subject, load_kept
 from yosinski_jax.networks import registry
 from yosinski_jax.networks.network import Network
 from yosinski_jax.study import records
 from yosinski_jax.study.recipes import Recipe
 from yosinski_jax.study.treatments import Run
-from yosinski_jax.training import checkpoints
 
 
 def measure(
@@ -45,15 +44,15 @@ def measure(
       folder: the workdir.
       names: of measures.
       bench: runs the sweep's networks on its data.
-      note: called with a line about anything out of the ordinary.
-      progress: called with what was done last, and how many layers of pairs are done, of how many.
+      note: called with a line about anything unusual.
+      progress: called with the current pair, and the numbers of layers done and in total.
 
     Returns:
       All rows of the file.
 
     Raises:
       UserError: there are no bases, a name is unknown, a measure needs what was not kept, or the file
-        was made with other options.
+        was written with other options.
     """
     folder = as_path(folder)
     wanted, pairs, damaged = check(folder, names)
@@ -68,7 +67,7 @@ def measure(
             missing = _missing(folder, pair, k, wanted, rows)
             if missing:
                 bases = bases or load_bases(folder, pair, bench)
-                # BLAS's threads cost more than they gain on matrices of this size, most of all on a busy machine.
+                # On matrices of this size BLAS threads cost more than they gain, especially on a busy machine.
                 with threadpool_limits(1, "blas"):
                     rows |= {row.place: row for row in _of_layer(bench, bases, pair, k, missing)}
                 write_rows(folder, rows, notes)
@@ -81,7 +80,7 @@ def measure(
 def check(
     folder: Path | str, names: Sequence[str]
 ) -> tuple[list[Measure], list["_Pair"], list[str]]:
-    """Whether these measures can be had of this sweep; reads its records, no parameters and no data.
+    """Checks that this sweep has what these measures need; reads its records, but no parameters and no data.
 
     Returns:
       The measures, the pairs of tasks, and a line for each damaged record.
@@ -100,7 +99,7 @@ def check(
 
 
 def available(folder: Path | str) -> list[str]:
-    """Names of the measures that can be had of this sweep.
+    """Names of the measures that can be computed for this sweep.
 
     Raises:
       UserError: there are no bases.
@@ -120,12 +119,11 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
 
     Args:
       folder: the workdir.
-      data_dir: where its prepared dataset is; the settings do not say.
+      data_dir: folder of its prepared dataset, which the settings do not record.
       options: `images` and `width` of `Bench`.
 
     Raises:
-      UserError: the settings cannot be read, name a network or data of a program of one's own, or the data cannot be
-        found.
+      UserError: the settings cannot be read or name a network of another program, or the data cannot be found.
     """
     path = as_path(folder) / "settings.json"
     try:
@@ -138,7 +136,7 @@ def open_bench(folder: Path | str, data_dir: str | None = None, **options: Any) 
         ) from e
     if network_name not in registry.NAMES:
         raise UserError(
-            f"{path}: the network {network_name} is of a program of your own; measure it from there, with "
+            f"{path}: the network {network_name} is not built in; measure it from the program that defines it, with "
             "yosinski_jax.measures.workdir.measure"
         )
     bases = settings.get("base_dataset") or []
@@ -167,8 +165,8 @@ def _dataset(name: str, bases: Sequence[str], data_dir: str | None, seed: int) -
 
 
 def _recipe(fields: Mapping[str, Any]) -> Recipe:
-    """The recipe of `settings.json`, where tuples have become lists."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    """The recipe in `settings.json`, which stores tuples as lists."""
+    values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Recipe(**values)
 
 
@@ -183,9 +181,13 @@ class _Pair:
     def bases(self) -> list[Mapping[str, Any]]:
         return [self.records[name] for name in ("baseA", "baseB")]
 
+    def kept(self, folder: Path, names: Iterable[str]) -> Iterator[bool]:
+        """Whether the checkpoint of each of these networks is there."""
+        return ((folder / "checkpoints" / self.title / name).is_dir() for name in names)
+
 
 def _layers_of(pair: _Pair) -> int:
-    """Steps of the work on a pair: its layers, and the networks as a whole."""
+    """Number of steps for a pair: its layers, and the networks as a whole."""
     return len(pair.bases[0]["layers"]) + 1
 
 
@@ -199,58 +201,44 @@ def _pairs(folder: Path, found: Sequence[Mapping[str, Any]]) -> list[_Pair]:
     pairs = [_Pair(t, r) for t, r in sorted(by_pair.items()) if {"baseA", "baseB"} <= r.keys()]
     if not pairs:
         raise UserError(
-            f"workdir={folder}: holds no pair of tasks with both bases finished (baseA and baseB), of which measures are "
-            "taken; give the folder of a sweep with halves A and B, or finish that first"
+            f"workdir={folder}: has no pair of tasks with both bases finished (baseA and baseB), which measures need; give "
+            "the folder of a sweep with halves A and B, or finish it first"
         )
-    kept = [
-        p
-        for p in pairs
-        if all((folder / "checkpoints" / p.title / b["name"]).is_dir() for b in p.bases)
-    ]
+    kept = [p for p in pairs if all(p.kept(folder, ("baseA", "baseB")))]
     if not kept:
         raise UserError(
-            f"workdir={folder}: the bases' parameters are gone ({folder / 'checkpoints'}); start the sweep again in "
-            "this folder with its baseA and baseB records moved away, or give another folder"
+            f"workdir={folder}: the bases' checkpoints are missing ({folder / 'checkpoints'}); move the records of baseA and "
+            "baseB away and start the sweep again in this folder, or give another folder"
         )
     return kept
 
 
 def _lacks(folder: Path, m: Measure, pairs: Sequence[_Pair]) -> str | None:
-    """What a measure needs and the sweep has not got, and what to do; None if there is all."""
-    lacking = [
-        t
-        for t in m.needs
-        if not any(r["treatment"] == t for p in pairs for r in p.records.values())
-    ]
+    """What a measure needs but the sweep does not have, and what to do; None if nothing is missing."""
+    networks = [(p, r["name"], r["treatment"]) for p in pairs for r in p.records.values()]
+    lacking = [t for t in m.needs if t not in {treatment for _, _, treatment in networks}]
     if lacking:
         return (
             f"needs the treatments {', '.join(m.needs)}, of which {folder} has no {', '.join(lacking)}; add them to the "
             "sweep with treatments=… and extend=True"
         )
-    if m.copies and not any(_kept_copies(folder, p, m.needs) for p in pairs):
+    copies = (any(p.kept(folder, [name])) for p, name, t in networks if t in m.needs)
+    if m.copies and not any(copies):
         return f"needs the parameters of {', '.join(m.needs)}, which {folder} did not keep; run the sweep with keep=all"
     return None
-
-
-def _kept_copies(folder: Path, pair: _Pair, treatments: Sequence[str]) -> bool:
-    return any(
-        (folder / "checkpoints" / pair.title / r["name"]).is_dir()
-        for r in pair.records.values()
-        if r["treatment"] in treatments
-    )
 
 
 def _check_options(
     folder: Path, bench: Bench, pairs: Sequence[_Pair], rows: Rows, note: Callable[[str], None]
 ) -> tuple[Rows, dict[str, Any]]:
-    """Compares with what the rows there were made with; gives those of bases that did not change, and the new notes."""
+    """Compares the options with those of the existing rows; returns the rows of unchanged bases, and the new notes."""
     bases = {f"{p.title}/{b['name']}": b["params_sha256"] for p in pairs for b in p.bases}
     notes = {"images": bench.count, "width": bench.width, "bases": bases}
     before = read_notes(folder) if rows else notes
     for name in ("images", "width"):
         if before[name] != notes[name]:
             raise UserError(
-                f"{name}={notes[name]}: {folder / 'measures.csv'} was made with {name}={before[name]}; use that, or "
+                f"{name}={notes[name]}: {folder / 'measures.csv'} was written with {name}={before[name]}; use that, or "
                 "remove the file"
             )
     changed = {name for name, sha in bases.items() if before["bases"].get(name, sha) != sha}
@@ -270,7 +258,7 @@ def _check_options(
 def _missing(
     folder: Path, pair: _Pair, k: int, wanted: Sequence[Measure], rows: Rows
 ) -> dict[str, list[Measure]]:
-    """Measures of one layer that a base has not got, by the base's name."""
+    """Measures of one layer that are missing, by the base's name."""
     depth = len(pair.bases[0]["layers"])
     layer = pair.bases[0]["layers"][k - 1] if k else "all"
     asked = {INNER: range(1, depth), EACH: range(1, depth + 1), EACH_AND_WHOLE: range(depth + 1)}
@@ -290,10 +278,10 @@ def _missing(
 
 
 def _has_copies(folder: Path, pair: _Pair, base: Mapping, k: int, m: Measure) -> bool:
-    """Whether the networks are there that a measure reads: a sweep may have some n alone, and keep some alone."""
+    """Whether the networks that a measure reads exist: a sweep may have only some n, and keep only some."""
     target = next(b["target"] for b in pair.bases if b is not base)
     names = [Run(t, target, k).name for t in m.needs]
-    kept = not m.copies or all((folder / "checkpoints" / pair.title / n).is_dir() for n in names)
+    kept = not m.copies or all(pair.kept(folder, names))
     return kept and all(name in pair.records for name in names)
 
 
@@ -306,17 +294,11 @@ def load_bases(folder: Path, pair: _Pair, bench: Bench) -> dict[str, Base]:
     bases = {}
     for record in pair.bases:
         name = f"{pair.title}/{record['name']}"
-        try:
-            variables = checkpoints.load(folder / "checkpoints" / pair.title / record["name"])
-        except checkpoints.DamagedCheckpoint as e:
-            raise UserError(
-                f"{e}; start the sweep again in {folder} with the record of {name} moved away"
-            ) from e
         key = f"{record['dataset']}/{record['network']}/{record['recipe']}/{name}"
         task = make_task(bench.dataset, record["classes"], record.get("images_per_class"))
         if bench.recipe.validation:
             task = carve(task, bench.recipe.validation, record["split_seed"])
-        bases[record["name"]] = Base(name, key, task, variables, record)
+        bases[record["name"]] = Base(name, key, task, load_kept(folder, name), record)
     return bases
 
 
@@ -338,7 +320,7 @@ def _of_layer(
             values = values if isinstance(values, Mapping) else {"": values}
             if tuple(values) != m.suffixes:
                 raise ValueError(
-                    f"measure {m.name} gives {list(values)}, but is registered with {list(m.suffixes)}"
+                    f"measure {m.name} returned {list(values)}, but is registered with {list(m.suffixes)}"
                 )
             for i, (name, value) in enumerate(zip(m.names, values.values(), strict=True)):
                 yield Row(base.name, subject.layer, name, float(value), 0.0 if i else seconds)

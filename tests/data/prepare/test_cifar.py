@@ -141,7 +141,7 @@ def test_a_folder_of_unpacked_files(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"data_batch_1 has md5 \w{32}, published is c99cafc15224"):
+    with pytest.raises(UserError, match=r"data_batch_1 has md5 \w{32}, expected c99cafc15224"):
         entry.prepare("cifar10", str(tmp_path / "data"), str(tmp_path))
     entry.prepare("cifar10", str(tmp_path / "data"), str(tmp_path), checksum=False)
     assert len(dataset.load("cifar10", str(tmp_path / "data")).train) == 20
@@ -150,7 +150,7 @@ def test_a_folder_of_unpacked_files(tmp_path):
 def test_a_folder_of_unpacked_binary_files_has_no_sums(tmp_path):
     for name, content in binary_cifar10().items():
         (tmp_path / name.split("/")[1]).write_bytes(content)
-    with pytest.raises(UserError, match="no sums are published for unpacked binary files"):
+    with pytest.raises(UserError, match="no published checksums of unpacked binary files"):
         entry.prepare("cifar10", str(tmp_path / "data"), str(tmp_path))
 
 
@@ -217,7 +217,7 @@ class Evil:
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("test_batch", pickle.dumps({b"data": Evil()}), "builtins.print has no place"),
+        ("test_batch", pickle.dumps({b"data": Evil()}), "builtins.print does not belong"),
         ("test_batch", b"garbage", "not the official format"),
         ("test_batch", python2([1, 2]), "not a dictionary"),
         ("test_batch", python2({b"data": planes(IMAGES[:2]), b"labels": [1]}), "2 images, labels"),

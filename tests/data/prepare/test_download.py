@@ -21,7 +21,7 @@ def remote(tmp_path):
 def test_a_damaged_download_is_deleted(tmp_path):
     _, local = remote(tmp_path)
     wrong = dataclasses.replace(local, md5="0" * 32)
-    with pytest.raises(UserError, match=f"has md5 {local.md5}, published is {'0' * 32}"):
+    with pytest.raises(UserError, match=f"has md5 {local.md5}, expected {'0' * 32}"):
         download.download(wrong, tmp_path / "downloads")
     assert not list((tmp_path / "downloads").iterdir())
 

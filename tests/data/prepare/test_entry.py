@@ -53,7 +53,7 @@ def test_imagenet(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "imagenet2012: 11 training images, 4 test images, 1000 classes in" in done.stdout
     assert "1 unreadable images were left out; they are listed in" in done.stdout
-    assert "unreadable, left out: n01484850_1.JPEG" in done.stderr
+    assert "unreadable, skipped: n01484850_1.JPEG" in done.stderr
     final = entry.directory("imagenet2012", str(tmp_path / "data"))
     assert not [*final.glob("*.note.json"), *final.glob("*.sums.npz"), *final.glob("plan.json")]
     for settings, flags in (
@@ -82,8 +82,11 @@ def test_flags_that_are_missing(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"dataset": "mnist"}, "dataset=mnist: can prepare cifar10, cifar100, imagenet2012"),
-        ({"dataset": "imagenet2012"}, "source=…: imagenet2012 is not free to download"),
+        (
+            {"dataset": "mnist"},
+            "dataset=mnist: cannot be prepared; choose from cifar10, cifar100, imagenet2012",
+        ),
+        ({"dataset": "imagenet2012"}, "source=…: imagenet2012 cannot be downloaded without"),
         ({"dataset": "imagenet2012", "source": "x", "processes": 0}, "processes=0"),
     ],
 )

@@ -228,7 +228,7 @@ def test_settings_out_of_range(change):
 
 def test_wrong_sum_of_a_tar(tmp_path):
     tars = source(tmp_path / "tars")
-    with pytest.raises(UserError, match="published is 1d675b47d978889d74fa0da5fadfb00e"):
+    with pytest.raises(UserError, match="expected 1d675b47d978889d74fa0da5fadfb00e"):
         entry.prepare("imagenet2012", str(tmp_path), str(tars), checksum=True, processes=1)
 
 

@@ -6,23 +6,22 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import first_line
 from yosinski_jax.base.progress import Progress
-from yosinski_jax.data import tfds_find
+from yosinski_jax.data.images import png
 from yosinski_jax.data.prepare import writer as tfds_write
 from yosinski_jax.data.prepare.download import Archive, download, md5
 
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
-# The largest official file, CIFAR-100's pickled training images, has 155 MB.
+# The largest official file, CIFAR-100's pickled training images, is 155 MB.
 _MAX_BYTES = 256 << 20
 
 
@@ -32,11 +31,11 @@ class Cifar:
 
     Attributes:
         python: the archive of pickled batches.
-        binary: the archive of binary batches, which is the one downloaded: nothing to unpickle.
+        binary: the archive of binary batches; this one is downloaded, because nothing needs unpickling.
         train: stems of the training files.
         test: stem of the test file.
-        label_keys: TFDS feature -> key of the labels in the pickled batches, in the order in which
-            the label bytes stand in the binary records.
+        label_keys: TFDS feature -> key of the labels in the pickled batches, in the order of the
+            label bytes in the binary records.
         label_names: TFDS feature -> (key of the names in the pickled meta file, binary names file).
     """
 
@@ -48,7 +47,7 @@ class Cifar:
     label_names: dict[str, tuple[str, str]]
 
 
-# Addresses and sums of the archives: https://www.cs.toronto.edu/~kriz/cifar.html. Sums of the
+# URLs and checksums of the archives: https://www.cs.toronto.edu/~kriz/cifar.html. Checksums of the
 # unpacked pickled batches: torchvision/datasets/cifar.py.
 _KRIZ = "https://www.cs.toronto.edu/~kriz/"
 DATASETS = {
@@ -94,66 +93,50 @@ DATASETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Content:
-    """A whole archive.
-
-    Attributes:
-        names: label names by TFDS feature.
-        splits: split -> (uint8 [images, 3072], labels by TFDS feature).
-    """
-
-    names: dict[str, list[str]]
-    splits: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
+#: Label names by TFDS feature; split -> (uint8 [images, 3072], labels by TFDS feature).
+Content = tuple[dict[str, list[str]], dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]]
 
 
 def prepare(
     dataset: str, data_dir: str, source: str | None = None, *, checksum: bool = True
 ) -> Path:
-    """Writes DATA_DIR/cifar10/VERSION (or cifar100), under the version that TFDS looks for.
+    """Writes DATA_DIR/cifar10/VERSION (or cifar100), with the version that TFDS looks for.
 
     Args:
         dataset: "cifar10" or "cifar100".
         data_dir: folder of prepared datasets.
-        source: an official archive, or a folder that holds it or its unpacked files; downloaded if
-            None.
-        checksum: check the published sums. Of unpacked files only the pickled ones have any.
+        source: an official archive, or a folder with the archive or its unpacked files; downloaded if None.
+        checksum: verify the published checksums. Of unpacked files, only the pickled ones have any.
 
     Returns:
         The prepared directory.
 
     Raises:
-        UserError: download failed, sums differ, malformed files, or nowhere to write.
+        UserError: a failed download, a checksum mismatch, malformed files, or a folder that cannot be written.
     """
     cifar = DATASETS[dataset]
     version = tfds_write.registered_version(dataset)
     with tfds_write.new_directory(data_dir, dataset, version) as directory:
-        tfds_write.discard(directory)  # an archive is converted in seconds: begin again
-        downloaded = None
-        if source is None:
-            downloaded = download(cifar.binary, Path(data_dir).expanduser() / "downloads")
-        content = _read(cifar, downloaded or Path(source or "").expanduser(), checksum)
+        tfds_write.discard(directory)  # converting takes seconds, so start over
+        folder = Path(data_dir).expanduser()
+        given = source and Path(source).expanduser()
+        content = _read(cifar, given or download(cifar.binary, folder / "downloads"), checksum)
         _write(directory, dataset, version, content)
-    final = Path(data_dir).expanduser() / dataset / version
-    for split, (_, labels) in content.splits.items():
-        _keep_labels(final, split, labels["label"])
+    final = folder / dataset / version
+    tfds_write.keep_labels(
+        final, {split: labels["label"] for split, (_, labels) in content[1].items()}
+    )
     return final
 
 
-def _keep_labels(directory: Path, split: str, labels: np.ndarray) -> None:
-    opened = tfds_find.open_directory(directory)
-    part = opened.train if split == "train" else opened.test
-    part.keep_labels(labels.astype(np.int32))
-
-
 def _read(cifar: Cifar, source: Path, checksum: bool) -> Content:
-    """Reads an archive, or a folder that holds it or its files."""
+    """Reads an archive, or a folder with the archive or its files."""
     if source.is_file():
         return _read_archive(cifar, source, checksum)
     if not source.is_dir():
         raise UserError(
-            f"source={source}: no such file or folder; expected {cifar.python.name}, "
-            f"{cifar.binary.name} or a folder with one of them or its files"
+            f"source={source}: no such file or folder; expected {cifar.python.name}, {cifar.binary.name} or a folder "
+            "with one of them or its files"
         )
     for archive in (cifar.binary, cifar.python):
         if (source / archive.name).is_file():
@@ -161,21 +144,21 @@ def _read(cifar: Cifar, source: Path, checksum: bool) -> Content:
     files = {path.name: path for path in sorted(source.rglob("*")) if path.is_file()}
     if checksum:
         _check_files(cifar, source, files)
-    return _parse(cifar, {name: files[name].read_bytes for name in files}, source)
+    return _parse(cifar, files, lambda name: files[name].read_bytes(), source)
 
 
 def _check_files(cifar: Cifar, source: Path, files: dict[str, Path]) -> None:
-    """Checks unpacked files against the published sums."""
+    """Checks unpacked files against the published checksums."""
     if f"{cifar.test}.bin" in files and cifar.test not in files:
         raise UserError(
-            f"source={source}: no sums are published for unpacked binary files; give the archive "
-            f"{cifar.binary.name}, or accept the files as they are with checksum=False"
+            f"source={source}: there are no published checksums of unpacked binary files; give the archive "
+            f"{cifar.binary.name}, or accept the files unchecked with checksum=False"
         )
     for name, expected in cifar.python.files.items():
         found = md5(files[name]) if name in files else expected
         if found != expected:
             raise UserError(
-                f"source={source}: {files[name]} has md5 {found}, published is {expected}; "
+                f"source={source}: {files[name]} has md5 {found}, expected {expected}; "
                 "unpack the official archive again, or accept it with checksum=False"
             )
 
@@ -187,7 +170,7 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
         if found not in published:
             sums = ", ".join(f"{name} {md5sum}" for md5sum, name in published.items())
             raise UserError(
-                f"source={path}: md5 is {found}, published are {sums}; download it again, or "
+                f"source={path}: has md5 {found}, expected one of {sums}; download it again, or "
                 "accept it with checksum=False"
             )
     try:
@@ -195,15 +178,15 @@ def _read_archive(cifar: Cifar, path: Path, checksum: bool) -> Content:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else open(path, "rb") as file:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                # Members are read, never unpacked, so their paths can do no harm.
+                # Members are read in memory, never extracted, so malicious paths are harmless.
                 contents = {
                     Path(member.name).name: _bytes(tar, member) for member in tar if member.isfile()
                 }
-            while file.read(1 << 20):  # gzip checks its sum at the end
+            while file.read(1 << 20):  # gzip verifies its CRC at the end
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         raise UserError(f"source={path}: not a readable tar archive ({error})") from None
-    return _parse(cifar, {name: lambda d=data: d for name, data in contents.items()}, path)
+    return _parse(cifar, contents, contents.__getitem__, path)
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -213,8 +196,10 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) -> Content:
-    """Makes sense of the files of an archive, pickled or binary."""
+def _parse(
+    cifar: Cifar, files: Collection[str], read: Callable[[str], bytes], source: Path
+) -> Content:
+    """Parses the files of an archive, pickled or binary."""
     binary = f"{cifar.test}.bin" in files
     suffix = ".bin" if binary else ""
     meta = "meta" if "meta" in files else "batches.meta"
@@ -229,11 +214,11 @@ def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) ->
     try:
         if binary:
             names = {
-                feature: files[file]().decode().split()
+                feature: read(file).decode().split()
                 for feature, (_, file) in cifar.label_names.items()
             }
         else:
-            pickled = _unpickle(files[meta]())
+            pickled = _unpickle(read(meta))
             names = {
                 feature: [name.decode() for name in pickled[key.encode()]]
                 for feature, (key, _) in cifar.label_names.items()
@@ -241,22 +226,20 @@ def _parse(cifar: Cifar, files: dict[str, Callable[[], bytes]], source: Path) ->
         batch = _binary_batch if binary else _pickled_batch
         splits = {}
         for split, stems in (("train", cifar.train), ("test", (cifar.test,))):
-            batches = [batch(cifar, files[f"{stem}{suffix}"]()) for stem in stems]
-            empty = [
-                stem for stem, (pixels, _) in zip(stems, batches, strict=True) if not len(pixels)
-            ]
-            if empty:
-                raise ValueError(f"no images in {empty[0]}{suffix}")
+            batches = [batch(cifar, read(f"{stem}{suffix}")) for stem in stems]
+            for stem, (pixels, _) in zip(stems, batches, strict=True):
+                if not len(pixels):
+                    raise ValueError(f"no images in {stem}{suffix}")
             labels = {k: np.concatenate([b[1][k] for b in batches]) for k in cifar.label_keys}
             for feature, values in labels.items():
                 if values.min() < 0 or values.max() >= len(names[feature]):
                     raise ValueError(f"{feature} {values.max()} of {len(names[feature])} classes")
             splits[split] = (np.concatenate([b[0] for b in batches]), labels)
-    except Exception as error:  # pickle and numpy raise many kinds over damaged files
+    except Exception as error:  # pickle and numpy raise many types of errors for damaged files
         raise UserError(
             f"source={source}: not the official format ({type(error).__name__}: {first_line(error)})"
         ) from None
-    return Content(names, splits)
+    return names, splits
 
 
 def _binary_batch(cifar: Cifar, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -280,10 +263,10 @@ def _pickled_batch(cifar: Cifar, data: bytes) -> tuple[np.ndarray, dict[str, np.
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds arrays, lists, dictionaries, text and numbers, and calls nothing else."""
+    """Unpickles arrays, lists, dictionaries, text and numbers, and nothing else."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        # The function has lived in two places; both names mean this one.
+        # numpy has moved this function; both names refer to it.
         reconstruct = np.empty(0).__reduce__()[0]
         allowed = {
             ("numpy", "ndarray"): np.ndarray,
@@ -296,12 +279,12 @@ class _Unpickler(pickle.Unpickler):
             return allowed[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"{module_name}.{global_name} has no place in a CIFAR file"
+                f"{module_name}.{global_name} does not belong in a CIFAR file"
             ) from None
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for codecs.encode, by which Python 3 writes bytes into old pickle protocols."""
+    """Stands in for codecs.encode, with which Python 3 writes bytes in old pickle protocols."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding}")
     return text.encode("latin1")
@@ -316,33 +299,27 @@ def _unpickle(data: bytes) -> dict[Any, Any]:
 
 
 def _write(directory: Path, dataset: str, version: str, content: Content) -> None:
-    """Writes one file a split, and the metadata."""
+    """Writes one file per split, and the metadata."""
     import tensorflow_datasets as tfds
 
-    total = sum(len(pixels) for pixels, _ in content.splits.values())
+    label_names, splits = content
+    total = sum(len(pixels) for pixels, _ in splits.values())
     files = {}
     with Progress(f"writing {dataset}", total) as progress:
-        for split, (pixels, labels) in content.splits.items():
+        for split, (pixels, labels) in splits.items():
             path = directory / tfds_write.shard_name(dataset, split, 0, 1)
             with tfds_write.ShardWriter(path) as writer:
-                for i, image in enumerate(_png(pixels)):
+                # The images are stored as red, green and blue planes.
+                for i, planes in enumerate(pixels.reshape(-1, 3, _SIZE, _SIZE)):
                     values = {feature: int(numbers[i]) for feature, numbers in labels.items()}
+                    image = png(planes.transpose(1, 2, 0))
                     writer.write(tfds_write.example(image, id=f"{split}_{i:05d}", **values))
                     progress.advance()
             files[split] = tfds_write.SplitFiles([writer.records], writer.bytes)
     features = {
         "id": tfds.features.Text(),
         "image": tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
-        **{key: tfds.features.ClassLabel(names=names) for key, names in content.names.items()},
+        **{key: tfds.features.ClassLabel(names=names) for key, names in label_names.items()},
     }
     description = f"{dataset} from the official archive; images as PNG (lossless)."
     tfds_write.write_metadata(directory, dataset, version, description, features, files)
-
-
-def _png(pixels: np.ndarray) -> Iterator[bytes]:
-    """Encodes images that stand as red, green and blue planes, uint8 [images, 3072]."""
-    planes = pixels.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
-    for image in planes:
-        file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG")
-        yield file.getvalue()

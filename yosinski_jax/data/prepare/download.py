@@ -1,4 +1,4 @@
-"""Official archives: downloading them, and their published sums."""
+"""Official archives: downloading them, and their published checksums."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,6 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.progress import Progress
 
 _CHUNK = 1 << 20
-
-
 _TIMEOUT_SECONDS = 60
 
 
@@ -23,8 +21,8 @@ class Archive:
 
     Attributes:
         url: where it is.
-        md5: its published sum.
-        files: md5 of the unpacked files that are read; empty where no sums are published.
+        md5: its published checksum.
+        files: md5 of the unpacked files that are read; empty if none are published.
     """
 
     url: str
@@ -38,13 +36,13 @@ class Archive:
 
 
 def download(archive: Archive, folder: Path) -> Path:
-    """Downloads an archive; goes on where an interrupted download stopped.
+    """Downloads an archive; resumes an interrupted download.
 
     Returns:
         The file.
 
     Raises:
-        UserError: no connection, or the sum is not the published one.
+        UserError: no connection, or a checksum mismatch.
     """
     path = folder / archive.name
     partial = folder / f"{archive.name}.partial"
@@ -58,7 +56,7 @@ def download(archive: Archive, folder: Path) -> Path:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
             if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
-                have = 0  # the server sends the file from its beginning
+                have = 0  # the server sends the whole file
             rest = int(response.headers.get("Content-Length") or 0)
             with (
                 open(partial, "ab" if have else "wb") as file,
@@ -70,31 +68,26 @@ def download(archive: Archive, folder: Path) -> Path:
                     progress.advance(len(chunk) >> 20)
             if rest and partial.stat().st_size < have + rest:
                 raise ConnectionError("the connection was closed before the end")
-    except urllib.error.HTTPError as e:
-        # Of a file that is there as a whole no more can be had.
-        if not have or e.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise UserError(_failed(archive, e)) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
-        raise UserError(_failed(archive, e)) from None
+        # The server refuses this range if the partial file is already complete.
+        complete = http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        if not have or getattr(e, "code", None) != complete:
+            raise UserError(
+                f"{archive.url}: download failed ({getattr(e, 'reason', e)}); run the same command again, or fetch the file "
+                "by other means and give it with source=FILE"
+            ) from None
     found = md5(partial)
     if found != archive.md5:
         partial.unlink()
         raise UserError(
-            f"{archive.url}: the download has md5 {found}, published is {archive.md5}; it was "
+            f"{archive.url}: the download has md5 {found}, expected {archive.md5}; it was "
             "deleted, run the same command again"
         )
     os.replace(partial, path)
     return path
 
 
-def _failed(archive: Archive, error: Exception) -> str:
-    return (
-        f"{archive.url}: download failed ({getattr(error, 'reason', error)}); run the same command "
-        "again, or fetch the file by other means and give it with source=FILE"
-    )
-
-
 def md5(path: Path) -> str:
-    """Returns the md5 sum of a file."""
+    """Returns the md5 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

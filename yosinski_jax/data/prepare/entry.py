@@ -1,4 +1,4 @@
-"""Preparing datasets: one function over CIFAR-10, CIFAR-100 and ImageNet."""
+"""Preparing datasets: one function for CIFAR-10, CIFAR-100 and ImageNet."""
 
 from pathlib import Path
 
@@ -22,22 +22,22 @@ def prepare(
 ) -> Path:
     """Writes DATA_DIR/DATASET/VERSION so that TFDS reads it, without TensorFlow.
 
-    A dataset that is there already is left as it is. An interrupted preparation goes on.
+    An existing dataset is left as it is. An interrupted preparation is resumed.
 
     Args:
         dataset: one of `PREPARABLE`.
-        data_dir: folder of prepared datasets; made if absent.
+        data_dir: folder of prepared datasets; created if missing.
         source: official files; CIFAR is downloaded if None, ImageNet must be given.
-        checksum: check the published sums; if None, for CIFAR only.
+        checksum: verify the published checksums; if None, only for CIFAR.
         settings: how ImageNet's images are stored.
-        validation_labels: classes of ImageNet's validation images where the source has none.
-        processes: worker processes for ImageNet; one a core if None.
+        validation_labels: file with the classes of ImageNet's validation images, if the source does not have them.
+        processes: worker processes for ImageNet; one per core if None.
 
     Returns:
         The prepared directory.
 
     Raises:
-        UserError: a flag or file that cannot be used; one line says which and what to do.
+        UserError: an argument or file that cannot be used; one line says which and what to do.
     """
     if processes is not None and not 1 <= processes <= 1024:
         raise UserError(f"processes={processes}: expected 1 to 1024")
@@ -51,8 +51,8 @@ def prepare(
         return cifar.prepare(dataset, data_dir, source, checksum=checksum is not False)
     if source is None:
         raise UserError(
-            f"source=…: {dataset} is not free to download; give the folder of "
-            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of train/ and val/"
+            f"source=…: {dataset} cannot be downloaded without an account; give the folder with "
+            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or with train/ and val/"
         )
     return imagenet.prepare(
         data_dir,
@@ -65,25 +65,27 @@ def prepare(
 
 
 def directory(dataset: str, data_dir: str) -> Path:
-    """Where a prepared dataset stands, or will.
+    """The directory of a prepared dataset, which may not exist yet.
 
     Raises:
-        UserError: it is none of `PREPARABLE`, or the folder is in a bucket.
+        UserError: it is not one of `PREPARABLE`, or the folder is in a bucket.
     """
     if dataset not in PREPARABLE:
-        raise UserError(f"dataset={dataset}: can prepare {', '.join(PREPARABLE)}")
+        raise UserError(
+            f"dataset={dataset}: cannot be prepared; choose from {', '.join(PREPARABLE)}"
+        )
     advice = "copy the dataset from there to the bucket, gcloud storage cp -r"
     folder = local_path(data_dir, "data_dir", advice).expanduser()
     return folder / dataset / writer.registered_version(dataset)
 
 
 def _check_prepared(final: Path, settings: imagenet.Settings) -> None:
-    """Raises UserError if the images are not stored as the settings say; the quality cannot be told."""
+    """Raises UserError if the images are stored differently from the settings; the JPEG quality cannot be checked."""
     train = tfds_find.open_directory(final).train
     raw, size = settings.quality is None, settings.size
     if train.shape[0] != size or train.raw != raw:
         kind = "raw" if train.raw else "JPEG"
         raise UserError(
             f"size={size}{' raw=True' if raw else ''}: {final} holds {kind} images of {train.shape[0]} pixels a side; "
-            "choose another data_dir, or remove that folder to prepare anew"
+            "choose another data_dir, or remove that folder to prepare it again"
         )

@@ -1,8 +1,8 @@
 """ImageNet: official tars or class folders to a TFDS directory of images of one size.
 
-The images are resized without keeping their aspect ratio, as the paper did. Each file of the result
-is the work of one task: it is written under a temporary name, then renamed, with a note of what is
-in it beside it. After a kill, files that have their note are not made again.
+The images are resized without keeping their aspect ratio, as in the paper. Worker processes write one file at a
+time, under a temporary name that is then replaced, with a note of its contents beside it. After an interruption,
+files with a note are not written again.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from PIL import Image
 from yosinski_jax.base import machine
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.progress import Progress
-from yosinski_jax.data import images, tfds_find
+from yosinski_jax.data import images
 from yosinski_jax.data.prepare import imagenet_files
 from yosinski_jax.data.prepare import writer as tfds_write
 from yosinski_jax.data.prepare.download import md5
@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         size: height and width in pixels.
         quality: JPEG quality, 1 to 100; None for raw uint8.
-        images_per_file: source images of one array_record file.
+        images_per_file: source images per array_record file.
     """
 
     size: int = 256
@@ -69,9 +69,9 @@ class Work:
     """One file to write.
 
     Attributes:
-        directory: where to.
+        directory: the folder to write to.
         split: "train" or "validation".
-        shard: its number.
+        shard: number of the file.
         shards: number of files of the split.
         items: the images, in order.
         labels: label of every image.
@@ -94,7 +94,7 @@ class Work:
 
     @property
     def note(self) -> Path:
-        """What is in the file; exists when the file is complete."""
+        """Contents of the file; exists when the file is complete."""
         return Path(self.directory) / f"{self.split}-{self.shard:05d}.note.json"
 
     @property
@@ -114,24 +114,24 @@ def prepare(
 ) -> Path:
     """Writes DATA_DIR/imagenet2012/VERSION.
 
-    Besides the images, the directory gets the label index, the sums of the training images of each
-    class (`tfds.PreparedSplit.mean_image` adds them up to a half's mean image) and, where
-    there are such, the list of unreadable images.
+    Besides the images, the directory gets the label index, the sum of the training images of each
+    class (from which `tfds.PreparedSplit.mean_image` computes a half's mean image) and a list of
+    unreadable images if there are any.
 
     Args:
         data_dir: folder of prepared datasets.
-        source: tars or folders, see `imagenet_source.scan`.
+        source: tars or folders, see `imagenet_files.scan`.
         settings: how to store the images.
-        validation_labels: classes of the validation images, see `imagenet_source.scan`.
-        checksum: check the sums of the official tars first (reads all of them once more).
-        processes: worker processes; one a core if None.
+        validation_labels: classes of the validation images, see `imagenet_files.scan`.
+        checksum: verify the official tars first (reads all of them once more).
+        processes: worker processes; one per core if None.
 
     Returns:
         The prepared directory.
 
     Raises:
-        UserError: source not as expected, nowhere to write, or an interrupted attempt with other
-            settings is in the way.
+        UserError: an unexpected source, a folder that cannot be written, or an interrupted attempt with
+            other settings.
     """
     version = tfds_write.registered_version(DATASET)
     if checksum:
@@ -148,19 +148,19 @@ def prepare(
         notes = {split: [json.loads(w.note.read_text()) for w in works[split]] for split in works}
         _finish(directory, version, names, settings, notes)
         labels = {s: np.concatenate([note["labels"] for note in notes[s]]) for s in notes}
-        sums = _add_sums(works["train"], labels["train"], settings)
+        sums = _class_sums(works["train"], labels["train"], settings)
     final = Path(data_dir).expanduser() / DATASET / version
-    # Now that the folder has its name: a kill in between would have lost what was finished.
+    # Only after the rename: until then a kill must not lose finished work.
     for path in [*final.glob("*.note.json"), *final.glob("*.sums.npz"), final / "plan.json"]:
         path.unlink(missing_ok=True)
-    _keep_derived(final, labels, sums)
+    tfds_write.keep_labels(final, labels).train.keep_class_sums(sums)
     return final
 
 
 @contextlib.contextmanager
 def _workers(processes: int | None) -> Iterator[ProcessPoolExecutor]:
-    """Gives worker processes that end at once if the block fails or this process is killed."""
-    # Fork would copy the locks of threads that other libraries have started.
+    """Worker processes that end immediately if the block fails or this process is killed."""
+    # Fork would copy locks held by threads of other libraries.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(
@@ -179,31 +179,30 @@ def _check_tars(source: str) -> None:
         path = Path(given).expanduser()
         for tar in [path] if path.is_file() else [path / name for name in _MD5]:
             if tar.name in _MD5 and tar.is_file():
-                found = md5(tar)
-                if found != _MD5[tar.name]:
+                found, expected = md5(tar), _MD5[tar.name]
+                if found != expected:
                     raise UserError(
-                        f"source={tar}: md5 is {found}, published is {_MD5[tar.name]}; download "
-                        "it again, or accept it with checksum=False"
+                        f"source={tar}: has md5 {found}, expected {expected}; download it again, or "
+                        "accept it with checksum=False"
                     )
 
 
 def _plan(
     directory: Path, split: str, items: Sequence[Item], names: Sequence[str], settings: Settings
 ) -> list[Work]:
-    """Divides the images of a split among files."""
+    """Distributes the images of a split over files."""
     label = {name: i for i, name in enumerate(names)}
-    size = settings.images_per_file
-    shards = -(-len(items) // size)
+    starts = range(0, len(items), settings.images_per_file)
     works = []
-    for shard in range(shards):
-        part = items[shard * size : (shard + 1) * size]
+    for shard, start in enumerate(starts):
+        part = items[start : start + settings.images_per_file]
         labels = [label[item.wnid] for item in part]
-        works.append(Work(os.fspath(directory), split, shard, shards, part, labels, settings))
+        works.append(Work(os.fspath(directory), split, shard, len(starts), part, labels, settings))
     return works
 
 
 def _check_plan(directory: Path, found: dict[str, list[Item]], settings: Settings) -> None:
-    """Makes sure that files of an interrupted attempt belong to the same images and settings."""
+    """Checks that the files of an interrupted attempt belong to the same images and settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for split, items in found.items():
         for item in items:
@@ -212,24 +211,22 @@ def _check_plan(directory: Path, found: dict[str, list[Item]], settings: Setting
     path = directory / "plan.json"
     if not path.exists():
         tfds_write.discard(directory)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(plan))
-        os.replace(partial, path)
+        tfds_write.write_json(path, plan)
     elif json.loads(path.read_text()) != plan:
         raise UserError(
             f"{directory}: holds an interrupted preparation with other settings or "
-            "other images; repeat that command, or remove the folder"
+            "images; repeat that command, or remove the folder"
         )
 
 
 def _run(works: Sequence[Work], pool: ProcessPoolExecutor) -> None:
-    """Writes the files that are not there yet; names unreadable images as they turn up."""
+    """Writes the files that do not exist yet; reports unreadable images as they are found."""
     todo = [work for work in works if not work.note.exists()]
     total = sum(len(work.items) for work in works)
     with Progress(f"preparing {DATASET}", total) as progress:
         if len(todo) < len(works):
             done = total - sum(len(work.items) for work in todo)
-            progress.note(f"{len(works) - len(todo)} of {len(works)} files are there already")
+            progress.note(f"{len(works) - len(todo)} of {len(works)} files exist already")
             progress.advance(done)
         pending = {pool.submit(write_file, work): work for work in todo}
         try:
@@ -238,11 +235,11 @@ def _run(works: Sequence[Work], pool: ProcessPoolExecutor) -> None:
                 for future in finished:
                     work = pending.pop(future)
                     for name, reason in future.result():
-                        progress.note(f"unreadable, left out: {name} ({reason})")
+                        progress.note(f"unreadable, skipped: {name} ({reason})")
                     progress.advance(len(work.items))
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed (out of memory?); run the same command again, with "
+                "a worker process was killed (out of memory?); run the same command again with "
                 "fewer processes; finished files are kept"
             ) from None
         finally:
@@ -271,7 +268,7 @@ def write_file(work: Work) -> list[tuple[str, str]]:
             labels.append(label)
             if work.split == "train":
                 if label not in sums:
-                    # Exact: a class has at most 1300 images, 255 · 1300 is far below 2^32.
+                    # Exact: a class has at most 1300 images, and 255 · 1300 is far below 2^32.
                     sums[label] = np.zeros(pixels.shape, np.uint32)
                 sums[label] += pixels
     if sums:
@@ -283,27 +280,25 @@ def write_file(work: Work) -> list[tuple[str, str]]:
         "labels": labels,
         "unreadable": unreadable,
     }
-    temporary = work.note.with_suffix(".partial")
-    temporary.write_text(json.dumps(note))
-    os.replace(temporary, work.note)  # last: from here on the file counts as done
+    tfds_write.write_json(work.note, note)  # last: from now on the file counts as done
     return unreadable
 
 
 def convert(data: bytes, settings: Settings) -> tuple[bytes, np.ndarray]:
-    """Brings an image to the wanted size and form.
+    """Resizes an image and encodes it for storage.
 
     Args:
-        data: encoded image of any size, format and colour system.
-        settings: what is wanted.
+        data: encoded image of any size, format and color space.
+        settings: how to store it.
 
     Returns:
-        The stored bytes, and the pixels that a reader of them will see, uint8 [size, size, 3].
+        The stored bytes, and the pixels that they decode to, uint8 [size, size, 3].
 
     Raises:
         ValueError: the image cannot be read.
     """
     pixels = images.decode(data)
-    # The authors' images were resized by ImageMagick, whose filter for shrinking is Lanczos.
+    # The authors resized with ImageMagick, which shrinks with a Lanczos filter.
     size = (settings.size, settings.size)
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     if settings.quality is None:
@@ -325,7 +320,9 @@ def _finish(
 
     empty = [split for split, parts in notes.items() if not any(p["records"] for p in parts)]
     if empty:
-        raise UserError(f"source=…: no readable image in {', '.join(empty)}")
+        raise UserError(
+            f"source=…: no readable image in {', '.join(empty)}; expected JPEG or PNG files"
+        )
     shape = (settings.size, settings.size, 3)
     if settings.quality is None:
         image: Any = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
@@ -355,25 +352,12 @@ def _finish(
     tfds_write.write_metadata(directory, DATASET, version, description, features, files)
 
 
-def _add_sums(works: Sequence[Work], labels: np.ndarray, settings: Settings) -> np.ndarray:
+def _class_sums(works: Sequence[Work], labels: np.ndarray, settings: Settings) -> np.ndarray:
     """Returns the sums of the images of each class that occurs, uint32 [classes, size, size, 3]."""
     present = np.unique(labels)
     sums = np.zeros((len(present), settings.size, settings.size, 3), np.uint32)
-    for part_labels, part in _sums(works):
-        sums[np.searchsorted(present, part_labels)] += part  # a class stands once in a file
-    return sums
-
-
-def _sums(works: Sequence[Work]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for work in works:
         if work.sums.exists():
-            with np.load(work.sums) as stored:
-                yield stored["labels"], stored["sums"]
-
-
-def _keep_derived(directory: Path, labels: dict[str, np.ndarray], sums: np.ndarray) -> None:
-    """Keeps the label index and the sums of the classes beside the data."""
-    opened = tfds_find.open_directory(directory)
-    for part in (opened.train, opened.test):
-        part.keep_labels(labels[part.split].astype(np.int32))
-    opened.train.keep_class_sums(sums)
+            with np.load(work.sums) as stored:  # a class occurs once per file
+                sums[np.searchsorted(present, stored["labels"])] += stored["sums"]
+    return sums

@@ -1,7 +1,7 @@
-"""Where the images of ImageNet lie: official tar files or class folders, and their classes.
+"""Locations and classes of ImageNet's images in official tar files or class folders.
 
-An image is named by file, offset and size, so that worker processes read it themselves, from a tar
-as from a folder, and the tars need not be unpacked.
+An image is located by file, offset and size, so that worker processes can read it from a tar or a folder alike,
+and tars need not be unpacked.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from yosinski_jax.base.progress import Progress
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
-# ImageNet's largest file has 15 MB.
+# ImageNet's largest file is 15 MB.
 _MAX_BYTES = 256 << 20
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -34,8 +34,8 @@ class Item:
         wnid: its class.
         name: its file name.
         path: the file that holds it, a tar or the image itself.
-        offset: where it begins in that file, bytes.
-        size: its length, bytes.
+        offset: its first byte in that file.
+        size: in bytes.
     """
 
     wnid: str
@@ -45,7 +45,7 @@ class Item:
     size: int
 
     def read(self) -> bytes:
-        """Returns the encoded image; ValueError if a tar declares an absurd size."""
+        """Returns the encoded image; ValueError if a tar declares an implausible size."""
         if self.size > _MAX_BYTES:
             raise ValueError(f"declares {self.size} bytes")
         with open(self.path, "rb") as file:
@@ -69,18 +69,17 @@ def scan(source: str, validation_labels: str | None, pool: Executor) -> dict[str
 
     Args:
         source: a folder with the official tars, or with `train` and `val` (class folders, class
-            tars, or for `val` also a flat folder), or several paths with commas between.
-        validation_labels: file that gives the classes of validation images that do not lie in
-            class folders: a line "FILE_NAME WNID" each (the CSV of Kaggle will do), or one WordNet
-            id a line in the order of the sorted file names. If None: the list in TFDS, which knows
-            the official file names.
-        pool: where tars are read.
+            tars, or for `val` also a flat folder), or several comma-separated paths.
+        validation_labels: file with the classes of validation images that are not in class folders: lines
+            "FILE_NAME WNID" (such as Kaggle's CSV), or one WordNet id per line in the order of the
+            sorted file names. If None, TFDS's list, which covers the official file names.
+        pool: reads the tars.
 
     Returns:
         Images of "train" and "validation", sorted by class and file name.
 
     Raises:
-        UserError: a split not found, a damaged tar, or images of unknown class.
+        UserError: a missing split, a damaged tar, or images of unknown class.
     """
     train: list[Item] = []
     validation: list[Item] = []
@@ -113,7 +112,7 @@ def scan(source: str, validation_labels: str | None, pool: Executor) -> dict[str
         for one, other in itertools.pairwise(items):
             if (one.wnid, one.name) == (other.wnid, other.name):
                 raise UserError(
-                    f"source={source}: {split} image {one.name} stands in {one.path} and in "
+                    f"source={source}: {split} image {one.name} is both in {one.path} and in "
                     f"{other.path}; give each split once"
                 )
     return result
@@ -126,7 +125,7 @@ _EXPECTED = (
 
 
 def _parts(path: Path) -> list[Path]:
-    """Returns the tars or folders of splits in a source."""
+    """Returns the tars or folders of the splits in a source."""
     if path.is_file() or path.name in ("train", "val", "validation"):
         return [path]
     names = ((TRAIN_TAR, "train"), (VALIDATION_TAR, "val", "validation"))
@@ -174,7 +173,7 @@ def _outer_tar(path: str) -> tuple[list[Item], list[tuple[str, int, str]]]:
 
 
 def _inner_tar(job: tuple[str, int, str]) -> list[Item]:
-    """Returns the images of a class tar, alone or inside of another tar."""
+    """Returns the images of a class tar, which may be inside another tar."""
     path, offset, tar_name = job
     wnid = tar_name.removesuffix(".tar")
     return [
@@ -185,10 +184,10 @@ def _inner_tar(job: tuple[str, int, str]) -> list[Item]:
 
 
 def _members(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
-    """Yields the files of a tar that begins at an offset; their offsets count from the file."""
+    """Yields the files of a tar that starts at an offset; theirs are relative to the outer file."""
     try:
         with open(path, "rb") as file:
-            file.seek(offset)  # tarfile counts from the file's position when it is opened
+            file.seek(offset)  # tarfile starts at the file's current position
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     if member.isfile():
@@ -200,38 +199,38 @@ def _members(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
 
 
 def _validation_classes(names: Iterable[str], labels_file: str | None) -> dict[str, str]:
-    """Returns the class of every validation image that lies in no class folder."""
+    """Returns the class of every validation image that is not in a class folder."""
     names = sorted(names)
     if labels_file is None:
-        official = _tfds_list("validation_labels.txt")
-        numbers = [_VALIDATION_NAME.fullmatch(name) for name in names]
-        strange = [n for n, m in zip(names, numbers, strict=True) if not _in_range(m, official)]
+        # Image numbers start at 1.
+        official = dict(enumerate(_tfds_list("validation_labels.txt"), 1))
+        matches = {name: _VALIDATION_NAME.fullmatch(name) for name in names}
+        classes = {name: official.get(int(m[1])) if m else None for name, m in matches.items()}
+        strange = [name for name, wnid in classes.items() if wnid is None]
         if strange:
             raise UserError(
-                f"source=…: {len(strange)} validation images have no class folder and no official "
-                f"name, such as {strange[0]}; give their classes with validation_labels=FILE "
-                '(lines "FILE_NAME WNID")'
+                f"source=…: {len(strange)} validation images are in no class folder and have no official name, such as "
+                f'{strange[0]}; give their classes with validation_labels=FILE (lines "FILE_NAME WNID")'
             )
-        # Image numbers begin at 1.
-        return {n: official[int(m[1]) - 1] for n, m in zip(names, numbers, strict=True) if m}
+        return {name: wnid for name, wnid in classes.items() if wnid is not None}
     flag = f"validation_labels={labels_file}"
     try:
-        lines = [line for line in Path(labels_file).read_text().splitlines() if line.strip()]
+        lines = list(filter(None, map(str.strip, Path(labels_file).read_text().splitlines())))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{flag}: cannot be read ({error}); expected a text file") from None
-    if lines and all(line.strip().isdigit() for line in lines):
+    if lines and all(line.isdigit() for line in lines):
         raise UserError(
-            f"{flag}: it holds numbers; those of the development kit do not follow the order of "
-            'the WordNet ids, so give lines "FILE_NAME WNID" or one WordNet id a line'
+            f"{flag}: holds numbers, which in the development kit do not follow the order of "
+            'the WordNet ids; give lines "FILE_NAME WNID" or one WordNet id per line'
         )
-    if all(_WORDNET_ID.fullmatch(line.strip()) for line in lines):
+    if all(_WORDNET_ID.fullmatch(line) for line in lines):
         if len(lines) != len(names):
             raise UserError(f"{flag}: {len(lines)} lines for {len(names)} validation images")
-        return dict(zip(names, (line.strip() for line in lines), strict=True))
+        return dict(zip(names, lines, strict=True))
     by_stem = {}
     for line in lines:
-        fields = re.split(r"[\s,;]+", line.strip())
-        if len(fields) > 1 and _WORDNET_ID.fullmatch(fields[1]):  # a header line is passed over
+        fields = re.split(r"[\s,;]+", line)
+        if len(fields) > 1 and _WORDNET_ID.fullmatch(fields[1]):  # skips a header line
             by_stem[Path(fields[0]).stem] = fields[1]
     missing = [name for name in names if Path(name).stem not in by_stem]
     if missing:
@@ -239,7 +238,3 @@ def _validation_classes(names: Iterable[str], labels_file: str | None) -> dict[s
             f"{flag}: no class for {len(missing)} validation images: {', '.join(missing[:5])}"
         )
     return {name: by_stem[Path(name).stem] for name in names}
-
-
-def _in_range(match: "re.Match[str] | None", official: list[str]) -> bool:
-    return match is not None and 1 <= int(match[1]) <= len(official)

@@ -1,7 +1,7 @@
 """Writing directories that TFDS reads, without TensorFlow.
 
-TFDS itself can only prepare CIFAR and ImageNet where TensorFlow is installed; the format that it
-reads is plain: array_record files of tf.train.Example messages and three kinds of small text files.
+TFDS itself needs TensorFlow to prepare CIFAR and ImageNet, but the format that it reads is simple:
+array_record files of tf.train.Example messages and three kinds of small text files.
 """
 
 import contextlib
@@ -14,19 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.data import tfds_find
 
 FILE_FORMAT = "array_record"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitFiles:
-    """What the metadata says of one split.
+    """Metadata of one split.
 
     Attributes:
         records: number of records of each file, in order.
-        bytes: size of all records together.
+        bytes: total size of the records.
     """
 
     records: Sequence[int]
@@ -38,7 +41,7 @@ def example(image: bytes, **features: int | str) -> bytes:
 
     Args:
         image: the encoded image, or its raw pixels.
-        **features: the other features, integers (labels) or text.
+        **features: other features, integers (labels) or text.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -53,7 +56,7 @@ def example(image: bytes, **features: int | str) -> bytes:
 
 
 class ShardWriter:
-    """Writes one array_record file; it gets its name only when it is complete.
+    """Writes one array_record file, which gets its final name only when it is complete.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -67,8 +70,8 @@ class ShardWriter:
         self.records = 0
         self.bytes = 0
         with _as_os_error(path):
-            # One record a group, as grain and TFDS want it for random access; encoded images do not
-            # get smaller by compression, and raw ones are asked for to be read fast.
+            # One record per group, as grain and TFDS expect for random access; compression would not
+            # shrink encoded images, and raw ones are meant to be read fast.
             options = "group_size:1,uncompressed"
             writer: Any = array_record_module.ArrayRecordWriter(str(self._partial), options)
         self._writer = writer
@@ -93,14 +96,14 @@ class ShardWriter:
             with _as_os_error(self._path):
                 self._writer.close()
         except OSError:
-            self._partial.unlink(missing_ok=True)  # a full disk: give the room back
+            self._partial.unlink(missing_ok=True)  # free the space on a full disk
             raise
         os.replace(self._partial, self._path)
 
 
 @contextlib.contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
-    """Array_record reports a full disk as RuntimeError."""
+    """Converts RuntimeError, as which array_record reports a full disk."""
     try:
         yield
     except RuntimeError as error:
@@ -108,18 +111,17 @@ def _as_os_error(path: Path) -> Iterator[None]:
 
 
 def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
-    """Returns TFDS's name of a file."""
+    """Returns the file name that TFDS expects."""
     return f"{dataset}-{split}.{FILE_FORMAT}-{shard:05d}-of-{shards:05d}"
 
 
 def registered_version(dataset: str) -> str:
-    """Returns the version under which TFDS looks for one of its own datasets.
+    """Returns the version that TFDS looks for of one of its own datasets.
 
     Raises:
         UserError: TFDS is not installed.
     """
     tfds = extras.load("tensorflow_datasets", f"dataset={dataset}")
-
     return str(tfds.builder_cls(dataset).VERSION)
 
 
@@ -134,10 +136,10 @@ def write_metadata(
     """Writes features.json, the lists of label names and, last, dataset_info.json.
 
     Args:
-        directory: where the files of the splits are.
+        directory: folder with the files of the splits.
         dataset: name of the dataset.
         version: "major.minor.patch".
-        description: a sentence for readers.
+        description: one sentence.
         features: TFDS feature objects by name; `image` and `label` among them.
         splits: files of every split.
     """
@@ -161,27 +163,42 @@ def write_metadata(
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
         "version": version,
     }
-    temporary = directory / ".dataset_info.json.partial"
-    temporary.write_text(json.dumps(info, indent=2))
-    os.replace(temporary, directory / "dataset_info.json")
+    write_json(directory / "dataset_info.json", info)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file, which gets its name only when it is complete; OSError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2))
+    os.replace(partial, path)
+
+
+def keep_labels(directory: Path, labels: Mapping[str, np.ndarray]) -> tfds_find.Opened:
+    """Opens a prepared directory and writes the label index of its splits, from their labels [records]."""
+    opened = tfds_find.open_directory(directory)
+    for part in (opened.train, opened.test):
+        part.keep_labels(labels[part.split].astype(np.int32))
+    return opened
 
 
 @contextlib.contextmanager
 def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
-    """Gives a folder to fill, which becomes DATA_DIR/DATASET/VERSION if the block succeeds.
+    """Yields a folder to fill, which becomes DATA_DIR/DATASET/VERSION if the block succeeds.
 
-    What an earlier, interrupted attempt left is still in the folder, so that work can go on.
+    It still holds the files of an interrupted attempt, which can be resumed.
 
     Raises:
-        UserError: the dataset is there already, another process is at it, or it cannot be written.
+        UserError: the dataset exists already, another process is preparing it, or it cannot be written.
     """
     final = Path(data_dir).expanduser() / dataset / version
     partial = final.with_name(f".{version}.partial")
     if final.exists():
-        raise UserError(f"data_dir={data_dir}: {final} exists already; remove it to prepare anew")
+        raise UserError(
+            f"data_dir={data_dir}: {final} exists already; remove it to prepare it again"
+        )
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        # A link in its place would be written through.
+        # Do not follow a symlink in its place.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         lock = open(os.open(partial.with_name(f".{version}.lock"), flags, 0o644), "w")
     except OSError as error:
@@ -197,21 +214,21 @@ def new_directory(data_dir: str, dataset: str, version: str) -> Iterator[Path]:
             ) from None
         except OSError as error:  # some network file systems
             raise UserError(
-                f"data_dir={data_dir}: cannot be locked ({error.strerror}); choose a folder on a file system with locks"
+                f"data_dir={data_dir}: cannot be locked ({error.strerror}); choose a folder on a file system that supports locks"
             ) from None
         try:
             yield partial
             os.rename(partial, final)
         except OSError as error:
             raise UserError(
-                f"data_dir={data_dir}: writing failed ({error}); make room or choose another "
-                "folder and run the same command again"
+                f"data_dir={data_dir}: writing failed ({error}); free some space or choose another "
+                "folder, and run the same command again"
             ) from None
         partial.with_name(f".{version}.lock").unlink(missing_ok=True)
 
 
 def discard(directory: Path) -> None:
-    """Empties the folder of an interrupted attempt."""
+    """Deletes the files of an interrupted attempt."""
     for path in directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
