@@ -1,25 +1,24 @@
-"""Compares our CaffeNet with a CaffeNet in PyTorch: same weights, same images, outputs and gradients.
+"""Compares outputs and gradients of our CaffeNet with a PyTorch CaffeNet of the same weights on the same images.
 
   python -m experiments.compare_caffenet --peer=torch_caffenet.py --torch_python=PYTHON
 
-The peer is a file with a class CaffeNet(classes), layers conv1 … fc8 as attributes and their names in
-`names`. It runs in an interpreter of its own, which needs torch and numpy; weights and results pass
-through files. Dropout is off in both.
+The peer is a file with a class CaffeNet(classes), with layers conv1 … fc8 as attributes and their names in
+`names`. It runs in a separate interpreter, which needs torch and numpy; weights and results are exchanged in
+files. Dropout is off in both.
 """
 
-import subprocess
 import tempfile
 from pathlib import Path
 
 from absl import flags
 
+from experiments import torch_peer
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 
-_PEER = flags.DEFINE_string("peer", None, "the file with the CaffeNet in PyTorch")
-_TORCH_PYTHON = flags.DEFINE_string("torch_python", "python3", "an interpreter that has torch")
-_BATCH = flags.DEFINE_integer("batch", 8, "images", 1)
-_CLASSES = flags.DEFINE_integer("classes", 50, "outputs", 2)
+_PEER = flags.DEFINE_string("peer", None, "file with the PyTorch CaffeNet")
+_BATCH = flags.DEFINE_integer("batch", 8, "number of images", 1)
+_CLASSES = flags.DEFINE_integer("classes", 50, "number of outputs", 2)
 
 _TORCH = """
 import runpy, sys
@@ -50,11 +49,11 @@ np.savez(folder + "/theirs.npz", **out)
 
 
 def main() -> None:
-    """Runs both in float64 and float32, ours in bfloat16 too, and prints the differences."""
+    """Runs both in float64 and float32, ours also in bfloat16, and prints the differences."""
     import jax
 
     if not _PEER.value or not Path(_PEER.value).is_file():
-        raise UserError(f"--peer={_PEER.value}: is not a file; give the CaffeNet in PyTorch")
+        raise UserError(f"--peer={_PEER.value}: is not a file; give the PyTorch CaffeNet")
     jax.config.update("jax_enable_x64", True)
     for ours, theirs in (("float64", "float64"), ("float32", "float32"), ("bfloat16", "float32")):
         with tempfile.TemporaryDirectory() as folder:
@@ -80,12 +79,7 @@ def _compare(ours: str, theirs: str, folder: str) -> None:
     arrays: dict = {"images": images, "labels": labels, **named}
     np.savez(f"{folder}/weights.npz", **arrays)
     peer = str(Path(_PEER.value or "").absolute())
-    command = [_TORCH_PYTHON.value, "-c", _TORCH, peer, folder, str(_CLASSES.value), theirs]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as e:
-        cause = (getattr(e, "stderr", "") or str(e)).strip().splitlines()[-1]
-        raise UserError(f"--torch_python={_TORCH_PYTHON.value}: the peer failed ({cause})") from e
+    torch_peer.run(_TORCH, [peer, folder, _CLASSES.value, theirs])
 
     def loss(params):
         x = jnp.asarray(images, jnp.float64 if ours == "float64" else jnp.float32)

@@ -2,10 +2,10 @@
 
   python -m experiments.compare_measures --workdir=DIR --tllib=FOLDER --algoperf=FOLDER
 
-The first FOLDER holds a checkout of https://github.com/thuml/Transfer-Learning-Library, whose `tllib/ranking` scores
-are called as they are. CKA (in feature space), Procrustes (SciPy's), rank and the ridge probe (a large constant feature in
-place of a free intercept) are written out here from the published definitions, each in another way than in the package.
-The second holds one of https://github.com/mlcommons/algorithmic-efficiency, whose time to a target is `speed`; it needs pandas.
+The first FOLDER is a checkout of https://github.com/thuml/Transfer-Learning-Library, whose `tllib/ranking` scores
+are called unmodified. CKA (in feature space), Procrustes (SciPy's), rank and the ridge probe (with a large constant feature
+in place of a free intercept) are implemented here from the published definitions, each differently than in the package.
+The second is one of https://github.com/mlcommons/algorithmic-efficiency, whose time to target is `speed`; it needs pandas.
 """
 
 import ast
@@ -31,17 +31,16 @@ from yosinski_jax.measures.rows import read_rows
 from yosinski_jax.measures.subject import Subject
 from yosinski_jax.study.treatments import Run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "a sweep that was measured, on bundled data")
-_TLLIB = flags.DEFINE_string("tllib", None, "a checkout of Transfer-Learning-Library")
-_ALGOPERF = flags.DEFINE_string("algoperf", None, "a checkout of algorithmic-efficiency, for speed")
-_TABLES = (
-    r"\b(MINIMIZE_REGISTRY|M(IN|AX)_EVAL_METRICS)\b"  # that algorithmic-efficiency's functions read
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "a measured sweep on bundled data")
+_TLLIB = flags.DEFINE_string("tllib", None, "checkout of Transfer-Learning-Library")
+_ALGOPERF = flags.DEFINE_string("algoperf", None, "checkout of algorithmic-efficiency, for speed")
+# Tables that algorithmic-efficiency's functions read.
+_TABLES = r"\b(MINIMIZE_REGISTRY|M(IN|AX)_EVAL_METRICS)\b"
 _BIAS = 100.0  # big_vision's constant feature
 
 
 def main() -> None:
-    """Prints the largest differences, measure by measure."""
+    """Prints the largest difference of each measure."""
     if not _WORKDIR.value or not _TLLIB.value:
         raise UserError("--workdir and --tllib: give both, see --help")
     found: dict[str, list[tuple[float, float]]] = {}
@@ -92,7 +91,7 @@ def _references(s: Subject, theirs: dict[str, Any]) -> Iterator[tuple[str, float
     f = s.features("other", "train").astype(np.float64)
     yield "logme", theirs["logme"].log_maximum_evidence(f, labels)
     yield "hscore", theirs["hscore"].h_score(f, labels)
-    # They divide one covariance by m and the other by m − 1.
+    # Theirs divides one covariance by m and the other by m − 1.
     shrunk = theirs["hscore"].regularized_h_score(f, labels)
     yield "hscore_shrunk", shrunk * (len(f) - 1) / len(f)
     yield "transrate", theirs["transrate"].transrate(f, labels)
@@ -112,7 +111,7 @@ def _time_to(goal: float, record: Any, theirs: dict[str, Any]) -> float:
 
 
 def _best_trial(checkout: Path) -> Callable:
-    """`get_best_trial_index` as it is; importing its file would import their workloads."""
+    """Their `get_best_trial_index`, extracted because importing its file would import their workloads."""
     import pandas as pd  # pyright: ignore[reportMissingImports]
 
     path = checkout / "scoring" / "performance_profile.py"
@@ -142,7 +141,7 @@ def _cka(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _probe(train, labels, test, test_labels) -> float:
-    """Accuracy with the penalty that the package chooses; solved with a constant feature, not a free intercept."""
+    """Accuracy with the package's choice of penalty, solved with a constant feature instead of a free intercept."""
 
     def fit(x, y, multiple):
         mean, scale = x.mean(0), x.std(0) + 1e-5
@@ -164,7 +163,7 @@ def _probe(train, labels, test, test_labels) -> float:
 
 
 def _ranking(checkout: Path) -> dict[str, Any]:
-    jit: Callable = lambda function: function  # of numba, for speed alone
+    jit: Callable = lambda function: function  # stands in for numba's, which only affects speed
     sys.modules.setdefault("numba", types.SimpleNamespace(njit=jit))  # pyright: ignore[reportArgumentType]
     modules = {}
     for name in ("hscore", "leep", "logme", "nce", "transrate"):

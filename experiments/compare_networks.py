@@ -1,28 +1,27 @@
-"""Compares our residual networks and transformers with torchvision's and timm's: same weights, same images.
+"""Compares our residual networks and transformers with torchvision's and timm's, with the same weights and images.
 
   python -m experiments.compare_networks --torch_python=PYTHON
 
-The interpreter needs torch, torchvision, timm and safetensors; weights and results pass through files, the
-weights by our own reading of .safetensors and our maps of names. Weights are random, those of normalisations
-and their statistics too. `resnet20`, which torchvision lacks, is written out here for PyTorch, in the form of
-https://github.com/akamaster/pytorch_resnet_cifar10 with shortcuts without parameters.
+The interpreter needs torch, torchvision, timm and safetensors; weights and results are exchanged in files, the
+weights through our .safetensors reader and name mapping. Weights are random, including normalization layers
+and their statistics. `resnet20`, which torchvision lacks, is implemented here in PyTorch, as in
+https://github.com/akamaster/pytorch_resnet_cifar10 with parameter-free shortcuts.
 """
 
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from experiments import torch_peer
 from yosinski_jax.analysis.tables import text_table
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 
-_TORCH_PYTHON = flags.DEFINE_string("torch_python", "python3", "an interpreter that has torch")
-_BATCH = flags.DEFINE_integer("batch", 4, "images", 2)
-_CLASSES = flags.DEFINE_integer("classes", 1000, "outputs", 2)
-_NETWORKS = flags.DEFINE_list("networks", None, "which to compare; default all")
+_BATCH = flags.DEFINE_integer("batch", 4, "number of images", 2)
+_CLASSES = flags.DEFINE_integer("classes", 1000, "number of outputs", 2)
+_NETWORKS = flags.DEFINE_list("networks", None, "networks to compare; default all")
 
 #: Name → side of the images in pixels.
 SIDES = {"resnet20": 32, "resnet18": 224, "resnet50": 224, "vit_tiny": 224, "vit_s16": 224}
@@ -93,7 +92,7 @@ for mode in ("evaluation", "training"):
     logits = net(x)
     F.cross_entropy(logits, labels).backward()
     out[mode] = logits.detach().numpy()
-    # Buffers stand in for gradients that they have none of, so that the file has the names of a state.
+    # Buffers have no gradients and stand for themselves, so that the file has all names of a state.
     save(weights | {k: p.grad for k, p in net.named_parameters()}, mode)
 np.savez(f"{folder}/results.npz", **out)
 """
@@ -131,12 +130,7 @@ def _compare(name: str, kind: str, folder: Path) -> list[list[str]]:
     from yosinski_jax.training.checkpoints import load_pretrained
 
     side, classes = SIDES[name], _CLASSES.value
-    command = [_TORCH_PYTHON.value, "-c", _TORCH, name, folder, _BATCH.value, classes, side, kind]
-    try:
-        subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as e:
-        cause = (getattr(e, "stderr", "") or str(e)).strip().splitlines()[-1]
-        raise UserError(f"--torch_python={_TORCH_PYTHON.value}: the peer failed ({cause})") from e
+    torch_peer.run(_TORCH, [name, folder, _BATCH.value, classes, side, kind])
     with np.load(folder / "results.npz") as file:
         theirs = dict(file)
     network = Network.of(registry.make(name, classes, (side, side, 3), getattr(jnp, kind)))
@@ -155,9 +149,10 @@ def _compare(name: str, kind: str, folder: Path) -> list[list[str]]:
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
         (_, logits), found = run(variables["params"], mode == "training")
         pairs = jax.tree.map(lambda a, b: (np.asarray(a), b), found, read(mode)["params"])
-        paths = jax.tree_util.tree_leaves_with_path(pairs, is_leaf=_is_pair)
+        is_pair = lambda x: isinstance(x, tuple)
+        paths = jax.tree_util.tree_leaves_with_path(pairs, is_leaf=is_pair)
         whole = [np.concatenate([np.ravel(pair[i]) for _, pair in paths]) for i in (0, 1)]
-        # A key's bias moves no attention; rounding is all there is of its gradient.
+        # The bias of a key does not affect attention; its gradient is only rounding error.
         least = 1e-6 * np.linalg.norm(whole[1])
         shares = {
             "/".join(path_names(path)): _apart(*pair)
@@ -172,12 +167,8 @@ def _compare(name: str, kind: str, folder: Path) -> list[list[str]]:
     return rows
 
 
-def _is_pair(x: Any) -> bool:
-    return isinstance(x, tuple)
-
-
 def _apart(ours: Any, theirs: Any) -> float:
-    """The norm of the difference as a share of the norm of theirs."""
+    """Norm of the difference relative to the norm of theirs."""
     import numpy as np
 
     return float(np.linalg.norm(np.ravel(ours - theirs)) / np.linalg.norm(np.ravel(theirs)))

@@ -2,10 +2,10 @@
 
     python -m experiments.coverage --simulations=1000
 
-Every simulated study has the design of a real one: split seeds with an effect of their own on all
-accuracies and on each drop, two directions whose difficulties pull against each other, bases that
-all their pairs share, noise of single networks. The table gives how many of the intervals hold the
-truth; it should be 92 to 98 %. Then how often the tests err where nothing is to be found.
+Every simulated study has the design of a real one: random effects of split seeds on all accuracies and on
+each drop, opposite difficulties of the two directions, bases shared by all their pairs, and noise of single
+networks. The table gives the coverage of the intervals, which should be 92 to 98 %, and then the
+false-positive rates of the tests.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.commands import cli
 from yosinski_jax.study.treatments import grid
 
-_SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies for each design", 500)
+_SIMULATIONS = flags.DEFINE_integer("simulations", 1000, "simulated studies per design", 500)
 _SEEDS = flags.DEFINE_list("split_seeds", ["3", "4", "8"], "numbers of split seeds to try")
 NOISES = ("normal", "skewed", "none_between")
 _NOISE = flags.DEFINE_list("noise", list(NOISES), "kinds of noise to try")
@@ -40,8 +40,8 @@ def study(rng: np.random.Generator, seeds: int, noise: str = "normal") -> list[d
     Args:
       rng: source of the noise.
       seeds: number of split seeds.
-      noise: "normal"; "skewed": exponential, centred; "none_between": networks vary, split seeds
-        do not, the case in which drawing networks a second time costs most.
+      noise: "normal"; "skewed": centered exponential; "none_between": networks vary, but split seeds do not,
+        where intervals that resample networks would be widest.
     """
 
     def draw(sd, size=None):
@@ -99,7 +99,7 @@ def truths() -> dict[str, float]:
 
 
 def found(records: list[dict]) -> dict[str, tuple[float, float]]:
-    """The 95 % intervals of one study, each by itself, by the names of `truths`."""
+    """The individual 95 % intervals of one study, by the names of `truths`."""
     out = {}
     for effect in effects.EFFECTS:
         table = effects.cells(records)
@@ -120,7 +120,7 @@ def found(records: list[dict]) -> dict[str, tuple[float, float]]:
 
 
 def family_error(simulations: int, seeds: int, noise: str) -> float:
-    """How often a Holm family of true nulls has any significant member; at most 5 %."""
+    """How often any member of a Holm family of true nulls is significant; should be at most 5 %."""
     rng = np.random.default_rng(2014)
     wrong = 0
     for _ in range(simulations):
@@ -133,7 +133,7 @@ def family_error(simulations: int, seeds: int, noise: str) -> float:
 
 
 def false_equivalence(simulations: int, seeds: int, noise: str) -> float:
-    """How often a drop of exactly the margin is called smaller than it; at most 5 %."""
+    """How often a drop of exactly the margin is declared smaller; should be at most 5 %."""
     rng = np.random.default_rng(2014)
     effect = effects.BY_KEY["specificity_drop"]
     drop = TRUTH["BnB"][1] - TRUTH["AnB"][1]
@@ -145,7 +145,7 @@ def false_equivalence(simulations: int, seeds: int, noise: str) -> float:
 
 
 def coverage(simulations: int, seeds: int, noise: str = "normal") -> dict[str, tuple[float, int]]:
-    """The share of intervals that hold the truth, and the number of intervals, by name."""
+    """The fraction of intervals that contain the truth, and the number of intervals, by name."""
     rng = np.random.default_rng(2014)
     truth = truths()
     hits: dict[str, list[bool]] = {name: [] for name in truth}
@@ -172,7 +172,7 @@ def main() -> None:
             share = family_error(_SIMULATIONS.value, seeds, noise)
             print(f"  {'any of 3 true nulls significant':32s} {100 * share:5.1f} %")
             share = false_equivalence(_SIMULATIONS.value, seeds, noise)
-            print(f"  {'drop of the margin called smaller':32s} {100 * share:5.1f} %")
+            print(f"  {'drop of the margin declared smaller':32s} {100 * share:5.1f} %")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Keeps a finished sweep as a study, and checks a study.
+"""Stores a finished sweep as a study, and verifies a study.
 
 python -m experiments.studies store NAME --workdir=DIR
-a folder of a finished sweep: README, settings, records, results.csv, effects.csv, figure, page
+writes the study's folder: README, settings, records, results.csv, effects.csv, figure, page
 python -m experiments.studies verify NAME
-computes its tables again from its records
+recomputes its tables from its records
 python -m experiments.studies verify NAME --network=random-0/A4B --data_dir=DIR
-trains that network again, and the base that it copies, and compares
+retrains that network, and the base that it copies, and compares
 """
 
 import argparse
@@ -18,7 +18,7 @@ from experiments.studies import store, verify
 from yosinski_jax.base.errors import UserError
 
 
-# The commands' absl flags have one name space, in which the sweep that `verify` starts has its own.
+# Not absl: its flags share one namespace, which the sweep that `verify` starts needs for its own.
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
@@ -29,30 +29,28 @@ def parser() -> argparse.ArgumentParser:
     kind = argparse.RawDescriptionHelpFormatter
     top = _Parser("python -m experiments.studies", description=__doc__, formatter_class=kind)
     verbs = top.add_subparsers(dest="verb", required=True, parser_class=_Parser)
-    check = verbs.add_parser("verify", help="compute the tables again, or train a network again")
-    check.add_argument("name", help="of a study, or its folder")
+    check = verbs.add_parser("verify", help="recompute the tables, or retrain a network")
+    check.add_argument("name", help="name of a study, or its folder")
     check.add_argument("--network", help="id of a network, such as random-0/A4B")
     check.add_argument("--data_dir", help="folder of prepared datasets")
     check.add_argument(
-        "--tolerance", type=float, help="allowed difference, points of accuracy; default none with the same versions and devices"
+        "--tolerance", type=float, help="allowed difference in points of accuracy; default none on the same versions and devices"
     )  # fmt: skip
-    make = verbs.add_parser("store", help="make a study of a finished sweep, or make it again")
-    make.add_argument("name", help="of the study, or its folder")
-    make.add_argument("--workdir", help=f"of the sweep; not for {store.PUBLISHED}")
+    make = verbs.add_parser("store", help="make or update the study of a finished sweep")
+    make.add_argument("name", help="name of the study, or its folder")
+    make.add_argument("--workdir", help=f"folder of the sweep; not for {store.PUBLISHED}")
     return top
 
 
 def main(argv: list[str]) -> int:
-    """Does as it is told; returns the exit code, 1 if a study does not hold.
+    """Runs the command; returns the exit code, 1 if a study is not reproduced.
 
     Raises:
-      UserError: what was asked cannot be done.
+      UserError: of `store` or `verify`.
     """
     args = parser().parse_args(argv)
-    return _store(args) if args.verb == "store" else _verify(args)
-
-
-def _verify(args: argparse.Namespace) -> int:
+    if args.verb == "store":
+        return _store(args)
     study = store.folder(args.name)
     wrong = verify.tables(study)
     found = f"differ: {', '.join(wrong)}" if wrong else "follow from the records"

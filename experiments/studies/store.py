@@ -1,4 +1,4 @@
-"""A study's folder: what of a finished sweep is kept in the repository."""
+"""A study's folder: what the repository keeps of a finished sweep."""
 
 import gzip
 import json
@@ -25,11 +25,11 @@ from yosinski_jax.study.records import Record
 FOLDER = Path(__file__).parent
 #: The authors' own networks, whose records are part of the package.
 PUBLISHED = "published-2014"
-#: What the report writes that a study keeps.
+#: The report's files that a study keeps.
 KEPT = ("results.csv", "effects.csv", "table.md", "figure2.png", "report.html")
-#: And what `experiments.measure` wrote, where it was asked.
+#: The files of `experiments.measure` that a study keeps, if there are any.
 MEASURED = ("measures.csv", "measures.json", "predictors.csv")
-#: Figures of the page that stand in the README too, by the beginning of their names.
+#: Prefixes of the names of figures that the README also shows.
 _SHOWN = ("target_size_curves", "target_size_best_way", "base_datasets", "predictors")
 _RECORDS = "records.json.gz"
 _SHOWS = "## What it shows\n"
@@ -69,7 +69,7 @@ def read_records(study: Path) -> list[Record]:
 
 
 def unpack(study: Path, workdir: Path) -> None:
-    """Makes a workdir of a study's records, which reports read."""
+    """Makes a workdir from a study's records, for reports to read."""
     if study.name == PUBLISHED:
         return
     for record in read_records(study):
@@ -91,10 +91,10 @@ def write_tables(study: Path, workdir: Path) -> None:
 
 
 def store(name: str, workdir: Path) -> Path:
-    """Makes a study of a finished sweep, or makes it again; what its README says it shows is kept.
+    """Makes or updates the study of a finished sweep; the text of its README about what it shows is kept.
 
     Args:
-      name: of the study, or the path of its folder; "published-2014" is made of the package's records.
+      name: of the study, or the path of its folder; "published-2014" is made from the package's records.
       workdir: of the sweep; for "published-2014" any folder to write to.
 
     Returns:
@@ -115,7 +115,7 @@ def store(name: str, workdir: Path) -> Path:
         command = portable(settings["command"])
         write_json(target / "settings.json", sealed({**settings, "command": command}))
         text = json.dumps([dict(record) for record in found], separators=(",", ":"))
-        # No name and no time in the header: the same records are the same file.
+        # Neither name nor time in the header, so that equal records give equal files.
         write_atomically(target / _RECORDS, gzip.compress(text.encode(), mtime=0))
         build.write_report(workdir)
         facts = _facts(found)
@@ -131,7 +131,7 @@ def store(name: str, workdir: Path) -> Path:
 
 
 def _write_pictures(target: Path, workdir: Path) -> list[str]:
-    """Writes those figures of the page that the README shows besides Figure 2; returns their lines there."""
+    """Writes the figures that the README shows besides Figure 2; returns their lines in the README."""
     report, lines = Report(results.read(workdir), {}), []
     for section in (target_size, base_datasets, measures):
         part = section(report)
@@ -154,7 +154,7 @@ def _finished(workdir: Path) -> list[Record]:
 
 
 def portable(command: str) -> str:
-    """A command without the places of one machine, and as it would be begun with."""
+    """A command without paths of one machine, as it would be started anew."""
     words = []
     for word in shlex.split(command):
         flag = word.partition("=")[0]
@@ -165,7 +165,7 @@ def portable(command: str) -> str:
 
 
 def _facts(found: Sequence[Record]) -> list[str]:
-    """Machine, versions, revision and time, in words."""
+    """Sentences about machine, versions, revision and time."""
     used: dict[str, set[str]] = {}
     for record in found:
         for key, value in record.environment.items():

@@ -1,4 +1,4 @@
-"""Do a study's tables follow from its records, and does a network trained again come out the same?"""
+"""Checks that a study's tables follow from its records, and that a network trained again comes out the same."""
 
 import csv
 import dataclasses
@@ -15,15 +15,15 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import read_sealed
 from yosinski_jax.study.records import Record
 
-#: What must come out as it was kept.
+#: What must be reproduced.
 _TABLES = ("results.csv", "effects.csv", "table.md")
 
 
 def tables(study: Path) -> list[str]:
-    """Computes a study's tables again, without training anything.
+    """Recomputes a study's tables from its records.
 
     Returns:
-      The files that differ from those kept.
+      The files that differ from the study's.
     """
     with tempfile.TemporaryDirectory() as folder:
         store.write_tables(study, Path(folder))
@@ -33,9 +33,9 @@ def tables(study: Path) -> list[str]:
 
 
 def _alike(kept: Path, again: Path) -> bool:
-    """Whether two tables are equal but for the last digits, which are those of a version of SciPy.
+    """Whether two tables are equal up to the last digits, which depend on the version of SciPy.
 
-    Columns that only the new one has came with a later version, and are not compared.
+    Columns that only the new one has were added by a later version, and are not compared.
     """
     old, new = _rows(kept), _rows(again)
     if kept.suffix == ".csv" and old:
@@ -46,7 +46,8 @@ def _alike(kept: Path, again: Path) -> bool:
     if list(map(len, old)) != list(map(len, new)):
         return False
     cells = zip(itertools.chain(*old), itertools.chain(*new), strict=True)
-    return all(_equal(a.split(), b.split()) for a, b in cells)
+    pairs = (itertools.zip_longest(a.split(), b.split()) for a, b in cells)
+    return all(_same(a, b) for a, b in itertools.chain.from_iterable(pairs))
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -55,16 +56,10 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(f)) if path.suffix == ".csv" else [line.split("|") for line in f]
 
 
-def _equal(a: list[str], b: list[str]) -> bool:
-    """Whether words are equal, or numbers that differ in their last digits."""
-    return len(a) == len(b) and all(map(_same, a, b))
-
-
-def _same(a: str, b: str) -> bool:
-    if a == b:
-        return True
+def _same(a: str | None, b: str | None) -> bool:
+    """Whether two words are equal, or numbers that differ only in their last digits; None for a missing word."""
     try:
-        return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-12)
+        return a == b or math.isclose(float(a or ""), float(b or ""), rel_tol=1e-6, abs_tol=1e-12)
     except ValueError:
         return False
 
@@ -76,8 +71,8 @@ class Comparison:
     Attributes:
       kept: the study's record.
       again: the new one.
-      alike: whether versions and devices are the same, so that all bits must be.
-      tolerance: allowed difference of accuracy (0..1); None where all bits must be equal.
+      alike: whether versions and devices are the same, so that the networks must be bit-identical.
+      tolerance: allowed difference in accuracy, 0 … 1; None if they must be bit-identical.
     """
 
     kept: Record
@@ -87,10 +82,9 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether parameters and every evaluation are equal to the bit."""
-        return self.kept.params_sha256 == self.again.params_sha256 and dict(
-            self.kept.curve
-        ) == dict(self.again.curve)
+        """Whether parameters and every evaluation are bit-identical."""
+        mine, theirs = ((r.params_sha256, dict(r.curve)) for r in (self.kept, self.again))
+        return mine == theirs
 
     @property
     def difference(self) -> float:
@@ -101,21 +95,15 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether the study's network is confirmed."""
-        if self.tolerance is None:
-            return self.equal
-        return self.equal or abs(self.difference) <= self.tolerance
+        """Whether the study's network is reproduced."""
+        near = self.tolerance is not None and abs(self.difference) <= self.tolerance
+        return self.equal or near
 
     def __str__(self) -> str:
-        found = (
-            "equal to the bit" if self.equal else f"differs by {100 * self.difference:+.2f} points"
-        )
+        exact, off = "bit-identical", f"differs by {100 * self.difference:+.2f} points"
         made = "same versions and devices" if self.alike else "other versions or devices"
-        wanted = (
-            "equal to the bit"
-            if self.tolerance is None
-            else f"within {100 * self.tolerance:.2f} points"
-        )
+        wanted = exact if self.tolerance is None else f"within {100 * self.tolerance:.2f} points"
+        found = exact if self.equal else off
         holds = "holds" if self.holds else "DOES NOT HOLD"
         return f"{self.kept.id}: {found} ({made}: expected {wanted}); {holds}"
 
@@ -123,18 +111,18 @@ class Comparison:
 def network(
     study: Path, name: str, *, data_dir: str | None = None, tolerance: float | None = None
 ) -> Comparison:
-    """Trains one network of a study again, and the base that it copies.
+    """Retrains one network of a study, and the base that it copies.
 
     Args:
       study: its folder.
       name: of the network, such as "random-0/A4B".
       data_dir: folder of prepared datasets.
-      tolerance: allowed difference of accuracy (0..1); by default none on the same versions and
-        devices, elsewhere three standard errors of the difference of two networks on independent
+      tolerance: allowed difference in accuracy, 0 … 1; by default none with the same versions and
+        devices, otherwise three standard errors of the difference between two networks on independent
         test images.
 
     Raises:
-      UserError: there is no such network, or data and settings here are not the study's.
+      UserError: there is no such network, or the data or settings here differ from the study's.
     """
     if study.name == store.PUBLISHED:
         raise UserError(
@@ -146,7 +134,9 @@ def network(
         raise UserError(f"--network={name}: is not in {study.name}; choose from {some}, …")
     settings = read_sealed(study / "settings.json")
     if not settings["command"]:
-        raise UserError(f"{study.name}: was made by a program, not by a command; run that again")
+        raise UserError(
+            f"{study.name}: was made by a program, not by a command; run that program again"
+        )
     record = kept[name]
     with tempfile.TemporaryDirectory() as folder:
         sweep = _sweep(settings["command"], data_dir, Path(folder) / study.name)
@@ -181,24 +171,23 @@ def _sweep(command: str, data_dir: str | None, workdir: Path) -> Any:
 
 
 def _check_same(settings: dict, described: dict) -> None:
-    """Raises UserError if what is here is not what the study was made from."""
+    """Raises UserError if the data or settings here differ from the study's."""
     from yosinski_jax.sweep import identity
 
+    own = {k: v for k, v in settings.items() if k not in ("command", "digest")}
     with tempfile.TemporaryDirectory() as folder:
-        identity.check(
-            Path(folder), {k: v for k, v in settings.items() if k not in ("command", "digest")}
-        )
+        identity.check(Path(folder), own)
         try:
             identity.check(Path(folder), described, write=False)
         except UserError as e:
             what = str(e).partition("(")[2].rpartition(")")[0]
-            raise UserError(f"the study was made from something else: {what}") from e
+            raise UserError(f"the study has other data or settings: {what}") from e
 
 
 def _train(sweep: Any, name: str) -> Record:
     """Trains a network's whole group, and that of the base that it copies.
 
-    Alone a network is equal to float tolerance only: what a core computes together changes.
+    Trained alone, a network would only be equal up to rounding, because the batch of networks on a core changes.
     """
     from yosinski_jax.sweep.worker import train_group
 

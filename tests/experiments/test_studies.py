@@ -58,7 +58,7 @@ def test_a_network_trained_again_is_equal_to_the_bit(study):
     """A copy and the base that it copies, in a process of their own, each alone instead of in its group."""
     out = python("experiments.studies", "verify", str(study), "--network=random-0/A1B")
     assert out.returncode == 0, out.stderr
-    same = "equal to the bit (same versions and devices: expected equal to the bit); holds"
+    same = "bit-identical (same versions and devices: expected bit-identical); holds"
     assert out.stdout.splitlines() == [
         "tiny: tables follow from the records",
         f"random-0/A1B: {same}",
@@ -194,5 +194,5 @@ def test_what_is_refused(args, line):
 
 def test_other_data_is_refused(study):
     settings = json.loads((study / "settings.json").read_text())
-    with pytest.raises(UserError, match="was made from something else: the images differ"):
+    with pytest.raises(UserError, match="has other data or settings: the images differ"):
         verify._check_same(settings, settings | {"data": settings["data"] | {"images": "0"}})
