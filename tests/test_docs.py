@@ -53,6 +53,9 @@ def known_flags():
         found |= set(
             re.findall(r"(?:DEFINE_\w+|add_argument)\(\s*\"(?:--)?(\w+)\"", path.read_text())
         )
+        found |= set(
+            re.findall(r"\(\"(\w+)\", flags\.DEFINE_", path.read_text())
+        )  # in a table of flags
     return found | {f"slurm_{option}" for option in executing._SLURM}
 
 

@@ -339,11 +339,9 @@ def load(
     shape = opened.train.shape
     fixed = opened.test.shape == shape and None not in shape
     image_shape = tuple(side or 0 for side in shape) if fixed else None
-    parts: Any = {
-        "train": opened.train,
-        "test": opened.test,
-    }  # Any: pyright distinguishes cached properties
-    return Dataset(opened.name, opened.label_names, image_shape=image_shape, **parts)
+    train: Any = opened.train  # to pyright cached properties are not the properties of Source
+    test: Any = opened.test
+    return Dataset(opened.name, opened.label_names, train, test, image_shape)
 
 
 @functools.lru_cache(maxsize=4)
