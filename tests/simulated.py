@@ -136,7 +136,7 @@ def study(
 
 def write(folder: Path, record: Mapping) -> None:
     """Writes a record unchecked, so that one that nobody would write can be read."""
-    path = records.path_of(folder, record["split"], record["split_seed"], record["name"])
+    path = records.path_of(folder, f"{record['split']}-{record['split_seed']}/{record['name']}")
     write_json(path, sealed(record))
 
 

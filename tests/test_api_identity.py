@@ -96,7 +96,7 @@ def test_another_study_is_refused(whole, tmp_path, change, words, deleted):
 
 
 def test_layers_that_a_chain_applies_in_another_order_are_refused_at_once(tmp_path):
-    with pytest.raises(UserError, match="head takes what left gives, but stands before it"):
+    with pytest.raises(UserError, match="head takes the output of left but is listed before it"):
         study(tmp_path, layers=("head", "left", "right"))
 
 

@@ -196,7 +196,7 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
         (["--seed=-1"], "--seed"),
         (["--seed=4294967296"], "--seed"),
         (["--seeds=-1"], "--seeds=-1: must be auto or a whole number, 1 to"),
-        (["--batch_size=1000"], "--batch_size=1000: is larger than the task of random-0/baseA, 200 training images"),
+        (["--batch_size=1000"], "--batch_size=1000: larger than the task of random-0/baseA with 200 training images"),
         (["--images_per_class=0"], "--images_per_class=0: must be at least 1"),
         (["--images_per_class=5,9"], "--images_per_class=5,9: several numbers need --split=all"),
         (["--split=all", "--treatments=AnB,RnB"], "--treatments=AnB: copies into a half, but --split=all"),

@@ -215,7 +215,7 @@ def test_four_seeds_of_all_classes(tmp_path):
         (["--difficulty", "--images_per_class=135"], "use at most 130, the training images of the smallest"),
         (["--base_dataset=digits,nowhere"], "--base_dataset=nowhere: unknown dataset"),
         (["--base_dataset=digits"], "--base_dataset=digits: is the target itself"),
-        (["--base_dataset=digits,digits"], "--base_dataset=digits,digits: digits stands twice"),
+        (["--base_dataset=digits,digits"], "--base_dataset=digits,digits: digits is listed twice"),
         (["--base_dataset=digits,"], "--base_dataset=digits,: is empty; give a value"),
         (["--base_dataset="], "--base_dataset=: is empty; give a value"),
         (["--input=resident", "--workers=2"], "--workers=2: goes with --input=stream only"),

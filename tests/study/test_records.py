@@ -42,7 +42,7 @@ def test_nan_is_null(tmp_path):
     assert record.curve["loss"] == [1.0, None] and record.layer_change == {"conv1": None}
     records.write(tmp_path, record)
     assert records.read_all(tmp_path) == ([record], [])
-    assert "NaN" not in records.path_of(tmp_path, "random", 0, "A3B+").read_text()
+    assert "NaN" not in records.path_of(tmp_path, "random-0/A3B+").read_text()
 
 
 def test_every_flipped_bit_is_found_or_harmless(tmp_path):
@@ -93,7 +93,7 @@ def test_a_record_that_contradicts_itself_is_neither_made_nor_read(tmp_path, fie
     with pytest.raises(ValueError, match=why):
         Record.of(fields)
     good = records.write(tmp_path, Record.of(FIELDS | {"treatment": "AnB", "name": "A3B"}))
-    bad = records.path_of(tmp_path, "random", 0, "A3B+")
+    bad = records.path_of(tmp_path, "random-0/A3B+")
     write_json(bad, sealed(fields))
     found, damaged = records.read_all(tmp_path)
     assert [r.name for r in found] == ["A3B"] and good.exists()
@@ -113,7 +113,7 @@ def test_a_record_that_contradicts_itself_is_neither_made_nor_read(tmp_path, fie
     ],
 )
 def test_damaged_files_are_named_and_left_out(tmp_path, text, why):
-    path = records.path_of(tmp_path, "random", 0, "A3B+")
+    path = records.path_of(tmp_path, "random-0/A3B+")
     path.parent.mkdir(parents=True)
     path.write_text(text)
     found, damaged = records.read_all(tmp_path)
@@ -122,7 +122,7 @@ def test_damaged_files_are_named_and_left_out(tmp_path, text, why):
 
 
 def test_a_record_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path):
-    path = records.path_of(tmp_path, "random", 0, "A3B+")
+    path = records.path_of(tmp_path, "random-0/A3B+")
     path.mkdir(parents=True)  # reading fails, for root too
     with pytest.raises(UserError, match=r"A3B\+.json: cannot be read \(.*irectory.*move the file"):
         records.read_all(tmp_path)

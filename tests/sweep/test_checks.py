@@ -61,7 +61,8 @@ class Branches(nn.Module):
 def test_a_cut_that_trains_another_function_is_refused():
     checks.check_network(Network.of(Cut()), SHAPE)
     with pytest.raises(
-        UserError, match=r"network=Cut: applied up to layer 1 \(fc1\) and then from there, it gives"
+        UserError,
+        match=r"network=Cut: applied up to layer 1 \(fc1\) and then from there, its output",
     ):
         checks.check_network(Network.of(Cut(wrong=True)), SHAPE)
 
@@ -70,9 +71,9 @@ def test_layers_in_another_order_than_applied_are_refused():
     checks.check_network(Network.of(Spread(), ["early", "late", "head"]), SHAPE)
     for layers in (["a", "b", "head"], ["b", "a", "head"]):
         checks.check_network(Network.of(Branches(), layers), SHAPE)
-    with pytest.raises(UserError, match="late takes what early gives, but stands before it"):
+    with pytest.raises(UserError, match="late takes the output of early but is listed before it"):
         checks.check_network(Network.of(Spread(), ["late", "early", "head"]), SHAPE)
-    with pytest.raises(UserError, match=r"fc2 takes what fc1 gives|up to layer 1 \(fc2\)"):
+    with pytest.raises(UserError, match=r"fc2 takes the output of fc1|up to layer 1 \(fc2\)"):
         checks.check_network(Network.of(Cut(), ["fc2", "fc1", "fc3"]), SHAPE)
 
 
@@ -89,7 +90,8 @@ def test_a_head_that_does_not_hold_the_task_is_refused(tmp_path, module, shown):
     layers = None if isinstance(module, Cut) else ["kernel", "bias"]
     settings = dataclasses.replace(SETTINGS, depth=3 if isinstance(module, Cut) else 2, layers=(1,))
     with pytest.raises(
-        UserError, match=rf"network=\w+: gives {shown} for an image; expected at least 5 logits"
+        UserError,
+        match=rf"network=\w+: returns shape {shown} for an image; expected at least 5 logits",
     ):
         make(tmp_path, settings, lambda _: Network.of(module, layers))
 

@@ -48,7 +48,7 @@ def test_a_shard_takes_over_what_a_dead_one_left(whole, tmp_path, monkeypatch):
     sweep = make(tmp_path)
     dead = json.dumps({"host": "elsewhere", "process": 1, "beat": 3}).encode()
     create_exclusively(tmp_path / "claims" / sweep.groups[1].id / "1.json", dead)
-    damaged = records.path_of(tmp_path, "random", 0, "B2B")
+    damaged = records.path_of(tmp_path, "random-0/B2B")
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
     assert table(sweep.run(shard=(0, 2))) == whole
@@ -108,13 +108,13 @@ def test_groups_that_fail_leave_the_others_and_can_be_tried_again(whole, tmp_pat
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_ray_cluster_trains_the_same_networks(whole, tmp_path, shared):
     pytest.importorskip("ray", reason="Ray is not installed")
-    executor = on_ray.Ray(tmp_path, {}, shared=shared, cpus=2)
+    executor = on_ray.Ray(tmp_path, shared=shared, cpus=2)
     assert table(make(tmp_path).run(executor)) == whole
 
 
 def test_jobs_of_submitits_own_imitation_train_the_same_networks(whole, tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed")
-    executor = slurm.Slurm(tmp_path, {}, cluster="local")
+    executor = slurm.Slurm(tmp_path, cluster="local")
     assert table(make(tmp_path).run(executor)) == whole
 
 

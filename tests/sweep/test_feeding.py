@@ -23,10 +23,13 @@ def test_what_is_chosen(asked, shape, streams):
 @pytest.mark.parametrize(
     "asked, message",
     [
-        (Feeding(workers=2), "workers=2: goes with input=stream only"),
-        (Feeding("resident", image_size=12), "image_size=12: goes with input=stream only"),
-        (Feeding(skip_corrupt=True), "skip_corrupt=True: goes with input=stream only"),
-        (Feeding("stream", feature_cache=0), "feature_cache=off: goes with input=resident only"),
+        (Feeding(workers=2), "workers=2: only works with input=stream only"),
+        (Feeding("resident", image_size=12), "image_size=12: only works with input=stream only"),
+        (Feeding(skip_corrupt=True), "skip_corrupt=True: only works with input=stream only"),
+        (
+            Feeding("stream", feature_cache=0),
+            "feature_cache=off: only works with input=resident only",
+        ),
     ],
 )
 def test_what_has_no_effect_is_refused(asked, message):

@@ -123,4 +123,4 @@ def test_no_flipped_bit_of_settings_is_silent(whole, tmp_path):
         assert len(planned.records) == 6
     path.write_bytes(flipped)
     assert table(sweep(folder, display=log).run()) == table(whole[1])
-    assert path.read_bytes() == sound, "written anew"
+    assert path.read_bytes() == sound, "rewritten"

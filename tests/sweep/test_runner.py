@@ -13,7 +13,7 @@ from yosinski_jax.analysis import tables
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.study import records
 from yosinski_jax.study.plan import Group
-from yosinski_jax.sweep import workdir
+from yosinski_jax.sweep import workdir, worker
 from yosinski_jax.training import checkpoints, feeds
 from yosinski_jax.training.saves import Saves
 from yosinski_jax.training.trainer import Trainer
@@ -138,7 +138,7 @@ def test_asked_to_stop_saves_and_goes_on(whole, tmp_path, monkeypatch):
     assert e.value.signum == 15
     log = Log()
     rows = make(tmp_path, display=log).run()
-    assert any("goes on after step 3 of 6" in line for line in log.lines)
+    assert any("resumes after step 3 of 6" in line for line in log.lines)
     assert table(rows) == table(whole[1])
 
 
@@ -152,10 +152,10 @@ def test_a_save_that_holds_another_network_in_a_place_is_not_gone_on_from(tmp_pa
                 os.kill(os.getpid(), 15)
 
     undisturbed = table(make(tmp_path, replicas=2).run())
-    records.path_of(tmp_path, "random", 0, "baseA").write_text("{")
+    records.path_of(tmp_path, "random-0/baseA").write_text("{")
     with pytest.raises(Interrupted, match=r"of random-0/baseA$"):
         make(tmp_path, display=Stop(), replicas=2).run()
-    records.path_of(tmp_path, "random", 0, "baseB").write_text("{")
+    records.path_of(tmp_path, "random-0/baseB").write_text("{")
     log = Log()
     assert table(make(tmp_path, display=log, replicas=2).run()) == undisturbed
     assert any("holds another network in a pending one's place" in line for line in log.lines)
@@ -205,7 +205,9 @@ def test_a_checkpoint_with_other_numbers_is_not_taken(whole, copy):
 def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch):
     sweep = make(tmp_path)
     for group in sweep.groups:
-        checkpoints.save(sweep.saves_folder(group) / "1", {"x": np.zeros(3)})
+        checkpoints.save(
+            worker.saves_folder(sweep.folder, group, sweep.work.digest) / "1", {"x": np.zeros(3)}
+        )
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     assert len(log.lines) == len(sweep.groups)
@@ -214,7 +216,10 @@ def test_damaged_saves_of_running_groups_are_named(whole, tmp_path, monkeypatch)
 def test_saves_that_do_not_fit_the_plan_are_named_and_not_taken(whole, tmp_path):
     settings = dataclasses.replace(SETTINGS, recipe=dataclasses.replace(RECIPE, learning_rate=0.1))
     for other in (make(tmp_path, replicas=1), make(tmp_path, settings)):
-        checkpoints.save(other.saves_folder(other.groups[0]) / "1", {"x": np.zeros(3)})
+        checkpoints.save(
+            worker.saves_folder(other.folder, other.groups[0], other.work.digest) / "1",
+            {"x": np.zeros(3)},
+        )
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     [line] = log.lines
@@ -240,7 +245,7 @@ def test_an_older_save_is_taken_where_the_newest_is_damaged(whole, tmp_path, mon
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     assert "6/checksums.json: cannot be read" in log.lines[0]
-    assert "goes on after step 3 of 6" in log.lines[1]
+    assert "resumes after step 3 of 6" in log.lines[1]
 
 
 def test_a_second_sweep_is_refused_and_a_dead_holder_does_not_block(tmp_path):

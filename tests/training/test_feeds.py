@@ -224,7 +224,7 @@ def test_images_of_many_sizes_are_resized_and_so_is_their_mean():
     assert trainer.input.shape == (8, 8, 3)
     mean = trainer.mean_image(data.make_task(dataset, ["cat"]))
     np.testing.assert_allclose(mean, np.full((8, 8, 3), 110))
-    with pytest.raises(UserError, match="image_size=8: is smaller than the recipe's crop of 9"):
+    with pytest.raises(UserError, match="its crop of 9×9 does not fit images of 8×8×"):
         streaming(model, dataclasses.replace(recipe, crop=9), dataset, size=8)
 
 

@@ -83,8 +83,13 @@ def reading(path: str | os.PathLike[str], argument: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, for a message of one line."""
+    """The first line of an exception's message, or its type if it has none, for one-line messages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def error_line(error: Exception) -> str:
+    """The type of an exception and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def local_path(path: str | os.PathLike[str], argument: str, advice: str) -> Path:

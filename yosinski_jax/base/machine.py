@@ -82,6 +82,17 @@ def _memory_limit(
     return min(limits, default=None)
 
 
+def is_running(process: Any) -> bool:
+    """Whether a process of this machine, given by its number, exists; True if that cannot be found out."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, TypeError, ValueError):
+        pass
+    return True
+
+
 def processor() -> str:
     """The model of the processor, on which the last bits of a CPU's results depend."""
     with contextlib.suppress(OSError):

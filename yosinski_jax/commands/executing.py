@@ -135,13 +135,13 @@ def executor(sweep: Any) -> Any:
 
         share = ray.Share(_GROUP_CPUS.value, _GROUP_GPUS.value, _GROUP_TPUS.value)
         return ray.Ray(
-            sweep.folder, {}, share, address=_RAY_ADDRESS.value, shared=_SHARED_WORKDIR.value
+            sweep.folder, share, address=_RAY_ADDRESS.value, shared=_SHARED_WORKDIR.value
         )
     if _EXECUTOR.value == "slurm":
         from yosinski_jax.sweep.executors import slurm
 
         options = {name: flag.value for name, flag in _SLURM.items() if flag.value is not None}
-        return slurm.Slurm(sweep.folder, {}, options)
+        return slurm.Slurm(sweep.folder, options)
     return None if _SHARD.value else _processes(sweep)
 
 

@@ -314,14 +314,14 @@ def unpack(correct: str, images: int) -> list[bool]:
     return [bit == "1" for bit in bits[:images]]
 
 
-def path_of(workdir: Path, split: str, split_seed: int, name: str) -> Path:
-    """The path of a network's record."""
-    return as_path(workdir) / "records" / f"{split}-{split_seed}" / f"{name}.json"
+def path_of(workdir: Path, network: str) -> Path:
+    """The path of a network's record, from its id: "random-0/A3B+"."""
+    return as_path(workdir) / "records" / f"{network}.json"
 
 
 def write(workdir: Path, record: Record) -> Path:
     """Writes the record of one network, atomically, and returns its path."""
-    path = path_of(workdir, record.split, record.split_seed, record.name)
+    path = path_of(workdir, record.id)
     write_json(path, dict(record))
     return path
 
@@ -344,7 +344,7 @@ def _checked(path: Path, fields: Mapping[str, Any]) -> Record:
         record = Record.of(fields)
     except ValueError as e:
         raise Damaged(f"{path}: {e}") from e
-    expected = path_of(path.parents[2], record.split, record.split_seed, record.name)
+    expected = path_of(path.parents[2], record.id)
     if expected.name != path.name or expected.parent.name != path.parent.name:
         raise Damaged(f"{path}: holds the record of {record.id}")
     return record

@@ -1,9 +1,8 @@
-"""Runs a sweep's groups elsewhere: as units of work on an executor, or shared among shards, until all are recorded."""
+"""Trains a sweep's groups elsewhere until all are recorded: as units of work on an executor, or split among shards."""
 
 import functools
 import heapq
 import pickle
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +16,19 @@ from yosinski_jax.sweep.executors import drive, shard
 from yosinski_jax.sweep.executors.interface import Executor, Outcome, Unit
 from yosinski_jax.sweep.work import DamagedBase, Work
 from yosinski_jax.sweep.worker import Interrupted, train_group
-from yosinski_jax.training.population import Population
 
 if TYPE_CHECKING:
     from yosinski_jax.sweep.runner import Sweep
 
-#: Rounds over what is left: one suffices unless a base is found damaged while it is copied.
+#: Passes over what is left: one is enough unless a base turns out to be damaged when it is copied.
 _ROUNDS = 5
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 class Incomplete(Exception):
-    """Networks are missing because their groups failed; everything else is recorded.
+    """Groups failed, so their networks are missing; all others are recorded.
 
     Attributes:
-      failures: the groups, and those that copy them.
+      failures: the groups that failed, and those that copy them.
     """
 
     def __init__(self, failures: list[drive.Failure], folder: Path):
@@ -40,35 +37,14 @@ class Incomplete(Exception):
         names = "; ".join(f"{f.unit.title} ({f.message})" for f in own[:3])
         super().__init__(
             f"{len(failures)} groups were not trained: {names}{' …' if len(own) > 3 else ''}; see {folder / 'failed'} "
-            "and logs beside it, repair the cause and start the same command again"
+            "and the logs next to it, fix the cause and rerun the same command"
         )
 
 
-class _Log:
-    """Tells of a group in training on standard output, which is its log."""
-
-    def __init__(self):
-        self._last = 0.0
-
-    def note(self, line: str) -> None:
-        print(line, flush=True)
-
-    def progress(self, group: Group, population: Population) -> None:
-        if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            print(
-                f"step {population.dispatched} of {population.total} dispatched",
-                flush=True,
-            )
-
-    def recorded(self, record: Record) -> None:
-        print(f"{record.id}: {record.status}, accuracy {record.accuracy}", flush=True)
-
-
 def _train(group: Group, work: Work, workdir: Path) -> list[Record] | DamagedBase:
-    """The function that a worker calls. A damaged base is returned, since retrying here would not repair it."""
+    """Runs in a worker. Returns a damaged base instead of raising it: retrying would not repair it."""
     try:
-        return train_group(group, work, workdir, _Log())
+        return train_group(group, work, workdir)
     except DamagedBase as e:
         return e
 
@@ -77,9 +53,9 @@ def units(sweep: "Sweep", groups: Iterable[Group], call: Callable[[Group], Any])
     """Groups as units of work.
 
     Args:
-      sweep: whose they are.
-      groups: which of them.
-      call: gives what is called with the workdir to train a group.
+      sweep: the sweep.
+      groups: some of its groups.
+      call: maps a group to the function of the workdir that trains it.
     """
     group_of = {m.id: group.id for group in sweep.groups for m in group.members}
     found = []
@@ -108,24 +84,24 @@ def run(sweep: "Sweep", executor: Executor, asked: list[int]) -> None:
     Args:
       sweep: the sweep, with its workdir locked and its records read.
       executor: trains the groups.
-      asked: receives the number of a signal to stop.
+      asked: receives the numbers of stop signals.
 
     Raises:
       Incomplete: groups failed.
-      Interrupted: it was asked to stop; what ran has saved itself.
+      Interrupted: it was asked to stop; running groups have saved.
     """
     try:
         _check_sendable(sweep.work)
         for _ in range(_ROUNDS):
             _drop_unreadable(sweep)
-            todo = units(
-                sweep, sweep.open_groups(), lambda g: functools.partial(_train, g, sweep.work)
-            )
+            call = lambda group: functools.partial(_train, group, sweep.work)
+            todo = units(sweep, sweep.open_groups(), call)
             if not todo:
                 return
             failures = drive.drive(
                 todo, executor, sweep.folder, finished=functools.partial(_finished, sweep),
-                tell=sweep.note, waiting=sweep.waiting, stop=lambda: bool(asked),
+                tell=sweep.note, waiting=functools.partial(sweep.display.waiting, sweep),
+                stop=lambda: bool(asked),
             )  # fmt: skip
             if asked:
                 raise Interrupted(
@@ -141,18 +117,18 @@ def run(sweep: "Sweep", executor: Executor, asked: list[int]) -> None:
 
 
 def _check_sendable(work: Work) -> None:
-    """Checks before anything is trained that the work can be pickled for a worker."""
+    """Checks that the work can be pickled, before anything is trained."""
     try:
         pickle.dumps(work)
     except Exception as e:  # PicklingError, AttributeError, TypeError
         raise UserError(
-            f"the work cannot be sent to another process ({first_line(e)}); give the network as a function of a module "
-            "or as an object, not as a function inside a function"
+            f"the work cannot be pickled for another process ({first_line(e)}); define the network in a module, not "
+            "inside a function"
         ) from e
 
 
 def run_shard(sweep: "Sweep", index: int, count: int, asked: list[int]) -> None:
-    """Trains a shard's share in this process, and what other shards leave; waits until all is recorded.
+    """Trains this shard's share and what other shards leave, in this process, until all networks are recorded.
 
     Raises:
       Incomplete: groups failed, here or elsewhere.
@@ -163,11 +139,11 @@ def run_shard(sweep: "Sweep", index: int, count: int, asked: list[int]) -> None:
         here = lambda group: functools.partial(_train_here, sweep, group, asked)
         failures = shard.run(
             units(sweep, sweep.groups, here), sweep.folder, index, count,
-            finished=functools.partial(_finished, sweep), tell=sweep.note, waiting=sweep.waiting,
-            stop=lambda: bool(asked),
+            finished=functools.partial(_finished, sweep), tell=sweep.note,
+            waiting=functools.partial(sweep.display.waiting, sweep), stop=lambda: bool(asked),
         )  # fmt: skip
         if asked:
-            raise Interrupted(asked[0], "stopped; other shards go on")
+            raise Interrupted(asked[0], "stopped; the other shards continue")
         sweep.read_records()  # what the others trained
         if failures:
             raise Incomplete(failures, sweep.folder)
@@ -185,8 +161,7 @@ def _train_here(sweep: "Sweep", group: Group, asked: list[int], workdir: Path) -
 
 def _finished(sweep: "Sweep", outcome: Outcome) -> None:
     if isinstance(outcome.value, DamagedBase):
-        sweep.note(f"{outcome.value}; {outcome.value.base} is trained again")
-        sweep.drop(outcome.value.base)
+        sweep.drop(outcome.value)
         return
     for record in outcome.value or ():
         if record.id not in sweep.records:
@@ -194,14 +169,12 @@ def _finished(sweep: "Sweep", outcome: Outcome) -> None:
 
 
 def _drop_unreadable(sweep: "Sweep") -> None:
-    """Removes files of records that cannot be used: that a record is there says to everybody that a network is done."""
-    # Listed once: most are not there, and a bucket takes its time to say so of each.
+    """Deletes unreadable records: to other processes the presence of a record means that a network is done."""
+    # Listed at once: most do not exist, and a bucket is slow to say so one by one.
     there = {path.parts[-2:] for path in sweep.folder.glob("records/*/*.json")}
     for group in sweep.open_groups():
         for planned in group.members:
-            path = records.path_of(
-                sweep.folder, planned.split.name, planned.split.seed, planned.run.name
-            )
+            path = records.path_of(sweep.folder, planned.id)
             if planned.id not in sweep.records and path.parts[-2:] in there:
                 try:
                     record = records.read(path)  # another shard may have written it meanwhile
@@ -215,7 +188,7 @@ def _drop_unreadable(sweep: "Sweep") -> None:
 
 
 def waves(units: Sequence[Unit]) -> list[list[Unit]]:
-    """Units by how many others must be done before them, one after the other."""
+    """Units by the length of the longest chain of dependencies before them."""
     by_id, depth = {unit.id: unit for unit in units}, {}
 
     def level(unit: Unit) -> int:
@@ -231,7 +204,7 @@ def waves(units: Sequence[Unit]) -> list[list[Unit]]:
 
 
 def makespan(units: Sequence[Unit], seconds: Mapping[str, float], workers: int) -> float:
-    """Seconds until the last unit is done, each begun in order as soon as a worker is free and its bases are done."""
+    """Seconds until the last unit is done, if each starts in order once a worker is free and its bases are done."""
     free, ends = [0.0] * workers, {}
     for unit in (unit for wave in waves(units) for unit in wave):
         ready = max((ends[name] for name in unit.depends_on if name in ends), default=0.0)

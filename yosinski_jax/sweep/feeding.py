@@ -1,4 +1,4 @@
-"""How the images of a sweep reach its devices: held on them, or streamed from the disk."""
+"""How the images of a sweep reach its devices: resident or streamed from disk."""
 
 import dataclasses
 import functools
@@ -13,22 +13,22 @@ from yosinski_jax.training import feeds
 from yosinski_jax.training.feeds import Streaming
 from yosinski_jax.training.trainer import Trainer
 
-#: Pixels a side that images of varying sizes are resized to, the paper's.
+#: Side in pixels to which images of varying sizes are resized, as in the paper.
 SIZE = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Feeding:
-    """What is asked of the way to the devices.
+    """Options for feeding images to the devices.
 
     Attributes:
-      input: "resident", all images on the devices; "stream", read while training, one network at a time;
-        "auto", resident if they fit a quarter of the memory.
-      image_size: pixels a side that streamed images are resized to.
-      workers: processes that read and decode a stream, 0 for threads; the cores if None.
-      skip_corrupt: whether a stream leaves images out that cannot be read, instead of stopping.
-      feature_cache: bytes on each device for the outputs of frozen layers of resident images; a quarter
-        of the memory if None.
+      input: "resident" keeps all images on the devices; "stream" reads them while training, one network at a
+        time; "auto" keeps them resident if they fit in a quarter of the memory.
+      image_size: side in pixels to which streamed images are resized.
+      workers: processes that read and decode a stream, 0 for threads; one per core if None.
+      skip_corrupt: whether a stream skips unreadable images instead of stopping.
+      feature_cache: bytes on each device for cached outputs of frozen layers, for resident images; a
+        quarter of the memory if None.
     """
 
     input: str = "auto"
@@ -38,10 +38,10 @@ class Feeding:
     feature_cache: int | None = None
 
     def choose(self, dataset: Dataset) -> tuple[Callable[..., Trainer], tuple[int, ...]]:
-        """What trains, as `Sweep` takes it, and the shape of one image as it is fed.
+        """The `trainer` argument of `Sweep`, and the shape of one image as fed.
 
         Raises:
-          UserError: images that vary in size are to be resident, or something would have no effect.
+          UserError: resident images vary in size, or an option would have no effect.
         """
         sized, streams = dataset.image_shape, self.input == "stream"
         if self.input == "auto":
@@ -50,7 +50,7 @@ class Feeding:
         if not streams:
             if sized is None:
                 raise UserError(
-                    f"dataset={dataset.name}: images of one size are needed with input=resident; "
+                    f"dataset={dataset.name}: its images vary in size, and input=resident needs one size; "
                     "prepare them with python -m experiments.prepare, or use input=stream"
                 )
             return functools.partial(Trainer, feature_bytes=self._feature_bytes()), sized
@@ -67,13 +67,13 @@ class Feeding:
             "workers": self.workers,
             "skip_corrupt": self.skip_corrupt or None,
         }
-        useless, other = (
+        unused, other = (
             ({"feature_cache": cache}, "resident") if streams else (of_streams, "stream")
         )
-        for name, value in useless.items():
+        for name, value in unused.items():
             if value is not None:
                 raise UserError(
-                    f"{name}={value}: goes with input={other} only; add that or leave this out"
+                    f"{name}={value}: only works with input={other}; add that or leave this out"
                 )
 
     def _feature_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The identity of a workdir: what its results depend on. A differing request is refused, naming the difference."""
+"""The identity of a workdir: everything its results depend on. A request that differs is refused, with the differences."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ def describe(
     like: Like,
     fed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that a sweep's numbers depend on, as JSON.
+    """Everything that a sweep's results depend on, as JSON.
 
     Args:
-      settings: what is asked for.
+      settings: the request.
       dataset: the data.
       networks: by number of classes.
-      like: what one image is like as the networks get it.
-      fed: how images come to the devices (`Trainer.described`).
+      like: shape and dtype of one network input.
+      fed: how images are fed (`Trainer.described`).
     """
     labels = [dataset.train.labels, dataset.test.labels]
     data = {
@@ -45,7 +45,7 @@ def describe(
 
 
 def digest(described: Mapping[str, Any]) -> str:
-    """Twelve hex digits that identify all of it except the grid, which may grow."""
+    """Twelve hex digits of a digest of all but the grid, which may grow."""
     fixed = {name: value for name, value in described.items() if name not in GRID}
     return sealed(fixed)["digest"][:12]
 
@@ -68,13 +68,13 @@ def check(
     Args:
       workdir: the folder.
       described: the result of `describe`.
-      command: the command line, stored for the reader.
-      extend: whether the grid may be larger now than it was.
-      write: whether to write it, if it is new or larger.
-      note: is told if the file is damaged.
+      command: the command line, stored for reference.
+      extend: whether the grid may be larger than before.
+      write: whether to write the file if it is new or the grid has grown.
+      note: called with a message if the file is damaged.
 
     Raises:
-      UserError: they differ; says in what.
+      UserError: they differ; lists the differences.
     """
     path = as_path(workdir) / "settings.json"
     now = sealed({**described, "command": command})
@@ -82,8 +82,8 @@ def check(
         before = read_sealed(path)
     except FileNotFoundError:
         before = None
-    except Damaged as e:  # each record holds the digest of what it was made with: nothing is mixed
-        note(f"{e}; written anew" if write else str(e))
+    except Damaged as e:  # harmless: each record carries the digest of its own settings
+        note(f"{e}; rewritten" if write else str(e))
         before = None
     if before is None:
         if write:
@@ -97,11 +97,8 @@ def check(
         else:
             differences.append((_in_words(name, old, new), larger))
     if differences:
-        hint = (
-            "pass extend=True to add the new networks to it, "
-            if any(g for _, g in differences)
-            else ""
-        )
+        larger = any(larger for _, larger in differences)
+        hint = "pass extend=True to add the new networks to it, " if larger else ""
         words = "; ".join(dict.fromkeys(words for words, _ in differences))
         raise UserError(
             f"workdir={workdir}: was begun with other settings ({words}); use the same settings, "
@@ -127,7 +124,7 @@ def _contains(new: Any, old: Any) -> bool:
 
 
 _WORDS = {
-    "schema": "it is of another version of this package",
+    "schema": "it was made by another version of this package",
     "data.images": "the images differ from this workdir's",
     "data.labels": "the labels differ from this workdir's",
     "pretrained": "the pretrained weights differ from this workdir's",

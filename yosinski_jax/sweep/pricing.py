@@ -1,6 +1,6 @@
-"""The cost of a planned sweep: operations and bytes of every network; total compute, memory and disk.
+"""The estimated cost of a planned sweep: operations and bytes of each network; total compute, memory and disk.
 
-Counted in traces (`costs`), so that a plan of months is priced in a second and nothing is compiled.
+Counted from traces (`costs`) without compiling, so that pricing a plan of months takes a second.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ class Price:
       steps: training steps.
       evaluations: passes over the test images.
       step: one training step.
-      flops: floating-point operations in all: training (to the end, at every rate that it chooses
-        from), evaluations, and the frozen layers' output where it is computed once.
+      flops: floating-point operations in total: training (without early stopping, at every learning rate
+        tried), evaluations, and the cached output of frozen layers.
     """
 
     planned: Planned
@@ -41,9 +41,9 @@ class Total:
 
     Attributes:
       flops: floating-point operations of all networks.
-      device_bytes: memory that the largest group takes on a device.
-      devices: number of devices that it uses.
-      disk_bytes: what the workdir holds at most: bases, records, saves of the largest group.
+      device_bytes: memory of the largest group on a device.
+      devices: number of devices of that group.
+      disk_bytes: upper bound for the workdir: bases, records, checkpoints of the largest group.
     """
 
     flops: float
@@ -83,15 +83,13 @@ def total(sweep: Sweep, prices: list[Price]) -> Total:
         state = FLOAT32_BYTES * (2 * step.parameters_trained + step.parameters_frozen)
         saved = max(saved, state * group.replicas)
     bases = [p for p in prices if p.planned.run.treatment == "base"]
-    disk = sum(
-        FLOAT32_BYTES * (p.step.parameters_trained + p.step.parameters_frozen) for p in bases
-    )
+    parameters = sum(p.step.parameters_trained + p.step.parameters_frozen for p in bases)
     records = _BYTES_OF_A_RECORD * len(prices)
     curves = _BYTES_OF_AN_EVALUATION * sum(p.evaluations for p in prices)
-    # One more save than is kept, while the newest is being written.
+    # One save more than is kept, while the newest is being written.
     return Total(
         flops=math.fsum(p.flops for p in prices),
         device_bytes=memory[0],
         devices=memory[1],
-        disk_bytes=disk + records + curves + (saves.KEPT + 1) * saved,
+        disk_bytes=FLOAT32_BYTES * parameters + records + curves + (saves.KEPT + 1) * saved,
     )

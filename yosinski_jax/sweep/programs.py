@@ -1,4 +1,4 @@
-"""Compiled programs, kept between processes: a resumed sweep does not compile again."""
+"""The persistent compilation cache: a resumed sweep does not compile again."""
 
 import contextlib
 import warnings
@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from yosinski_jax.base.files import is_remote
 from yosinski_jax.data import derived
 
-#: Of jax: where compiled programs are kept, and which.
+#: Options of jax: the folder of the cache, and which programs it keeps.
 _SETTINGS = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
@@ -20,29 +20,29 @@ _SETTINGS = (
 
 
 def folder() -> str | None:
-    """Where jax keeps compiled programs; None if it does not."""
+    """The folder of jax's compilation cache; None if it is off."""
     return getattr(jax.config, _SETTINGS[0], None)
 
 
 def cache(where: str | Path) -> None:
-    """Keeps compiled programs in a folder from now on, the small ones too."""
-    # A full disk costs time later, no result; jax would say so for every program.
+    """Caches all compiled programs in a folder from now on, small ones included."""
+    # A full disk only costs time later, but jax would warn for every program.
     warnings.filterwarnings(
         "ignore", message="Error (writing|reading) persistent compilation cache"
     )
     if folder() != str(where):
-        compilation_cache.reset_cache()  # jax looks for its folder once
+        compilation_cache.reset_cache()  # jax reads the option only once
     for name, value in zip(_SETTINGS, (str(where), 0.0, 0), strict=True):
         jax.config.update(name, value)
 
 
 def keep(workdir: Path | None, where: Path | str | None = None) -> None:
-    """Keeps the compiled programs of a sweep.
+    """Turns on the compilation cache for a sweep.
 
     Args:
-      workdir: of the sweep; None if it is temporary.
-      where: the folder of the programs; "off" to leave jax as it is; None for jax's own if it has one
-        (`JAX_COMPILATION_CACHE_DIR`), else .compile_cache beside the workdir, or in the user's caches
+      workdir: the sweep's; None if it is temporary.
+      where: the folder of the cache; "off" to leave jax as it is; None for jax's own if set
+        (`JAX_COMPILATION_CACHE_DIR`), else .compile_cache next to the workdir, or in the user's caches
         if the workdir is temporary or in a bucket.
     """
     if where == "off" or (where is None and folder()):
@@ -57,7 +57,7 @@ def keep(workdir: Path | None, where: Path | str | None = None) -> None:
 
 @contextlib.contextmanager
 def left_as_found() -> Iterator[None]:
-    """Gives jax's cache back as it was to a program that goes on after a sweep."""
+    """Restores the options of jax's cache afterwards, for programs that continue after a sweep."""
     before = {name: getattr(jax.config, name) for name in _SETTINGS}
     with warnings.catch_warnings():
         try:

@@ -1,4 +1,4 @@
-"""From a trained network to its record; among training runs that differ in learning rate, which one is recorded."""
+"""From a trained network to its record, and which of several learning rates is recorded."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from yosinski_jax.training.jobs import Result
 
 
 def choose(results: Sequence[Result], rates: Sequence[float]) -> tuple[Result, dict[str, Any]]:
-    """The network among trainings at several learning rates, and what its record says of the choice.
+    """The result with the best learning rate, and the fields of its record about the choice.
 
     Args:
-      results: one for each rate, or one alone.
-      rates: to choose from; none if the recipe's was not in question.
+      results: one for each rate, or a single one.
+      rates: the learning rates tried; empty if the recipe's was used.
     """
     if not rates:
         return results[0], {}
@@ -31,29 +31,28 @@ def choose(results: Sequence[Result], rates: Sequence[float]) -> tuple[Result, d
 def measured(result: Result) -> dict[str, Any]:
     """The fields of a record that describe a trained network."""
     bad = result.diverged_at_step
-    # Of a diverged network only what was evaluated before: later numbers are those of NaN weights.
+    # Only evaluations before a network diverged: later ones are of NaN weights.
     kept = [i for i, step in enumerate(result.step) if bad is None or step <= bad]
-    series = {name: getattr(result, name, None) for name in records.CURVE}
+    series = {name: getattr(result, name) for name in records.CURVE}
     curve = {name: [values[i] for i in kept] for name, values in series.items() if values}
     best = sorted(curve["accuracy"], reverse=True)[:10]
-    correct = getattr(result, "correct", None)
     sound = result.test_accuracy if bad is None else None
     return {
         "status": "finished" if bad is None else "diverged",
         "diverged_at_step": bad,
         "accuracy": (curve["accuracy"][-1] if sound is None else sound) if kept else None,
         "accuracy_best": best[0] if kept else None,
-        # The paper's statistic: chosen on the images it is measured on.
+        # The paper's statistic, which selects on the test images.
         "accuracy_mean_of_ten_best": math.fsum(best) / len(best) if kept else None,
         "curve": curve,
         "steps": result.step[-1],
         "parameters_trained": result.trained,
         "parameters_frozen": result.frozen,
         "layer_change": result.layer_change,
-        "correct": None if bad is not None or correct is None else records.pack(correct),
-        "train_accuracy_images": getattr(result, "train_accuracy_images", None),
+        "correct": records.pack(result.correct) if bad is None else None,
+        "train_accuracy_images": result.train_accuracy_images,
         "validation_images": result.validation_images or None,
-        # A diverged network has no weights worth choosing.
+        # A diverged network has no best weights.
         "chosen_step": result.chosen_step if bad is None else None,
         "stopped_at_step": result.stopped_at_step if bad is None else None,
     }

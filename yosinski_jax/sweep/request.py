@@ -1,10 +1,11 @@
-"""From what a user asks for to a sweep: all defaults and all checks, for `transfer_sweep` and the command line alike.
+"""From a user's request to a sweep: all defaults and checks, shared by `transfer_sweep` and the command line.
 
-Anything not given is chosen from the data: the network by image size, the recipe by network, the grid by
-`Settings.resolve`. Arguments that would have no effect are refused.
+Whatever is not given is chosen from the data: the network by image size, the recipe by network, the grid by
+`Settings.resolve`. Arguments without effect are refused.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,58 +26,27 @@ from yosinski_jax.sweep.runner import Sweep
 from yosinski_jax.training.step import network_input
 
 
-@dataclasses.dataclass(frozen=True)
-class Builtin:
-    """Gives a network of the package for a number of classes; can be pickled.
-
-    Attributes:
-      name: one of `registry.NAMES`.
-      shape: (H, W, C) of one image as the network gets it.
-      dtype: that it computes in.
-      options: the network's own, (name, value) pairs.
-      layers: see `Network.of`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    options: tuple[tuple[str, Any], ...] = ()
-    layers: Any = None
-
-    def __call__(self, classes: int) -> Network:
-        """The network for a task of so many classes."""
-        module = registry.make(self.name, classes, self.shape, self.dtype, **dict(self.options))
-        return Network.of(module, self.layers)
+def _builtin(name: str, shape, dtype: str, options, layers, classes: int) -> Network:
+    """A network of the package; a partial of this function maps a number of classes to it and can be pickled."""
+    return Network.of(registry.make(name, classes, shape, dtype, **options), layers)
 
 
-@dataclasses.dataclass(frozen=True)
-class Wide:
-    """Gives one network for tasks of any size, with an output for each class of the dataset.
-
-    Attributes:
-      network: gives a network for a number of classes.
-      outputs: of the last layer.
-    """
-
-    network: Callable[[int], Network]
-    outputs: int
-
-    def __call__(self, classes: int) -> Network:
-        """The network, for any number of classes."""
-        return self.network(self.outputs)
+def _with_outputs(network: Callable[[int], Network], outputs: int, classes: int) -> Network:
+    """The same network for tasks of any size, with an output for each class of the dataset."""
+    del classes
+    return network(outputs)
 
 
 def recipe(given: Recipe | str, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some of its fields changed.
+    """A recipe with some fields changed.
 
     Args:
-      given: a recipe or a preset's name.
-      changes: fields by name; those that are None stay. `epochs` and `iterations` take each other's
-        place, `evaluate_every` that of `evaluate_steps`. Callables without an identity get one of
-        their code.
+      given: a recipe or the name of a preset.
+      changes: fields by name; None leaves a field unchanged. `epochs` and `iterations` replace each other,
+        `evaluate_every` replaces `evaluate_steps`. Callables without an identity get one from their code.
 
     Raises:
-      UserError: there is no such preset, or the fields do not go together.
+      UserError: the preset is unknown, or the fields are inconsistent.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
     if "epochs" in changes and "iterations" in changes:
@@ -121,17 +91,17 @@ def sweep(
       network: see `transfer_sweep`; by image size if None.
       layers: see `Network.of`; the network's own if None.
       network_args: other arguments of the network.
-      norm: normalization of a network of the package that has a choice, "batch" or "group".
+      norm: normalization of built-in networks that support it, "batch" or "group".
       head: see `Settings`.
       base: weights that PnB and PnB+ copy, as a path or a tree.
-      recipe_name: a recipe or a preset's name; by network if None.
+      recipe_name: a recipe or the name of a preset; by network if None.
       changes: see `recipe`.
-      base_datasets: the data that task A is made of, if it is not the target's; one pair of tasks for each.
-      feeding: how the images reach the devices.
+      base_datasets: datasets for task A other than the target; one pair of tasks for each.
+      feeding: how images reach the devices.
       images_per_class: see `Settings.resolve`.
       compile_cache: see `programs.keep`.
-      choose_seeds: gives the number of split seeds for the workdir and the settings, where the workdir's
-        records decide it.
+      choose_seeds: maps the workdir and the settings to the number of split seeds, if the workdir's records
+        determine it.
       grid: further arguments of `Settings.resolve`.
       **options: of `Sweep`.
 
@@ -147,17 +117,16 @@ def sweep(
     if recipe_name is None:
         recipe_name = recipes.default_recipe("" if own else network, shape)
     chosen = recipe(recipe_name, changes or {})
-    _check_crop(chosen, network, shape)
     like = network_input(chosen, shape, dataset.dtype)
     of_network = {**(network_args or {})} | ({} if norm is None else {"norm": norm})
     if own:
         make: Callable[[int], Network] = load.Own(network, layers, of_network)
     else:
         dtype = "bfloat16" if chosen.precision == "bfloat16" else "float32"
-        make = Builtin(network, like.shape, dtype, tuple(of_network.items()), layers)
+        make = functools.partial(_builtin, network, like.shape, dtype, of_network, layers)
     head = head or ("dataset" if chosen.name == "paper" else "task")
     if head == "dataset":
-        make = Wide(make, len(dataset.label_names))
+        make = functools.partial(_with_outputs, make, len(dataset.label_names))
     first = make(2)
     if own or layers is not None:
         checks.check_network(first, like)
@@ -192,11 +161,11 @@ def _joined(
     names = [base.name for base in bases]
     given = f"base_dataset={','.join(names)}"
     if names == [target.name]:
-        raise UserError(f"{given}: is the target itself; leave it out or name another beside it")
+        raise UserError(f"{given}: is the target itself; leave it out, or add another dataset")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise UserError(f"{given}: {twice[0]} stands twice; name each dataset once")
-    # One alone stays a word in settings.json, as it was before there could be several.
+        raise UserError(f"{given}: {twice[0]} is listed twice; list each dataset once")
+    # A single one stays a string in settings.json, as in workdirs from before there could be several.
     named = names[0] if len(names) == 1 else tuple(names)
     return joined.join(bases, target), {**grid, "base_dataset": named}
 
@@ -209,16 +178,8 @@ def _network_by_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
     return convnets.default_network(dataset.name, shape)
 
 
-def _check_crop(chosen: Recipe, network: Any, shape: tuple[int, ...]) -> None:
-    if chosen.crop > min(shape[:2]) and len(shape) == 3:
-        raise UserError(
-            f"recipe={chosen.name} (for network={network}): its crop of {chosen.crop}×{chosen.crop} does not fit images of "
-            f"{'×'.join(map(str, shape))}; use larger images or choose another network and recipe"
-        )
-
-
 def _default_folder(settings: Settings, of_few_images: bool, own: bool) -> Path:
-    """results/DATASET-SPLIT-RECIPE, with what else tells requests apart."""
+    """results/DATASET-SPLIT-RECIPE, with the image count and the network where they are not defaults."""
     parts = [settings.dataset.replace("/", "-"), Path(settings.split).stem, settings.recipe.name]
     if of_few_images and settings.images_per_class:
         parts[0] += f"-{settings.images_per_class}"
@@ -226,7 +187,7 @@ def _default_folder(settings: Settings, of_few_images: bool, own: bool) -> Path:
 
 
 def named(network: Any, made: Network) -> str:
-    """The name of a network in records: a name of the package, or of the user's class or function."""
+    """The name of a network in records: of a built-in network, or of the user's class or function."""
     if isinstance(network, str):
         return network.rpartition(":")[2]
     return getattr(network, "__name__", type(made.module).__name__)

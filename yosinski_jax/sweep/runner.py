@@ -1,7 +1,7 @@
-"""The whole experiment: plan, order the groups, go on after any interruption. `worker` trains and records.
+"""The whole experiment: plans, orders the groups and resumes after any interruption. `worker` trains and records.
 
-Order of a start: take the lock; compare the request with the workdir's; read the records; check the
-bases that unfinished networks need; train bases, then what waits for them.
+A start takes the lock, compares the request with the workdir's settings, reads the records, checks the bases
+that unfinished networks need, and trains bases first, then the networks that copy them.
 """
 
 import contextlib
@@ -28,27 +28,27 @@ from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.population import Population
 from yosinski_jax.training.trainer import Trainer
 
-#: More networks than any device trains at once; a larger number is a slip of the pen.
+#: More networks than any device trains at once; a larger number is a typo.
 MOST_REPLICAS = 65_536
 
 
 class Display(Protocol):
-    """Receives a sweep's progress."""
+    """Shows the progress of a sweep."""
 
     def plan(self, sweep: "Sweep", done: int) -> None:
         """The plan is ready; `done` networks are already recorded."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """A message for the user."""
 
     def progress(self, sweep: "Sweep", group: Group, population: Population) -> None:
-        """A group has come further."""
+        """A group has made progress."""
 
     def recorded(self, sweep: "Sweep", record: Record) -> None:
         """A network is finished."""
 
     def waiting(self, sweep: "Sweep", running: int, left: int) -> None:
-        """Groups are training elsewhere, and some are to come."""
+        """So many groups are training elsewhere, and so many are still to start."""
 
 
 class Silent(Display):
@@ -59,26 +59,26 @@ class Sweep:
     """One experiment in one workdir.
 
     Args:
-      settings: what to do.
+      settings: the request.
       dataset: the data; `settings.dataset` is only its name.
       network: maps a number of classes to a network.
       folder: the workdir.
-      replicas: size of groups; None to choose by backend.
-      feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 for none.
-      trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains the groups; by
-        default a `Trainer` that holds the images on the devices.
-      checkpoint_seconds: time between two saves of a group in training.
-      display: receives its progress.
-      command: the command line, stored for the reader.
+      replicas: size of groups; chosen by backend if None.
+      feature_bytes: memory for the outputs of frozen prefixes, in bytes; 0 disables caching them.
+      trainer: called as `trainer(network, recipe, dataset, seed=…)`, returns a `Trainer` for the groups; by
+        default one that holds the images on the devices.
+      checkpoint_seconds: time between two checkpoints of a group in training.
+      display: shows progress.
+      command: the command line, stored for reference.
       extend: whether the grid may be larger than the workdir's.
       pretrained: see `Work`.
       keep: see `Work`.
 
     Attributes:
-      planned: every network, in order.
-      groups: how they are trained.
+      planned: all networks, in order.
+      groups: the groups in which they are trained.
       records: records of the finished networks, by id.
-      trained: number of networks recorded by this object, not found recorded.
+      trained: number of networks recorded by this object, as opposed to found in the workdir.
 
     Raises:
       UserError: the settings do not fit the data.
@@ -133,14 +133,14 @@ class Sweep:
         self.records: dict[str, Record] = {}
         self.trained = 0
 
-    # What `train_group` tells.
+    # What `train_group` reports.
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """A message for the user."""
         self.display.note(line)
 
     def progress(self, group: Group, population: Population) -> None:
-        """A group has come further."""
+        """A group has made progress."""
         self.display.progress(self, group, population)
 
     def recorded(self, record: Record) -> None:
@@ -149,21 +149,17 @@ class Sweep:
         self.trained += 1
         self.display.recorded(self, record)
 
-    def waiting(self, running: int, left: int) -> None:
-        """Groups are training elsewhere, and some are to come."""
-        self.display.waiting(self, running, left)
-
     # Running.
 
     def run(
         self, executor: Executor | None = None, shard: tuple[int, int] | None = None
     ) -> list[Record]:
-        """Trains every network that is not recorded yet.
+        """Trains all networks without a record.
 
         Args:
-          executor: trains the groups; they are trained here if None.
-          shard: number of this process, from 0, and of all processes that share the workdir and call this
-            with the same sweep; each begins with its own groups.
+          executor: trains the groups; None to train in this process.
+          shard: (index, count) of this process among those that share the workdir and call this with the same
+            sweep; each starts with its own groups.
 
         Returns:
           The records of all networks, in the order of the plan.
@@ -171,7 +167,7 @@ class Sweep:
         Raises:
           UserError: the workdir is in use, was begun with other settings, or cannot be written.
           Incomplete: groups failed on an executor or a shard.
-          Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+          Interrupted: SIGTERM or Ctrl-C was received; everything is saved.
         """
         with contextlib.ExitStack() as stack, worker.signals() as asked:
             found = multihost.from_leader(lambda: self._open(stack, shared=shard is not None))
@@ -198,28 +194,20 @@ class Sweep:
         try:
             train_group(group, self.work, self.folder, self, asked)
         except DamagedBase as e:
-            self._train_here(self._again(e), asked)
+            self.drop(e)
+            base = next(g for g in self.groups if e.base in [m.id for m in g.members])
+            self._train_here(base, asked)
             self._train_here(group, asked)
 
-    def _again(self, damaged: DamagedBase) -> Group:
-        """The group of a base that has to be trained again."""
+    def drop(self, damaged: DamagedBase) -> None:
+        """Deletes the record of a base whose checkpoint is unusable, so that it is trained again."""
         self.note(f"{damaged}; {damaged.base} is trained again")
-        group = next(g for g in self.groups if damaged.base in [m.id for m in g.members])
-        self.drop(damaged.base)
-        return group
-
-    def drop(self, base: str) -> None:
-        """Forgets a record whose checkpoint is of no use, on the disk too: `train_group` reads records itself."""
-        self.records.pop(base, None)
-        planned = self._by_id[base]
-        if multihost.leader():
-            path = records.path_of(
-                self.folder, planned.split.name, planned.split.seed, planned.run.name
-            )
-            path.unlink(missing_ok=True)
+        self.records.pop(damaged.base, None)
+        if multihost.leader():  # the file, too: `train_group` reads it
+            records.path_of(self.folder, damaged.base).unlink(missing_ok=True)
 
     def look(self) -> None:
-        """Reads what is recorded; neither takes the workdir nor writes to it.
+        """Reads the records without locking the workdir or writing to it.
 
         Raises:
           UserError: the workdir was begun with other settings, or cannot be read.
@@ -234,13 +222,13 @@ class Sweep:
         )  # fmt: skip
 
     def _open(self, stack: contextlib.ExitStack, shared: bool) -> list[dict[str, Any]]:
-        """Takes the workdir until the stack is closed; returns the records found in it."""
+        """Locks the workdir until the stack is closed; returns the records found in it."""
         stack.enter_context(workdir.lock(self.folder, shared))
         self._check_identity(write=True)
         path, plan = self.folder / "plan.json", {"networks": [p.as_json() for p in self.planned]}
-        with contextlib.suppress(Exception):  # not there, or not what this plan would write
+        with contextlib.suppress(Exception):  # missing or damaged
             if read_sealed(path) == sealed(plan):
-                plan = {}
+                plan = None
         if plan:
             write_json(path, sealed(plan))
         self.read_records()
@@ -249,7 +237,7 @@ class Sweep:
         return [dict(record) for record in self.records.values()]
 
     def read_records(self) -> None:
-        """Finds out what is done. Names damaged records, which count as not done."""
+        """Reads the records of finished networks. Reports damaged ones, which are ignored."""
         found, damaged = records.read_all(self.folder)
         for line in damaged:
             self.note(f"{line}; this network is trained again")
@@ -257,14 +245,14 @@ class Sweep:
             if record.id not in self._by_id:
                 continue
             if record.settings_digest != self.work.digest:
-                path = records.path_of(self.folder, record.split, record.split_seed, record.name)
+                path = records.path_of(self.folder, record.id)
                 raise UserError(
                     f"{path}: was made with other settings than this workdir's; move it away"
                 )
             self.records[record.id] = record
 
     def _drop_unusable_bases(self) -> None:
-        """A base is worth its record only if networks that still wait for it can read it."""
+        """Drops the records of bases that unfinished networks need but cannot read."""
         for planned in self.planned:
             base = self.records.get(planned.waits_for or "")
             if planned.id in self.records or base is None or base.status != "finished":
@@ -272,19 +260,14 @@ class Sweep:
             try:
                 checked_base(self.folder, planned)
             except DamagedBase as e:
-                self.note(f"{e}; {e.base} is trained again")
-                self.drop(e.base)
-
-    def saves_folder(self, group: Group) -> Path:
-        """Where a group in training is saved."""
-        return worker.saves_folder(self.folder, group, self.work.digest)
+                self.drop(e)
 
     def _name_unused_saves(self) -> None:
-        used = {self.saves_folder(group).name for group in self.groups}
+        used = {worker.saves_folder(self.folder, g, self.work.digest).name for g in self.groups}
         unused = sorted({p.name for p in (self.folder / "running").glob("k*")} - used)
         if unused:
             self.note(
-                f"{self.folder / 'running'}: {len(unused)} groups in training were saved with other devices, other "
-                f"replicas or another grid ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}); their networks "
-                "start again, unless you stop and go on as before (x2 stands for replicas=2)"
+                f"{self.folder / 'running'}: {len(unused)} groups in training were saved with other devices, "
+                f"replicas or grid ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}); their networks "
+                "restart unless you stop and resume with the previous setup (x2 stands for replicas=2)"
             )

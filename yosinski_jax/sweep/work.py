@@ -1,4 +1,4 @@
-"""What all groups of a sweep share, wherever they are trained: tasks, recipes, trainers, bases."""
+"""What all groups of a sweep share, wherever they train: tasks, recipes, trainers, bases."""
 
 import contextlib
 import functools
@@ -24,12 +24,12 @@ from yosinski_jax.sweep import identity, programs
 from yosinski_jax.training import checkpoints, multihost
 from yosinski_jax.training.trainer import Trainer
 
-#: Bytes of bases kept between groups, so that each is not read again by every group that copies it.
+#: Bytes of bases kept in memory between the groups that copy them.
 _BASE_BYTES = 2**30
 
 
 class DamagedBase(Exception):
-    """A base that a group copies cannot be used and has to be trained again.
+    """A base that a group copies is unusable and must be trained again.
 
     Attributes:
       base: its id.
@@ -44,20 +44,19 @@ class DamagedBase(Exception):
 
 
 class Work:
-    """What all groups of a sweep share: all that `train_group` needs besides the group. Can be pickled.
+    """Everything `train_group` needs besides the group. Can be pickled.
 
     Args:
-      settings: what is asked for.
+      settings: the request.
       dataset: the data.
-      network: gives the network for a number of classes; a function of a module, or an object, if
-        the work is to be pickled.
-      trainer: called as `trainer(network, recipe, dataset, seed=…)`, gives what trains.
-      checkpoint_seconds: time between two saves of a group in training.
+      network: maps a number of classes to a network; must be defined in a module for pickling.
+      trainer: called as `trainer(network, recipe, dataset, seed=…)`, returns a `Trainer`.
+      checkpoint_seconds: time between two checkpoints of a group in training.
       pretrained: weights that PnB and PnB+ copy: a path that every process sees, or a tree.
-      keep: "bases", or "all" to keep the parameters of copies as well.
+      keep: "bases", or "all" to keep the parameters of the other networks as well.
 
     Attributes:
-      described: all that the numbers depend on; see `identity.describe`.
+      described: everything the results depend on; see `identity.describe`.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Work:
         self.settings, self.dataset = settings, dataset
         self.checkpoint_seconds, self.pretrained, self.keep = checkpoint_seconds, pretrained, keep
         self._network, self._make = network, trainer
-        #: Equal for copies of this work, so that a process knows what it has compiled already.
+        #: Shared by all copies of this work, so that a process finds the programs it has compiled.
         self.token = uuid.uuid4().hex
         self._cpu_devices = jax.local_device_count() if jax.default_backend() == "cpu" else None
         self._cache = programs.folder()
@@ -86,7 +85,7 @@ class Work:
         self._pretrained: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        self.digest  # noqa: B018 (computed once, by who plans)
+        self.digest  # noqa: B018 (computed once, by the planner)
         left_out = ("_tasks", "_trainers", "bases", "votes", "_pretrained")
         return {k: v for k, v in self.__dict__.items() if k not in left_out}
 
@@ -95,15 +94,15 @@ class Work:
         self._forget()
 
     def prepare_process(self) -> None:
-        """Lays out a fresh process's devices as the planner's were, and finds its compiled programs."""
-        with contextlib.suppress(RuntimeError):  # jax has started: this is the planner's process
+        """Sets up a fresh process: the planner's number of devices and its compilation cache."""
+        with contextlib.suppress(RuntimeError):  # jax is initialized: this is the planner's process
             if self._cpu_devices is not None:
                 jax.config.update("jax_num_cpu_devices", self._cpu_devices)
         if self._cache and not programs.folder():
             programs.cache(self._cache)
 
     def task(self, planned: Planned) -> Task:
-        """The task that a network is trained on."""
+        """The task a network is trained on."""
         split, target, images = planned.split, planned.run.target, planned.images_per_class
         name = (split.name, split.seed, target, images)
         if name not in self._tasks:
@@ -122,7 +121,7 @@ class Work:
         return self._tasks[name]
 
     def recipe(self, planned: Planned) -> Recipe:
-        """How a network is trained."""
+        """The recipe of a network."""
         recipe = self.settings.recipe_of(planned.run)
         if not planned.on_small_target:
             return recipe
@@ -130,20 +129,19 @@ class Work:
         return recipe.on_few(len(part.train_index), len(whole.train_index))
 
     def trainer(self, planned: Planned) -> Trainer:
-        """What trains a network."""
+        """The trainer of a network."""
         recipe = self.recipe(planned)
         if recipe not in self._trainers:
-            self._trainers[recipe] = self._make(
-                self._network, recipe, self.dataset, seed=self.settings.seed
-            )
+            seed = self.settings.seed
+            self._trainers[recipe] = self._make(self._network, recipe, self.dataset, seed=seed)
         return self._trainers[recipe]
 
     def network(self, planned: Planned) -> Network:
-        """A network with its layers."""
+        """The architecture of a network."""
         return self.trainer(planned).network(len(self.task(planned).classes))
 
     def describe(self, planned: Sequence[Planned]) -> None:
-        """Finds out all that the numbers of these networks depend on."""
+        """Sets `described` for these networks."""
         first = planned[0]
         networks = {len(self.task(p).classes): self.network(p) for p in planned}
         trainer = self.trainer(first)
@@ -151,21 +149,20 @@ class Work:
             self.settings, self.dataset, networks, trainer.input, trainer.described()
         )
         if self.pretrained is not None:
-            weights = checkpoints.checksum(self.weights(first))
-            self.described["pretrained"] = weights
+            self.described["pretrained"] = checkpoints.checksum(self.weights(first))
 
     @functools.cached_property
     def digest(self) -> str:
-        """Stands for `described` in records."""
+        """The digest of `described` that records carry."""
         return identity.digest(self.described)
 
     @functools.cached_property
     def votes(self) -> multihost.Votes:
-        """Lets all processes stop and save at the same turn."""
+        """Makes all processes stop and save at the same step."""
         return multihost.Votes()
 
     def base(self, planned: Planned, workdir: Path) -> Any:
-        """The layers of its base that a network copies, read from the workdir; None if it copies none.
+        """The layers that a network copies from its base, read from the workdir; None if it copies none.
 
         Raises:
           DamagedBase: it is not the network of its record, or cannot be read.
@@ -189,10 +186,10 @@ class Work:
         return kept[1]
 
     def weights(self, planned: Planned) -> Any:
-        """The pretrained weights as variables of a network; its last layer may be of another width.
+        """The pretrained weights as variables of a network; the last layer may have another width.
 
         Raises:
-          UserError: they cannot be read, or are of another network; lists every leaf that does not fit.
+          UserError: they cannot be read or do not fit the network; lists every leaf that does not.
         """
         classes = len(self.task(planned).classes)
         if classes not in self._pretrained:
@@ -221,19 +218,19 @@ class Work:
 
 
 def checked_base(workdir: Path, planned: Planned) -> str:
-    """Checks the base of a network without reading an array; returns the checksum of its parameters.
+    """Checks the base of a network without reading arrays; returns the checksum of its parameters.
 
     Raises:
-      DamagedBase: its record or its checkpoint is not there, is damaged, or they do not fit.
+      DamagedBase: its record or checkpoint is missing or damaged, or they do not match.
     """
-    assert planned.waits_for is not None and planned.run.waits_for is not None
-    split, name = planned.split, planned.run.waits_for
-    path = workdir / "checkpoints" / planned.waits_for
+    base = planned.waits_for
+    assert base is not None
+    path = workdir / "checkpoints" / base
     try:
-        record = records.read(records.path_of(workdir, split.name, split.seed, name))
+        record = records.read(records.path_of(workdir, base))
         written = checkpoints.noted_checksum(path)
     except (FileNotFoundError, Damaged, checkpoints.DamagedCheckpoint) as e:
-        raise DamagedBase(planned.waits_for, str(e)) from e
+        raise DamagedBase(base, str(e)) from e
     if written is None or written != record.params_sha256:
-        raise DamagedBase(planned.waits_for, f"{path}: is not the network of its record")
+        raise DamagedBase(base, f"{path}: is not the network of its record")
     return written

@@ -1,4 +1,4 @@
-"""A sweep's folder: who works in it, what it was asked for, and what of it is done."""
+"""The lock on a workdir: at most one sweep at a time, or the shards of one, write to it."""
 
 import _thread
 import contextlib
@@ -14,42 +14,39 @@ from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import (
-    as_path,
-    is_remote,
-    reading,
-    write_failure,
-    write_json,
-)
+from yosinski_jax.base.files import as_path, is_remote, reading, write_failure, write_json
+from yosinski_jax.base.machine import is_running
 
-#: In a bucket: seconds between two signs of life of a lock, after which a lock without one counts
-#: for nothing, and that two starts at the same moment wait to see which of them has it.
+#: For locks in a bucket, in seconds: between two heartbeats; without a heartbeat before the lock counts as
+#: stale; and that a start waits to see whether another one at the same moment won.
 RENEW, STALE, SETTLE = 60.0, 300.0, 2.0
 
 
 @contextlib.contextmanager
 def lock(workdir: Path, shared: bool = False) -> Iterator[None]:
-    """Holds the workdir while the body runs, so that no two sweeps write into it.
+    """Locks the workdir while the body runs, so that no two sweeps write to it.
 
-    Shards of one sweep hold it together: claims of their groups keep them apart.
+    Shards of one sweep share the lock; claims on their groups keep them apart.
 
-    On a disk the kernel gives the lock back when its holder dies, however it dies. A bucket has no
-    such thing: there the lock is an object that its holder renews every minute and removes at the end.
-    One that was not renewed for five minutes, or whose process on this machine is gone, is taken over;
-    a holder that finds its lock taken over (its machine slept, say) stops as by Ctrl-C.
+    On a disk the kernel releases the lock when its holder dies. In a bucket the lock is an object that its
+    holder renews every minute and deletes at the end. It is taken over if it was not renewed for five
+    minutes or its process on this machine is gone; a holder that finds its lock taken over (after its
+    machine was suspended, for instance) stops as if by Ctrl-C.
 
     Raises:
-      UserError: another process holds it (says which), or the folder cannot be made or written.
+      UserError: another process holds the lock (says which), or the folder cannot be created or written.
     """
     workdir = as_path(workdir)
     if is_remote(workdir):
-        with _remote_looked_at(workdir) if shared else _remote_lock(workdir):
+        if shared:
+            _refuse_if_held(workdir)
+        with contextlib.nullcontext() if shared else _remote_lock(workdir):
             yield
         return
     path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        # A link in its place would be written through. What a dead holder left may be anything.
+        # A symbolic link would be written through. A dead holder may have left any bytes.
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         file = open(handle, "a+", encoding="utf-8", errors="replace")
     except FileExistsError as e:
@@ -69,7 +66,7 @@ def lock(workdir: Path, shared: bool = False) -> Iterator[None]:
             ) from e
         except OSError as e:  # some network file systems
             raise UserError(
-                f"workdir={workdir}: cannot be locked ({e.strerror}); choose a folder on a file system with locks"
+                f"workdir={workdir}: cannot be locked ({e.strerror}); choose a folder on a file system that supports locks"
             ) from e
         file.truncate(0)
         try:
@@ -85,13 +82,16 @@ def _myself() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} since {since}"
 
 
-@contextlib.contextmanager
-def _remote_looked_at(workdir: Path) -> Iterator[None]:
-    """Refuses a bucket's workdir that a sweep of its own holds; takes nothing."""
+def _refuse_if_held(workdir: Path, token: str = "") -> None:
+    """Raises an error if another process than that of the token holds the lock of a workdir in a bucket."""
     held = _read_lock(workdir)
-    if held and not _stale(held):
-        raise UserError(_in_use(workdir, held))
-    yield
+    if held and not (held["token"] == token if token else _stale(held)):
+        seen = max(time.time() - held["renewed"], 0)
+        raise UserError(
+            f"workdir={workdir}: in use by {held['holder']}, last sign of life {seen:.0f} s ago; wait for it, stop it, or "
+            f"choose another workdir (if it was killed, the lock expires {STALE / 60:.0f} minutes after the last sign of "
+            f"life, or delete {workdir / 'lock'}; finished networks are kept)"
+        )
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def _remote_lock(workdir: Path) -> Iterator[None]:
 
     def keep() -> None:
         while not ended.wait(RENEW):
-            with contextlib.suppress(UserError):  # the next minute may bring the network back
+            with contextlib.suppress(UserError):  # the network may be back in a minute
                 held = _read_lock(workdir)
                 if held and held["token"] != token:
                     print(f"{path}: taken over by {held['holder']}; stopping", flush=True)
@@ -117,14 +117,10 @@ def _remote_lock(workdir: Path) -> Iterator[None]:
                     return
                 renew()
 
-    held = _read_lock(workdir)
-    if held and not _stale(held):
-        raise UserError(_in_use(workdir, held))
+    _refuse_if_held(workdir)
     renew()
     time.sleep(SETTLE)
-    held = _read_lock(workdir)
-    if held and held["token"] != token:
-        raise UserError(_in_use(workdir, held))
+    _refuse_if_held(workdir, token)
     keeper = threading.Thread(target=keep, name="lock", daemon=True)
     keeper.start()
     try:
@@ -132,7 +128,7 @@ def _remote_lock(workdir: Path) -> Iterator[None]:
     finally:
         ended.set()
         keeper.join()
-        with contextlib.suppress(Exception):  # one that stays is stale in five minutes
+        with contextlib.suppress(Exception):  # if this fails, it is stale in five minutes
             if (_read_lock(workdir) or {}).get("token") == token:
                 path.unlink()
 
@@ -149,7 +145,7 @@ def _read_lock(workdir: Path) -> dict[str, Any] | None:
             return None
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:  # removed in between
+        except FileNotFoundError:  # deleted meanwhile
             return None
     with contextlib.suppress(ValueError):
         lock = json.loads(text)
@@ -161,21 +157,4 @@ def _read_lock(workdir: Path) -> dict[str, Any] | None:
 def _stale(lock: Mapping[str, Any]) -> bool:
     if time.time() - lock["renewed"] > STALE:
         return True
-    if lock.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(lock["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, KeyError, ValueError):
-        return False
-    return False
-
-
-def _in_use(workdir: Path, lock: Mapping[str, Any]) -> str:
-    seen = max(time.time() - lock["renewed"], 0)
-    return (
-        f"workdir={workdir}: in use by {lock['holder']}, last sign of life {seen:.0f} s ago; wait for it, stop it, or "
-        f"choose another workdir (if it was killed: its lock counts no more {STALE / 60:.0f} minutes after the last sign, "
-        f"or remove {workdir / 'lock'}; finished networks are kept)"
-    )
+    return lock.get("host") == socket.gethostname() and not is_running(lock.get("process"))

@@ -1,11 +1,10 @@
-"""The unit of work: training one group of a sweep, in this process or handed over to another.
+"""The unit of work: training one group of a sweep, in this process or another.
 
     train_group(group, work, workdir) -> records
 
-`group` and `work` can be pickled and are planned once, by whoever plans; bases are read from the
-workdir when they are needed, and what was trained is written there. So it runs inline, in a spawned
-process, or on another machine that sees the workdir, with the same numbers everywhere: devices of a
-CPU are laid out as the planner had them.
+`group` and `work` can be pickled and are planned once; bases are read from the workdir when needed, and
+results are written there. So it runs inline, in a spawned process, or on another machine that sees the
+workdir, with the same results: on a CPU it uses the planner's number of devices.
 """
 
 import contextlib
@@ -33,28 +32,29 @@ from yosinski_jax.training.jobs import Job, Result
 from yosinski_jax.training.population import Population
 from yosinski_jax.training.saves import Saves
 
-#: Of a save: which members were trained, and not stood in for.
+#: Entry of a checkpoint: which members were in training, as opposed to replaced by another.
 _TRAINED = "trained"
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class Watch(Protocol):
-    """What is told while a group trains."""
+    """Receives the progress of a group in training."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """A message for the user."""
 
     def progress(self, group: Group, population: Population) -> None:
-        """The group has come further."""
+        """The group has made progress."""
 
     def recorded(self, record: Record) -> None:
         """A network is finished."""
 
 
 class Interrupted(Exception):
-    """Work was asked to stop and has saved what it had; it goes on when it is started again.
+    """Training was stopped by a signal after saving; the same command resumes it.
 
     Attributes:
-      signum: the signal that asked.
+      signum: the signal.
     """
 
     def __init__(self, signum: int, line: str):
@@ -65,7 +65,7 @@ class Interrupted(Exception):
         return self.args[1]
 
 
-#: The work that this process is at, with what it has compiled.
+#: The work of this process, with the programs it has compiled.
 _HERE: dict[str, Work] = {}
 
 
@@ -76,46 +76,53 @@ def train_group(
     watch: Watch | None = None,
     asked: list[int] | None = None,
 ) -> list[Record]:
-    """Trains the networks of a group that have no record yet; saves while it trains, and goes on from such a save.
+    """Trains the networks of a group that have no record yet, with checkpoints from which it resumes.
 
-    Starting it twice is harmless: what is recorded is read. A base is written before its record, so
-    that a record says that its network can be used.
+    Starting it twice is harmless: existing records are read. A base is written before its record, so the
+    presence of a record means that the base can be used.
 
     Args:
-      group: the networks, all of them, however many are recorded: places and numbers stay the same.
+      group: all networks of the group, recorded or not, so that places and results stay the same.
       work: what the sweep's groups share.
-      workdir: the folder that holds the bases, and takes records, bases and saves.
-      watch: what is told.
-      asked: grows by the number of a signal to stop; SIGTERM and Ctrl-C are caught if None.
+      workdir: contains the bases; records, bases and checkpoints are written to it.
+      watch: receives progress; printed if None.
+      asked: a list that receives the numbers of stop signals; SIGTERM and Ctrl-C are caught if None.
 
     Returns:
-      One record a member, in their order.
+      One record per member, in order.
 
     Raises:
       DamagedBase: a base that it copies must be trained again first.
-      Interrupted: it was asked to stop; a save was written.
+      Interrupted: it was asked to stop and has saved.
       UserError: the workdir cannot be written, or the images cannot be read.
     """
     work.prepare_process()
     if work.token not in _HERE:
-        _HERE.clear()  # another sweep's images and programs
+        _HERE.clear()  # drops another sweep's images and programs
         _HERE[work.token] = work
     work = _HERE[work.token]
     with contextlib.ExitStack() as stack:
         if asked is None:
             asked = stack.enter_context(signals())
-        return _Training(group, work, as_path(workdir), watch or _Nobody(), asked).run()
+        return _Training(group, work, as_path(workdir), watch or _Log(), asked).run()
 
 
-class _Nobody:
+class _Log:
+    """Prints progress to stdout, which is the log of a worker."""
+
+    def __init__(self):
+        self._last = 0.0
+
     def note(self, line: str) -> None:
         print(line, flush=True)
 
     def progress(self, group: Group, population: Population) -> None:
-        pass
+        if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self.note(f"step {population.dispatched} of {population.total} dispatched")
 
     def recorded(self, record: Record) -> None:
-        pass
+        self.note(f"{record.id}: {record.status}, accuracy {record.accuracy}")
 
 
 class _Training:
@@ -142,49 +149,44 @@ class _Training:
         return [self.records[m.id] for m in self.group.members]
 
     def _look(self) -> tuple[Any, list[dict[str, Any]], list[str]]:
-        """A damaged base with a line about it, the records found, bases that diverged. As JSON."""
+        """A damaged base with a message, the records found, and bases that diverged, as JSON."""
         found, diverged = [], set()
         for planned in self.group.members:
-            record = self._read(planned.split, planned.run.name)
+            record = self._read(planned.id)
             if record is not None and record.settings_digest == self.work.digest:
                 found.append(dict(record))
-            elif planned.run.waits_for is not None:
-                base = self._read(planned.split, planned.run.waits_for)
+            elif planned.waits_for is not None:
+                base = self._read(planned.waits_for)
                 if base is not None and base.status == "diverged":
                     diverged.add(planned.waits_for)
                     continue
-                try:  # read here, where all processes learn of damage, and kept
+                try:  # kept; read here because all processes learn of damage here
                     self.bases[planned.id] = self.work.base(planned, self.workdir)
                 except DamagedBase as e:
                     return (e.base, str(e)), [], []
         return None, found, sorted(diverged)
 
-    def _read(self, split: Any, name: str) -> Record | None:
+    def _read(self, network: str) -> Record | None:
         try:
-            return records.read(records.path_of(self.workdir, split.name, split.seed, name))
+            return records.read(records.path_of(self.workdir, network))
         except (FileNotFoundError, Damaged):
             return None
 
     def _jobs(self, planned: Planned) -> list[Job]:
-        """What trains a network: one job, or one for each learning rate that it chooses from."""
-        job, rates = self._job(planned), self.work.settings.rates_of(planned.run)
-        return [dataclasses.replace(job, learning_rate=rate) for rate in rates] or [job]
-
-    def _job(self, planned: Planned) -> Job:
-        work, names = self.work, self.work.network(planned).layer_names
-        run = planned.run
-        # Processes that do not read the base are told its values by process 0.
-        base = None
+        """The job of a network, or one for each learning rate that it chooses from."""
+        work, run, names = self.work, planned.run, self.work.network(planned).layer_names
+        base = None  # on other processes than 0, which broadcasts it
         if self.leader:
             base = self.bases.get(planned.id) or work.base(planned, self.workdir)
         key = planned.key(work.settings)
-        return Job(key, work.task(planned), names[: run.frozen], names[: run.copied], base)
+        job = Job(key, work.task(planned), names[: run.frozen], names[: run.copied], base)
+        rates = work.settings.rates_of(run)
+        return [dataclasses.replace(job, learning_rate=rate) for rate in rates] or [job]
 
     def _train(self, pending: Sequence[Planned]) -> None:
         group = self.group
-        # Finished members' places are filled by a pending one: every member keeps its place, so
-        # that a save of the group fits however many of its records were written since, and the
-        # population keeps its size, so that numbers stay equal.
+        # A pending member fills the places of finished ones: members keep their places, so that checkpoints
+        # of the group remain valid, and the population keeps its size, so that results stay the same.
         members = [m if m in pending else pending[0] for m in group.members]
         jobs = [job for m in members for job in self._jobs(m)]
         population = self.work.trainer(members[0]).start(jobs, group.replicas)
@@ -197,7 +199,10 @@ class _Training:
             results = population.results()
             skipped = multihost.gather(population.skipped)
             if skipped:
-                self.watch.note(_left_out(pending[0].id, skipped))
+                some = "; ".join(skipped[:3]) + (" …" if len(skipped) > 3 else "")
+                self.watch.note(
+                    f"{pending[0].id}: {len(skipped)} images could not be read and were left out: {some}"
+                )
             seconds = time.monotonic() - began
             rate = (population.images - before) / seconds if seconds > 0 else 0.0
             each = len(results) // len(members)
@@ -209,23 +214,19 @@ class _Training:
                 saves.delete()
 
     def _advance(self, population: Population, saves: Saves, pending: Sequence[Planned]) -> None:
-        """Trains to the end, saving now and then.
-
-        Raises:
-          Interrupted: after a last save.
-        """
+        """Trains to the end with checkpoints; raises `Interrupted` after a last one."""
         last_save = time.monotonic()
         self.watch.progress(self.group, population)
         while not population.finished:
             population.advance()
-            # One dispatch ahead of the devices, so that they never wait for this loop, and it never
-            # runs away from them.
-            population.wait(lag=1)
+            population.wait(
+                lag=1
+            )  # one dispatch ahead: the devices never idle, the queue never grows
             self.watch.progress(self.group, population)
             due = time.monotonic() - last_save > self.work.checkpoint_seconds and not saves.busy
             stop, save = self.work.votes.take(self.asked[0] if self.asked else 0, due)
             if stop or save:
-                snapshot = population.snapshot()  # its parts may lie in all processes
+                snapshot = population.snapshot()  # collective: every process holds a part
                 snapshot[_TRAINED] = np.asarray([m in pending for m in self.group.members])
                 if self.leader:
                     saves.start(population.dispatched, snapshot)
@@ -239,20 +240,20 @@ class _Training:
                 )
 
     def _restore(self, population: Population, saves: Saves, pending: Sequence[Planned]) -> None:
-        """Goes on from the newest save that can be read and holds every pending network."""
+        """Resumes from the newest readable checkpoint with all pending networks."""
         places = [i for i, m in enumerate(self.group.members) if m in pending]
         for path in saves if self.leader else ():
             try:
                 save = checkpoints.load(path)
-                if not all(np.asarray(save[_TRAINED])[places]):  # its record was there then
-                    raise ValueError(f"{path}: holds another network in a pending one's place")
+                if not all(np.asarray(save[_TRAINED])[places]):  # it had a record at that time
+                    raise ValueError(f"{path}: holds another network in place of a pending one")
                 population.restore(save)
             except (checkpoints.DamagedCheckpoint, ValueError, KeyError) as e:
-                self.watch.note(f"{e}; an older save is taken, or its group starts again")
-                checkpoints.delete(path)  # or it would count as the newest for ever
+                self.watch.note(f"{e}; falling back to an older save or the start")
+                checkpoints.delete(path)  # or it would remain the newest
                 continue
             self.watch.note(
-                f"{self.group.title}: goes on after step {population.dispatched} of {population.total}"
+                f"{self.group.title}: resumes after step {population.dispatched} of {population.total}"
             )
             break
         population.synchronize()
@@ -265,24 +266,28 @@ class _Training:
         rate: float = 0.0,
         skipped: Sequence[str] = (),
     ) -> None:
-        """Writes what others need of a network first, its record last: the record says that it is finished.
+        """Writes a network's checkpoint and then its record, which marks it as finished.
 
-        Of several `results`, one for each learning rate, the best on the validation part is the network.
+        With several `results`, one for each learning rate, the best on the validation images is recorded.
         """
-        shared = self._common(planned) | {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(rate, 1),
+        task, settings = self.work.task(planned), self.work.settings
+        shared = {
+            **planned.as_json(), "dataset": settings.dataset, "network": settings.network,
+            "recipe": self.work.recipe(planned).name, "seed": settings.seed,
+            "layers": list(self.work.network(planned).layer_names), "classes": list(task.classes),
+            "train_images": len(task.train_index), "test_images": len(task.test_index),
+            "settings_digest": self.work.digest, "environment": machine.describe(),
+            "seconds": round(seconds, 3), "images_per_second": round(rate, 1),
             "images_skipped": list(skipped),
-        }
-        if not results:  # its base diverged: there is nothing to copy
+        }  # fmt: skip
+        if not results:  # nothing to copy, since its base diverged
             cause = f"{planned.waits_for} diverged"
             own = {"status": "diverged", "diverged_at_step": 0, "cause": cause, "steps": 0}
             own["curve"] = {name: [] for name in records.CURVE[:4]}
         else:
-            rates = self.work.settings.rates_of(planned.run)
-            result, choice = recording.choose(results, rates)
+            result, choice = recording.choose(results, settings.rates_of(planned.run))
             own = recording.measured(result) | choice
-            own |= {"params_sha256": self._written(planned, result)}
+            own["params_sha256"] = self._written(planned, result)
         record = Record.of(shared | own)
         if self.leader:
             records.write(self.workdir, record)
@@ -290,12 +295,9 @@ class _Training:
         self.watch.recorded(record)
 
     def _written(self, planned: Planned, result: Result) -> str:
-        """Writes the checkpoint of a base that others can copy; returns the checksum of any network."""
-        run = planned.run
-        needed = (
-            run.treatment == "base" or self.work.keep == "all"
-        ) and result.diverged_at_step is None
-        if needed and self.leader:
+        """Writes the checkpoint if it is needed; returns the checksum of the variables."""
+        needed = planned.run.treatment == "base" or self.work.keep == "all"
+        if needed and result.diverged_at_step is None and self.leader:
             folder = self.workdir / "checkpoints" / planned.id
             checkpoints.save(folder, result.variables)
             self._save_filters(folder, self.work.network(planned), result)
@@ -305,7 +307,7 @@ class _Training:
         return checkpoints.checksum(result.variables)
 
     def _save_filters(self, folder: Path, network: Network, result: Result) -> None:
-        """The first layer's kernel as a plain array, for reports, which do not import jax."""
+        """Saves the first layer's kernel as a plain array for reports, which do not import jax."""
         leaves = jax.tree.leaves(network.subtree(result.variables, network.layer_names[0]))
         kernel = next((np.asarray(x) for x in leaves if np.ndim(x) == 4), None)
         if kernel is not None:
@@ -313,31 +315,15 @@ class _Training:
             np.savez(content, kernel=kernel.astype(np.float32))
             write_atomically(folder / "first_layer.npz", content.getvalue())
 
-    def _common(self, planned: Planned) -> dict[str, Any]:
-        """What a record says of a network before it is trained."""
-        task, settings = self.work.task(planned), self.work.settings
-        return {
-            **planned.as_json(), "dataset": settings.dataset, "network": settings.network,
-            "recipe": self.work.recipe(planned).name, "seed": settings.seed,
-            "layers": list(self.work.network(planned).layer_names), "classes": list(task.classes),
-            "train_images": len(task.train_index), "test_images": len(task.test_index),
-            "settings_digest": self.work.digest, "environment": machine.describe(),
-        }  # fmt: skip
-
 
 def saves_folder(workdir: Path, group: Group, digest: str) -> Path:
-    """Where a group in training is saved; another folder if anything that its numbers depend on changes."""
+    """The folder for checkpoints of a group in training; differs if anything the results depend on does."""
     return workdir / "running" / f"{group.id}-{digest[:6]}"
-
-
-def _left_out(name: str, skipped: Sequence[str]) -> str:
-    some = "; ".join(skipped[:3]) + (" …" if len(skipped) > 3 else "")
-    return f"{name}: {len(skipped)} images could not be read and were left out: {some}"
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C put their number into the list instead of killing; a second Ctrl-C kills."""
+    """SIGTERM and Ctrl-C append their numbers to the list instead of killing; a second Ctrl-C kills."""
     asked: list[int] = []
 
     def ask(signum, _):
@@ -346,11 +332,9 @@ def signals() -> Iterator[list[int]]:
         asked.append(signum)
 
     before = {}
-    try:
+    with contextlib.suppress(ValueError):  # not the main thread, so not ours to handle
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread, so not ours to handle
-        before = {}
     try:
         yield asked
     finally:

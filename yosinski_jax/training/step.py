@@ -109,7 +109,8 @@ def network_input(recipe: Recipe, shape: Sequence[int], dtype: Any) -> jax.Shape
         )
     if recipe.crop > min(shape[:2], default=0) and recipe.crop:
         raise UserError(
-            f"image_size={min(shape[:2])}: is smaller than the recipe's crop of {recipe.crop} pixels"
+            f"recipe={recipe.name}: its crop of {recipe.crop}×{recipe.crop} does not fit images of "
+            f"{'×'.join(map(str, shape))}; use larger images or choose another network or recipe"
         )
     mean = jnp.zeros(tuple(shape)) if recipe.subtract_mean else None
     one = jax.ShapeDtypeStruct((1, *shape), dtype)

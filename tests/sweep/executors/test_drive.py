@@ -18,14 +18,13 @@ class Scripted:
     def submit(self, unit, depends_on=()):
         self.started.append(unit.id)
         self.waiting.append(unit)
-        return f"{unit.id}/{len(self.started)}"
 
     def as_completed(self):
         while self.waiting:
             unit = self.waiting.pop(0)
             words = self.script.get(unit.id, [])
             kind = words.pop(0) if words else DONE
-            yield Outcome("", unit, kind, None, "" if kind == DONE else f"went {kind}")
+            yield Outcome(unit, kind, None, "" if kind == DONE else f"went {kind}")
 
     def cancel(self):
         pass
@@ -82,15 +81,14 @@ class HoldsBack(Scripted):
         self.behind = {}
 
     def submit(self, unit, depends_on=()):
-        handle = super().submit(unit, depends_on)
+        super().submit(unit)
         self.behind[unit.id] = tuple(depends_on)
-        return handle
 
     def as_completed(self):
         bad = set()
         for outcome in super().as_completed():
-            if bad & {handle.split("/")[0] for handle in self.behind[outcome.unit.id]}:
-                outcome = Outcome("", outcome.unit, LOST, None, "cancelled")
+            if bad & set(self.behind[outcome.unit.id]):
+                outcome = Outcome(outcome.unit, LOST, None, "cancelled")
             bad = bad | {outcome.unit.id} if outcome.kind != DONE else bad - {outcome.unit.id}
             yield outcome
 
@@ -99,7 +97,7 @@ def test_an_engine_that_holds_units_back_gets_them_at_once(tmp_path):
     some = [units.write("a"), units.copy("a", "x")]
     executor = HoldsBack(tmp_path, {})
     assert run(tmp_path, some, executor)[0] == ["a", "x"]
-    assert executor.behind == {"a": (), "x": ("a/1",)}
+    assert executor.behind == {"a": (), "x": ("a",)}
     executor = HoldsBack(tmp_path, {"a": [ERROR]})
     done, _, failures = run(tmp_path, some, executor)
     assert done == ["a", "x"] and not failures and executor.started == ["a", "x", "a", "x"]

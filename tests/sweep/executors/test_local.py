@@ -25,13 +25,6 @@ def outcomes(executor, some):
     return found
 
 
-def test_inline_runs_one_after_the_other_and_raises_what_is_raised(tmp_path):
-    found = outcomes(local.Inline(tmp_path), [units.write("a", "1"), units.write("b", "2")])
-    assert {k: (o.kind, o.value) for k, o in found.items()} == {"a": (DONE, "1"), "b": (DONE, "2")}
-    with pytest.raises(ValueError, match="a is no good"):
-        outcomes(local.Inline(tmp_path), [units.misbehave("a", 99, "raise")])
-
-
 def test_processes_return_values_and_say_how_a_unit_ended(tmp_path):
     executor = local.Processes(tmp_path, [{"SLOT": "x"}, {"SLOT": "y"}])
     found = outcomes(
@@ -60,7 +53,7 @@ def test_a_process_that_stands_still_is_replaced(tmp_path, monkeypatch):
     (done,) = filter(None, executor.as_completed())
     executor.submit(units.misbehave("b", 1, "SIGSTOP"))
     (stopped,) = filter(None, executor.as_completed())
-    assert done.kind == DONE and stopped.kind == LOST and "no sign of life" in stopped.message
+    assert done.kind == DONE and stopped.kind == LOST and "no heartbeat" in stopped.message
     executor.submit(units.misbehave("b", 1, "SIGSTOP"))
     (again,) = filter(None, executor.as_completed())
     executor.cancel()
@@ -94,7 +87,8 @@ def test_a_workdir_that_the_machine_does_not_share_travels_with_the_unit(tmp_pat
 
     (tmp_path / "base").write_text("text")
     unit = units.copy("base", "copied")
-    kind, (_, files), _ = local.once(unit, str(tmp_path), {}, entry.pack(tmp_path, unit.reads))
+    with local.Worker(tmp_path) as worker:
+        kind, (_, files), _ = worker.run(unit, entry.pack(tmp_path, unit.reads))
     assert kind == DONE and not (tmp_path / "copied").exists()
     entry.unpack(tmp_path, files, unit.writes)
     assert (tmp_path / "copied").read_text() == "text!"

@@ -13,7 +13,7 @@ from yosinski_jax.sweep.executors import ray as on_ray
 def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'needs ray.*pip install "yosinski-jax\[ray\]"'):
-        on_ray.Ray(tmp_path, {})
+        on_ray.Ray(tmp_path)
 
 
 def test_an_address_that_is_none_or_does_not_answer(tmp_path):
@@ -22,10 +22,10 @@ def test_an_address_that_is_none_or_does_not_answer(tmp_path):
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(UserError, match=f"ray_address={address}: does not answer"):
-            on_ray.Ray(tmp_path, {}, address=address)
+            on_ray.Ray(tmp_path, address=address)
     for wrong in ("here", "host:", ":6379", "host:99999999"):
         with pytest.raises(UserError, match="must be auto or HOST:PORT"):
-            on_ray.Ray(tmp_path, {}, address=wrong)
+            on_ray.Ray(tmp_path, address=wrong)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,13 @@ def run(workdir, some, executor):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_units_run_on_the_cluster_with_and_without_a_shared_workdir(cluster, tmp_path, shared):
-    executor = on_ray.Ray(tmp_path, {"COLOUR": "red"}, shared=shared)
+    executor = on_ray.Ray(tmp_path, shared=shared)
     assert executor.workers == 2
-    some = [units.write("a", "text"), units.copy("a", "x"), units.variable("c", "COLOUR")]
+    some = [units.write("a", "text"), units.copy("a", "x")]
     if shared:  # an unshared folder cannot count its starts from one try to the next
         some += [units.misbehave("d", 1, "SIGKILL"), units.misbehave("e", 99, "raise")]
     done, told, failures = run(tmp_path, some, executor)
     assert done["a"] == "text" and (tmp_path / "x").read_text() == "text!"
-    assert (tmp_path / "c").read_text() == "red"
     assert not list(tmp_path.glob(".probe*"))
     if shared:
         assert done["d"] == "at last" and failures == {"e"}
@@ -73,8 +72,8 @@ def test_a_workdir_that_a_machine_does_not_see_is_found_before_anything_is_train
 ):
     blind = lambda probe: "FileNotFoundError: [Errno 2] No such file or directory"
     monkeypatch.setattr(on_ray, "_look", blind)
-    with pytest.raises(UserError, match=r"cannot be seen from .*--noshared_workdir"):
-        on_ray.Ray(tmp_path, {})
+    with pytest.raises(UserError, match=r"not visible on .*shared_workdir=False"):
+        on_ray.Ray(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -82,4 +81,4 @@ def test_more_than_any_machine_has_is_refused(cluster, tmp_path):
     with pytest.raises(
         UserError, match=r"group_gpus=2 .*no machine of the cluster .*\(2 CPU, 0 GPU"
     ):
-        on_ray.Ray(tmp_path, {}, on_ray.Share(gpus=2))
+        on_ray.Ray(tmp_path, on_ray.Share(gpus=2))

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_without_submitit_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r'needs submitit.*pip install "yosinski-jax\[slurm\]"'):
-        slurm.Slurm(tmp_path, {})
+        slurm.Slurm(tmp_path)
 
 
 @pytest.fixture
@@ -51,10 +51,11 @@ def test_what_is_submitted_is_as_it_was(tmp_path, commands):
         "partition": "gpu", "time": 120, "gpus_per_node": 1, "cpus_per_task": 8, "account": "me",
         "array_parallelism": 16,
     }  # fmt: skip
-    executor = slurm.Slurm(workdir, {}, options)
-    bases = [executor.submit(units.write(name)) for name in "ab"]
+    executor = slurm.Slurm(workdir, options)
+    for name in "ab":
+        executor.submit(units.write(name))
     for name in "xyz":
-        executor.submit(units.copy("a", name), bases[:1])
+        executor.submit(units.copy("a", name), ["a"])
     executor._flush()
     found = [normal(path, workdir) for path in sorted(commands.iterdir())]
     assert len(found) == 2, "one array of bases, one of what waits for them"
@@ -68,10 +69,11 @@ def test_what_is_submitted_is_as_it_was(tmp_path, commands):
 
 def test_arrays_are_no_larger_than_slurm_takes(tmp_path, commands, monkeypatch):
     monkeypatch.setattr(slurm, "MOST_JOBS", 2)
-    executor = slurm.Slurm(tmp_path / "work", {})
-    bases = [executor.submit(units.write(name)) for name in "abc"]
+    executor = slurm.Slurm(tmp_path / "work")
+    for name in "abc":
+        executor.submit(units.write(name))
     for name in "xyz":
-        executor.submit(units.copy("a", name), bases)
+        executor.submit(units.copy("a", name), "abc")
     executor._flush()
     scripts = [path.read_text() for path in sorted(commands.iterdir())]
     assert ["--array=0-1%2" in text for text in scripts] == [True, False, True, False]
@@ -83,17 +85,17 @@ def test_arrays_are_no_larger_than_slurm_takes(tmp_path, commands, monkeypatch):
 
 def test_wrong_options_and_no_slurm_end_in_one_line(tmp_path, commands, monkeypatch):
     with pytest.raises(UserError, match=r"executor=slurm: .*colour"):
-        slurm.Slurm(tmp_path, {}, {"colour": "red"})
+        slurm.Slurm(tmp_path, {"colour": "red"})
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match=r"executor=slurm: .*srun.*; run this where srun"):
-        slurm.Slurm(tmp_path, {})
+        slurm.Slurm(tmp_path)
 
 
 def test_what_sbatch_says_is_passed_on(tmp_path, commands):
     (commands.parent / "sbatch").write_text(
         "#!/bin/bash\necho sbatch: error: invalid partition specified: gpu >&2\nexit 1\n"
     )
-    executor = slurm.Slurm(tmp_path, {}, {"partition": "gpu"})
+    executor = slurm.Slurm(tmp_path, {"partition": "gpu"})
     executor.submit(units.write("a"))
     with pytest.raises(UserError, match=r"sbatch refused: .*invalid partition"):
         list(executor.as_completed())
@@ -102,17 +104,17 @@ def test_what_sbatch_says_is_passed_on(tmp_path, commands):
 def test_units_run_as_jobs_of_submitits_own_imitation(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
-    executor, done, told = slurm.Slurm(tmp_path, {"COLOUR": "red"}, cluster="local"), {}, []
+    executor, done, told = slurm.Slurm(tmp_path, cluster="local"), {}, []
     some = [
-        units.write("a", "text"), units.copy("a", "x"), units.variable("c", "COLOUR"),
-        units.misbehave("d", 1, "SIGKILL"), units.misbehave("e", 99, "raise"), units.copy("e", "y"),
+        units.write("a", "text"), units.copy("a", "x"), units.misbehave("d", 1, "SIGKILL"),
+        units.misbehave("e", 99, "raise"), units.copy("e", "y"),
     ]  # fmt: skip
     failures = drive.drive(
         some, executor, tmp_path, finished=lambda o: done.update({o.unit.id: o.value}),
         tell=told.append,
     )  # fmt: skip
     assert done["a"] == "text" and (tmp_path / "x").read_text() == "text!"
-    assert (tmp_path / "c").read_text() == "red" and done["d"] == "at last"
+    assert done["d"] == "at last"
     assert {f.unit.id for f in failures} == {"e", "y"} and units.starts(tmp_path, "e") == 3
     assert any("ValueError: e is no good (job " in line for line in told)
     assert any("killed by SIGKILL" in line for line in told)
@@ -120,9 +122,7 @@ def test_units_run_as_jobs_of_submitits_own_imitation(tmp_path, monkeypatch):
 
 def test_a_preempted_job_saves_its_unit_and_asks_to_be_queued_again(tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed")
-    job, stopped = slurm.Job(str(tmp_path), {"A": "b"}), []
-    job._worker = type(
-        "Worker", (), {"terminate": lambda _: stopped.append(1), "close": lambda _: None}
-    )()
+    job, stopped = slurm.Job(str(tmp_path)), []
+    job._worker = type("Worker", (), {"stop": lambda _: stopped.append(1)})()
     again = job.checkpoint(units.write("a"))
-    assert stopped and again.args[0].id == "a" and again.function.env == {"A": "b"}
+    assert stopped and again.args[0].id == "a" and again.function.workdir == str(tmp_path)

@@ -1,6 +1,6 @@
-"""Where groups are trained: processes of one machine, Ray, Slurm, or shards that share nothing but a workdir.
+"""Where groups are trained: processes of this machine, Ray, Slurm, or shards that share only a workdir.
 
-Knows nothing of training: a `Unit` is something to call with a workdir, the files that say it is done, and
-the units that come before it. `sweep.fanout` makes units of a sweep's groups. Ray and submitit are imported
-only where they are asked for. Doors: `drive.drive`, `interface.Unit`, and one executor a room.
+Independent of training: a `Unit` is a function of the workdir, the files that mark it as done, and the units
+it depends on. `sweep.fanout` turns a sweep's groups into units. Ray and submitit are imported only when
+requested. Entry points: `drive.drive`, `interface.Unit`, and one executor per module.
 """

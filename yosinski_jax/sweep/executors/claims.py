@@ -1,14 +1,13 @@
-"""Claims: who works on a unit, among machines that share nothing but a folder or a bucket.
+"""Claims: who works on a unit, among machines that share only a folder or a bucket.
 
-The claims of a unit are numbered files in a folder of their own, each created by one atomic operation
-(a hard link on a disk, a conditional create in a bucket), written by its holder alone, and never replaced by
-another's: whoever takes a unit over creates the next number. So there is nothing to compare and swap, and
-the number says how often the unit was started.
+Each unit has a folder of numbered claim files. A claim is created atomically (a hard link on a disk, a
+conditional create in a bucket), written by its holder only, and never replaced: whoever takes over a unit
+creates the next number. So nothing needs compare-and-swap, and the number counts the starts of the unit.
 
-A holder counts up a heartbeat in its file. Another process takes the claim for dead when it has watched that
-heartbeat stand still for as long as a lease **by its own monotonic clock**; wall clocks of different machines are
-never compared, they may be minutes apart. A holder that was merely stopped finds the next number when it
-wakes: until then two work on one unit, which must be harmless.
+A holder increments a heartbeat in its file. Another process considers the claim dead once it has seen the
+same heartbeat for a full lease **by its own monotonic clock**; wall clocks of different machines may be
+minutes apart and are never compared. A holder that was only suspended finds the next number when it resumes;
+until then two processes work on the same unit, which must be harmless.
 """
 
 import contextlib
@@ -25,27 +24,28 @@ from typing import Any
 
 from yosinski_jax.base import extras
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import first_line, is_remote
+from yosinski_jax.base.files import is_remote, write_failure
+from yosinski_jax.base.machine import is_running
 
-#: Seconds that a heartbeat may stand still; for tests, the environment may say otherwise.
+#: Seconds without a new heartbeat after which a claim is dead; tests override it in the environment.
 LEASE = 120.0
 
 
 def lease() -> float:
-    """Seconds after which a claim without a heartbeat counts for nothing."""
+    """Seconds without a new heartbeat after which a claim is dead."""
     return float(os.environ.get("YOSINSKI_JAX_LEASE", LEASE))
 
 
 def _wall_clock() -> float:
-    """Seconds since 1970, for readers only; a test moves it to see that nothing depends on it."""
+    """Unix time, for human readers only; a test shifts it to check that nothing depends on it."""
     return time.time() + float(os.environ.get("YOSINSKI_JAX_CLOCK_SKEW", 0))
 
 
 def create_exclusively(path: Path, content: bytes) -> bool:
-    """Creates a file with its content in one step, unless there is one.
+    """Creates a file with its content atomically.
 
     Returns:
-      Whether it was created; False if there was one already.
+      Whether it was created; False if it already exists.
 
     Raises:
       UserError: it cannot be written.
@@ -54,16 +54,13 @@ def create_exclusively(path: Path, content: bytes) -> bool:
         return (_create_object if is_remote(path) else _create_file)(path, content)
     except UserError:
         raise
-    except Exception as e:  # OSError, and the kinds of gcsfs and Google's libraries
-        raise UserError(
-            f"{path}: cannot be written ({first_line(e)}); free some space or repair that, and start the same command "
-            "again, finished networks are kept"
-        ) from e
+    except Exception as e:  # OSError, and exceptions of gcsfs and Google's libraries
+        raise UserError(write_failure(path, e)) from e
 
 
 def _create_file(path: Path, content: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Linked into place whole: a file opened with "x" would for a moment be there and empty.
+    # Linked into place when complete: a file opened with "x" would exist empty for a moment.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.write_bytes(content)
@@ -85,7 +82,7 @@ def _create_object(path: Path, content: bytes) -> bool:
     from fsspec.core import url_to_fs
 
     system, name = url_to_fs(os.fspath(path))
-    # gcsfs sends ifGenerationMatch=0 with mode x: the bucket itself decides who was first.
+    # With mode x gcsfs sends ifGenerationMatch=0: the bucket itself decides who was first.
     try:
         with system.open(name, "xb") as file:
             file.write(content)
@@ -95,11 +92,11 @@ def _create_object(path: Path, content: bytes) -> bool:
 
 
 class Claim:
-    """A held claim; use as a context manager. Its heartbeat is a thread.
+    """A held claim, kept alive by a thread; use as a context manager.
 
     Attributes:
-      number: how often the unit was claimed, this time counted.
-      lost: set when another process has taken it over.
+      number: number of times that the unit was claimed, including this one.
+      lost: set once another process has taken over.
     """
 
     def __init__(self, path: Path, mine: dict[str, Any], on_lost: Callable[[], None] | None):
@@ -111,7 +108,7 @@ class Claim:
     def _beat(self) -> None:
         following = self.path.with_name(f"{self.number + 1}.json")
         while not self._ended.wait(lease() / 5):
-            with contextlib.suppress(Exception):  # the next beat may find the storage back
+            with contextlib.suppress(Exception):  # the storage may be back at the next beat
                 if following.exists():
                     self.lost.set()
                     if self._on_lost is not None:
@@ -129,30 +126,29 @@ class Claim:
         temporary.write_bytes(content)
         os.replace(temporary, self.path)
 
-    def release(self) -> None:
-        """Gives it back: the next process need not wait for the lease to pass."""
+    def release(self, *_: object) -> None:
+        """Releases it, so that the next process need not wait for the lease to expire."""
         self._ended.set()
         self._thread.join()
         if not self.lost.is_set():
-            with contextlib.suppress(Exception):  # one that stays is dead in a lease
+            with contextlib.suppress(Exception):  # if this fails, it expires after a lease
                 self._write(released=True)
 
     def __enter__(self) -> "Claim":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    __exit__ = release
 
 
 class Claims:
-    """The claims in one folder, as one process sees them."""
+    """The claims in a folder, as seen by this process."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._seen: dict[str, tuple[str, float]] = {}
 
     def number(self, name: str) -> int:
-        """How often a unit was claimed; 0 for never."""
+        """Number of times that a unit was claimed."""
         numbers = [int(p.stem) for p in (self.folder / name).glob("*.json") if p.stem.isdigit()]
         return max(numbers, default=0)
 
@@ -161,13 +157,13 @@ class Claims:
 
         Args:
           name: the unit's id.
-          on_lost: called, from another thread, when the claim was taken over.
+          on_lost: called from another thread when another process has taken over.
 
         Returns:
-          The claim; None if a living process holds it, or was quicker.
+          The claim; None if a live process holds the unit or was faster.
 
         Raises:
-          UserError: nothing can be written there.
+          UserError: the claim cannot be written.
         """
         number = self.number(name)
         if number and not self._dead(name, self.folder / name / f"{number}.json"):
@@ -183,10 +179,9 @@ class Claims:
         return Claim(path, mine, on_lost)
 
     def _dead(self, name: str, path: Path) -> bool:
-        """Whether a claim counts for nothing."""
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError:  # cleared away in between, or storage that refuses for a moment
+        except OSError:  # deleted meanwhile, or a transient storage error
             return False
         now, (before, since) = time.monotonic(), self._seen.get(name, ("", 0.0))
         if text != before:
@@ -197,13 +192,13 @@ class Claims:
             if claim.get("released") or _process_gone(claim):
                 return True
         except (ValueError, AttributeError):
-            pass  # damaged: dead when nobody repairs it for a lease
+            pass  # damaged: dead unless its holder rewrites it within a lease
         return now - since > lease()
 
 
 @functools.cache
 def _here() -> str:
-    """This machine since it started, and the name space of its process numbers: containers share host names."""
+    """Identifies this boot of the machine and its PID namespace, since containers may share host names."""
     here = [socket.gethostname()]
     with contextlib.suppress(OSError):  # not Linux
         here.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
@@ -211,8 +206,8 @@ def _here() -> str:
     return " ".join(here)
 
 
-def _born(process: int) -> str | None:
-    """When a process of this machine began, in ticks since boot; process numbers are used again. None if it is no more."""
+def _born(process: Any) -> str | None:
+    """Start time of a local process in ticks since boot, since PIDs are reused; None if it does not exist."""
     with contextlib.suppress(OSError, IndexError):
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return None if state[0] == "Z" else state[19]
@@ -220,37 +215,30 @@ def _born(process: int) -> str | None:
 
 
 def _process_gone(claim: dict[str, Any]) -> bool:
-    """Whether its holder was a process of this machine that is no more."""
-    if claim.get("host") != _here():
+    """Whether the holder was a process of this machine that no longer exists."""
+    process = claim.get("process")
+    if claim.get("host") != _here() or process is None:
         return False
-    try:
-        os.kill(int(claim["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, KeyError, ValueError):
-        return False
-    return claim.get("born") != _born(int(claim["process"]))
+    return not is_running(process) or claim.get("born") != _born(process)
 
 
 @contextlib.contextmanager
 def held(
     claims: Claims, name: str, until: Callable[[], bool], on_lost: Callable[[], None] | None = None
 ) -> Iterator[Claim | None]:
-    """Holds a unit while the body runs, however long it must wait for it.
+    """Holds the claim on a unit while the body runs, waiting for it as long as necessary.
 
     Args:
-      claims: where.
+      claims: the claims.
       name: the unit's id.
-      until: asked on the way; once it says True there is nothing left to claim, and the body gets None.
-      on_lost: called, from another thread, when the claim was taken over.
+      until: checked while waiting; once True, nothing is left to claim and the body gets None.
+      on_lost: called from another thread when another process has taken over.
     """
-    claim = None
-    while claim is None and not until():
+    while not until():
         claim = claims.take(name, on_lost)
-        if claim is None:
-            time.sleep(min(1.0, lease() / 5))
-    if claim is None:
-        yield None
-        return
-    with claim:
-        yield claim
+        if claim is not None:
+            with claim:
+                yield claim
+            return
+        time.sleep(min(1.0, lease() / 5))
+    yield None

@@ -1,9 +1,8 @@
-"""The process in which every engine runs units: `python -m yosinski_jax.sweep.executors.entry WORKDIR`.
+"""The worker process of all engines: `python -m yosinski_jax.sweep.executors.entry WORKDIR`.
 
-A fresh process, so that the variables that choose devices are set before jax starts and a crash takes nothing
-with it. It reads requests from its standard input and answers on its standard output, length-prefixed
-pickles both ways; what a unit prints goes into its log. It ends when its input does: no worker outlives
-the process that started it.
+A fresh process, so that environment variables that select devices are set before jax starts and a crash
+affects nothing else. It reads requests from stdin and answers on stdout, as length-prefixed pickles; units
+print to their logs. It exits when stdin closes, so no worker outlives the process that started it.
 """
 
 import contextlib
@@ -24,29 +23,29 @@ from pathlib import Path
 from typing import IO, Any
 
 from yosinski_jax.base import files
-from yosinski_jax.base.files import as_path, first_line, is_remote
+from yosinski_jax.base.files import as_path, error_line, first_line, is_remote
 from yosinski_jax.sweep.executors import claims
 from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Unit, log_of, start_line
 
-#: A request may hold the files that a unit reads, for machines that do not see the workdir; then the
-#: answer holds those that it wrote.
+#: Folders that stay on the worker's machine where workdirs are not shared: requests then contain the
+#: files that a unit reads, and answers those that it wrote.
 NOT_SENT_BACK = ("running", "claims", "logs")
-#: Seconds to save and stop after the parent is gone.
+#: Seconds to save and stop once the parent is gone.
 GRACE = 60.0
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Writes one message."""
+    """Writes a message."""
     content = pickle.dumps(message)
     stream.write(struct.pack("<Q", len(content)) + content)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Reads one message.
+    """Reads a message.
 
     Raises:
-      EOFError: the other side is gone.
+      EOFError: the other end is closed.
     """
     head = stream.read(8)
     if len(head) < 8:
@@ -59,7 +58,7 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def pack(folder: Path, names: Iterable[str]) -> bytes:
-    """Files and folders below a folder as one tar archive; those that are not there are left out."""
+    """Packs files and folders below a folder into a tar archive; missing ones are left out."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for path in sorted(_files(folder, names)):
@@ -80,18 +79,18 @@ def _files(folder: Path, names: Iterable[str]) -> Iterator[str]:
 
 
 def unpack(folder: Path, content: bytes, last: Iterable[str] = ()) -> None:
-    """Writes the files of an archive, each whole or not at all.
+    """Writes the files of an archive, each atomically.
 
     Args:
-      folder: below it.
-      content: what `pack` made.
-      last: names of files that say that the others are there.
+      folder: where to.
+      content: an archive made by `pack`.
+      last: names of files to write after all others, because their presence marks the unit as done.
     """
     late = set(last)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for entry in sorted(archive.getmembers(), key=lambda entry: entry.name in late):
             file = archive.extractfile(entry)
-            # Archives come from our own workers, but a path that leads out of the folder is refused.
+            # Archives come from our own workers; still, paths that lead out of the folder are ignored.
             if file is not None and ".." not in Path(entry.name).parts:
                 files.write_atomically(folder / entry.name.lstrip("/"), file.read())
 
@@ -100,23 +99,27 @@ def run(unit: Unit, workdir: Path, on_lost: Any = None) -> tuple[str, Any, str]:
     """Claims and runs a unit in this process.
 
     Returns:
-      How it ended, what its call returned, and one line about an error.
+      The kind of its `Outcome`, the return value of its call, and one line about an error.
     """
     try:
         until = lambda: unit.done(workdir)
         with claims.held(claims.Claims(workdir / "claims"), unit.id, until, on_lost) as claim:
             if claim is not None:
                 print(start_line(unit, claim.number), flush=True)
-            return DONE, unit.call(workdir), ""  # reads what is there, if another was quicker
+            return (
+                DONE,
+                unit.call(workdir),
+                "",
+            )  # if another process was faster, it reads the results
     except Exception as e:
         traceback.print_exc()
         if getattr(e, "signum", None):  # asked to stop, and saved
             return LOST, None, first_line(e)
-        return ERROR, None, f"{type(e).__name__}: {first_line(e)}"
+        return ERROR, None, error_line(e)
 
 
 def run_elsewhere(unit: Unit, inputs: bytes) -> tuple[str, Any, str]:
-    """Runs a unit in a folder of this machine; the value is (what its call returned, files as an archive)."""
+    """Runs a unit in a temporary folder; the value is (return value of its call, archive of the files it wrote)."""
     with tempfile.TemporaryDirectory(prefix="yosinski-jax-") as name:
         folder = Path(name)
         unpack(folder, inputs)
@@ -130,10 +133,10 @@ def run_elsewhere(unit: Unit, inputs: bytes) -> tuple[str, Any, str]:
 
 @contextlib.contextmanager
 def logged(workdir: Path, unit: Unit) -> Iterator[None]:
-    """Sends all that this process and its libraries print into the unit's log."""
+    """Redirects stdout and stderr of this process, those of libraries too, to the unit's log."""
     log = log_of(workdir, unit)
     with contextlib.ExitStack() as stack:
-        if is_remote(log):  # written at the end: an object cannot be appended to
+        if is_remote(log):  # uploaded at the end: objects cannot be appended to
             local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / log.name
             stack.callback(_upload, local, log)
         else:
@@ -141,7 +144,7 @@ def logged(workdir: Path, unit: Unit) -> Iterator[None]:
         try:
             local.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(local, "ab", buffering=0))
-        except OSError:  # a full disk is the unit's to report; it may have had the space it needs
+        except OSError:  # a full disk: the unit reports it, if it needs the space at all
             yield
             return
         saved = [os.dup(1), os.dup(2)]
@@ -166,12 +169,12 @@ def _upload(local: Path, log: Path) -> None:
 
 
 def main(workdir: str) -> None:
-    """Runs units until there are no more."""
-    # Ctrl-C, and Slurm's warning before it takes a job away, are for the process that started this one.
+    """Runs units until stdin closes."""
+    # Ctrl-C and Slurm's warning before preemption are handled by the parent process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what is printed between units must not go between the messages
+    os.dup2(2, 1)  # output between units must not mix with the messages
     folder, inbox = as_path(workdir), queue.SimpleQueue()
     sending, ended = threading.Lock(), threading.Event()
 
@@ -185,7 +188,7 @@ def main(workdir: str) -> None:
                 inbox.put(receive(requests))
         except (EOFError, OSError, pickle.UnpicklingError):
             inbox.put(None)
-            os.kill(os.getpid(), signal.SIGTERM)  # the unit that runs saves itself and stops
+            os.kill(os.getpid(), signal.SIGTERM)  # the running unit saves and stops
             time.sleep(GRACE)
             os._exit(1)
 

@@ -1,4 +1,4 @@
-"""What an executor is given, what it gives back, and the three verbs every engine has."""
+"""What executors have in common: units of work, their outcomes and logs, and the methods of an executor."""
 
 import contextlib
 import dataclasses
@@ -10,22 +10,22 @@ from typing import Any, Protocol
 
 from yosinski_jax.base.files import is_remote
 
-#: How a unit ended: it returned; it raised; its process or machine died or was taken away.
+#: How a unit ended: it returned; it raised; its process or machine died or was preempted.
 DONE, ERROR, LOST = "done", "error", "lost"
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One piece of work. Running it twice, even at the same time, must be harmless.
+    """A unit of work. Running it twice, even concurrently, must be harmless.
 
     Attributes:
-      id: a short name, fit for a file; the same whenever the same work is planned.
+      id: a short name, usable as a file name; the same every time the same work is planned.
       title: what it is, in a few words.
-      call: called with the workdir; it and what it returns are picklable.
-      writes: files below the workdir that are all there once the work is done.
-      reads: files and folders below the workdir that it needs, for machines that do not see the workdir.
+      call: called with the workdir; both it and its return value can be pickled.
+      writes: files below the workdir that all exist once the unit is done.
+      reads: files and folders below the workdir that it needs, for machines that cannot see the workdir.
       depends_on: ids of the units that must be done first.
-      cost: how much work it is, in any unit; only ratios count.
+      cost: relative amount of work, in any unit.
     """
 
     id: str
@@ -37,12 +37,12 @@ class Unit:
     cost: float = 1.0
 
     def done(self, workdir: Path) -> bool:
-        """Whether everything that it writes is there."""
+        """Whether all files that it writes exist."""
         return bool(self.writes) and all((workdir / name).exists() for name in self.writes)
 
 
 def done(units: Iterable[Unit], workdir: Path) -> set[str]:
-    """Ids of the units that are done: as `Unit.done`, by one listing instead of a look at every file."""
+    """Ids of the units that are done: like `Unit.done`, but with one listing instead of a lookup per file."""
     units = list(units)
     # Names of equal depth below the same folder are listed together: a bucket answers by the thousand.
     places = {(name.split("/")[0], name.count("/")) for unit in units for name in unit.writes}
@@ -58,14 +58,12 @@ class Outcome:
     """How one start of a unit ended.
 
     Attributes:
-      handle: what `submit` returned.
       unit: the unit.
       kind: `DONE`, `ERROR` or `LOST`.
-      value: what the unit's call returned, if it did.
+      value: the return value of the unit's call, if it returned.
       message: one line about an error or a loss.
     """
 
-    handle: str
     unit: Unit
     kind: str
     value: Any = None
@@ -73,63 +71,61 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs units somewhere. Does not retry on its own account beyond what its engine does: `drive` does."""
+    """Runs units somewhere. Does not retry beyond what its engine does; `drive` does."""
 
-    #: Whether the engine itself holds units back until those they depend on are done.
+    #: Whether the engine itself holds units back until their dependencies are done.
     holds_back: bool
-    #: Units that run at once, for estimates; None if the engine decides.
+    #: Number of units that run at once, for estimates; None if the engine decides.
     workers: int | None
 
-    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> str:
-        """Hands a unit over.
+    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> None:
+        """Queues a unit.
 
         Args:
           unit: the work.
-          depends_on: handles of submitted units that must be done first. An executor that does not
-            hold units back is only given units whose dependencies are done.
-
-        Returns:
-          A handle, new with every call.
+          depends_on: ids of submitted units that must be done first. An executor that does not hold
+            units back only gets units whose dependencies are done.
         """
         ...
 
     def as_completed(self) -> Iterator[Outcome | None]:
-        """Outcomes of what was submitted, as they come; ends when nothing is left.
+        """Yields outcomes as they come and ends when nothing is left.
 
-        More may be submitted while it runs. None now and then, so that who waits can look around.
+        More units may be submitted meanwhile. Yields None every so often, so that the caller can check
+        for other things.
         """
         ...
 
     def cancel(self) -> None:
-        """Stops everything, giving what runs the time to save itself; returns when it has stopped."""
+        """Stops everything, leaving running units time to save; returns when all have stopped."""
         ...
 
 
 def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a unit's log; empty if there is none."""
+    """The end of a log; empty if there is none."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
-    except Exception:  # a log tells about errors, it must not make one
+    except Exception:  # reporting an error must not raise another
         return ""
 
 
 def log_of(workdir: Path, unit: Unit) -> Path:
-    """Where a unit's log stands."""
+    """The path of a unit's log."""
     return workdir / "logs" / f"{unit.id}.log"
 
 
 def start_line(unit: Unit, number: int) -> str:
-    """The first line of every start in a unit's log."""
+    """The line that begins each start in a unit's log."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return f"-- {unit.title}: start {number}, process {os.getpid()}, {now}"
 
 
 def log_line(workdir: Path, unit: Unit, text: str) -> None:
-    """Adds to a unit's log; in silence if that cannot be written, because a log must not fail its unit."""
+    """Appends to a unit's log; ignores errors, since a log must not fail its unit."""
     log = log_of(workdir, unit)
     with contextlib.suppress(Exception):
         log.parent.mkdir(parents=True, exist_ok=True)
-        if is_remote(log):  # an object cannot be appended to
+        if is_remote(log):  # objects cannot be appended to
             text = (log.read_text() if log.exists() else "") + text
         with log.open("w" if is_remote(log) else "a") as file:
             file.write(text.rstrip("\n") + "\n")

@@ -1,7 +1,6 @@
-"""Units on this machine: in this process, or in several fresh ones side by side."""
+"""Runs units on this machine, in fresh processes side by side."""
 
 import contextlib
-import itertools
 import os
 import queue
 import signal
@@ -9,65 +8,38 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import error_line
 from yosinski_jax.sweep.executors import claims, entry
-from yosinski_jax.sweep.executors.interface import DONE, ERROR, LOST, Outcome, Unit
+from yosinski_jax.sweep.executors.interface import ERROR, LOST, Outcome, Unit
 
-#: Folder that holds the package, for processes that must find the same one.
+#: The folder that contains the package, so that other processes import the same one.
 ROOT = Path(__file__).resolve().parents[3]
 _SECONDS_TO_START = 60.0
 
 
-class Inline:
-    """One unit after the other, in this process. What it raises is raised here: there is nobody to try again."""
-
-    holds_back, workers = False, 1
-
-    def __init__(self, workdir: Path):
-        self.workdir = workdir
-        self._waiting: deque[tuple[str, Unit]] = deque()
-        self._numbers = itertools.count(1)
-
-    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> str:
-        """See `Executor`."""
-        handle = f"{unit.id}/{next(self._numbers)}"
-        self._waiting.append((handle, unit))
-        return handle
-
-    def as_completed(self) -> Iterator[Outcome | None]:
-        """See `Executor`."""
-        while self._waiting:
-            handle, unit = self._waiting.popleft()
-            yield Outcome(handle, unit, DONE, unit.call(self.workdir))
-
-    def cancel(self) -> None:
-        """See `Executor`."""
-        self._waiting.clear()
-
-
 def pinned(slot: int, slots: int, platform: str, devices: int) -> dict[str, str]:
-    """Variables that give a process its share of a machine's devices.
+    """Environment variables that give a process its share of a machine's devices.
 
     Args:
       slot: number of the process, from 0.
       slots: number of processes.
-      platform: "gpu", "tpu" or "cpu". The devices of a CPU are shared: its cores are dealt out by the kernel, and
-        their number, which populations are laid out by, stays the same for every process.
-      devices: the machine's.
+      platform: "gpu", "tpu" or "cpu". CPU devices are shared: the kernel schedules the cores, and every process
+        sees all of them, since the layout of populations depends on their number.
+      devices: number of devices of the machine.
 
     Raises:
-      UserError: more processes than devices.
+      UserError: there are more processes than devices.
     """
     if platform == "cpu":
         return {}
     if slots > devices:
         raise UserError(
-            f"processes={slots}: this machine has {devices} {platform.upper()}s and a process takes at least one; "
+            f"processes={slots}: this machine has {devices} {platform.upper()}s and each process needs at least one; "
             f"use at most {devices}"
         )
     mine = ",".join(str(i) for i in range(slot * devices // slots, (slot + 1) * devices // slots))
@@ -82,32 +54,46 @@ def pinned(slot: int, slots: int, platform: str, devices: int) -> dict[str, str]
     }
 
 
-def command(workdir: Path | str) -> list[str]:
-    """The command of a process that runs units."""
-    return [sys.executable, "-m", "yosinski_jax.sweep.executors.entry", str(workdir)]
-
-
-def environment(more: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
-    """This process's variables and more, with the package to be found where this process found it."""
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: this one's and `more`, importing the package from the same place."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
 class Worker:
-    """A fresh process, started when it is first needed and again after it died or a unit raised in it.
+    """A fresh process, started when first needed and restarted after it died or a unit raised in it.
+
+    Use as a context manager to stop it at the end.
 
     Args:
-      workdir: where units work.
-      env: variables of the process besides those of this one.
+      workdir: the units' workdir.
+      env: environment variables of the process in addition to this one's.
     """
 
-    def __init__(self, workdir: Path | str, env: Mapping[str, str]):
-        self._workdir, self._env = workdir, dict(env)
+    def __init__(self, workdir: Path | str, env: Mapping[str, str] | None = None):
+        self._workdir, self._env = workdir, env or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = False
 
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Asks it to save and stop, and waits for it."""
+        self.terminate()
+        self.close(entry.GRACE)
+
     def run(self, unit: Unit, inputs: bytes | None = None) -> tuple[str, Any, str]:
-        """Runs a unit; returns how it ended, its value, and a line about an error or a loss."""
+        """Runs a unit; returns the kind of its `Outcome`, its value, and one line about an error or a loss.
+
+        Args:
+          unit: the work.
+          inputs: an archive of the files that it reads, if this machine cannot see the workdir; the value is then
+            (return value, archive of the files written).
+        """
         process = self._started()
         assert process.stdin and process.stdout
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -122,20 +108,16 @@ class Worker:
             answers.put(None)
 
         threading.Thread(target=read, daemon=True).start()
-        with contextlib.suppress(BrokenPipeError):  # it died; the reader sees that too
+        with contextlib.suppress(BrokenPipeError):  # it died, which the reader notices too
             entry.send(process.stdin, (unit, inputs))
         while True:
-            # A process that was just started is silent until it has imported what it needs.
+            # A new process is silent until its imports are done.
             patience = claims.lease() + (0 if self._heard else _SECONDS_TO_START)
             try:
                 message = answers.get(timeout=patience)
             except queue.Empty:
                 self.kill()
-                return (
-                    LOST,
-                    None,
-                    f"no sign of life from process {process.pid} for {patience:.0f} s",
-                )
+                return LOST, None, f"no heartbeat from process {process.pid} for {patience:.0f} s"
             if message is None:
                 self.kill()
                 return LOST, None, _ended(process)
@@ -143,16 +125,17 @@ class Worker:
             if message[0] == "ended":
                 if (
                     message[1] == ERROR
-                ):  # no process for others: its devices may be beyond use, its disk full
+                ):  # do not reuse the process: its devices may be in a bad state
                     self.kill()
                 return message[1:]
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            # A session of its own: Ctrl-C in the terminal is for the coordinator, which tells the workers.
             self._heard = False
+            command = [sys.executable, "-m", "yosinski_jax.sweep.executors.entry"]
+            # In its own session: Ctrl-C in the terminal goes to the coordinator, which tells the workers.
             self._process = subprocess.Popen(
-                command(self._workdir), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [*command, str(self._workdir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 env=environment(self._env), start_new_session=True,
             )  # fmt: skip
         return self._process
@@ -163,7 +146,7 @@ class Worker:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it, stopped or not."""
+        """Kills it, whether or not it has saved."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -173,8 +156,8 @@ class Worker:
                         stream.close()
             self._process = None
 
-    def close(self, seconds: float = entry.GRACE) -> None:
-        """Waits until it has ended, at most so long."""
+    def close(self, seconds: float) -> None:
+        """Waits for it to end; kills it after so many seconds."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
@@ -190,43 +173,35 @@ def _ended(process: subprocess.Popen[bytes]) -> str:
 
 
 class Processes:
-    """Several fresh processes of this machine side by side, each with its share of the devices.
+    """Fresh processes of this machine side by side, each with its share of the devices.
 
     Args:
-      workdir: where units work.
-      envs: variables of each process; as many as there are processes.
+      workdir: the units' workdir.
+      envs: environment variables of each process; its length is the number of processes.
     """
 
     holds_back = False
 
     def __init__(self, workdir: Path, envs: Sequence[Mapping[str, str]]):
         self.workers = len(envs)
-        self._todo: queue.SimpleQueue[tuple[str, Unit] | None] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._outstanding, self._cancelled = 0, threading.Event()
-        self._numbers = itertools.count(1)
         self._workers = [Worker(workdir, env) for env in envs]
-        self._threads = [
-            threading.Thread(target=self._work, args=(worker,), daemon=True)
-            for worker in self._workers
-        ]
-        for thread in self._threads:
-            thread.start()
+        for worker in self._workers:
+            threading.Thread(target=self._work, args=(worker,), daemon=True).start()
 
     def _work(self, worker: Worker) -> None:
-        while (item := self._todo.get()) is not None and not self._cancelled.is_set():
-            handle, unit = item
+        while (unit := self._todo.get()) is not None and not self._cancelled.is_set():
             try:
-                self._ended.put(Outcome(handle, unit, *worker.run(unit)))
-            except Exception as e:  # no process can be started, say
-                self._ended.put(Outcome(handle, unit, LOST, None, f"{type(e).__name__}: {e}"))
+                self._ended.put(Outcome(unit, *worker.run(unit)))
+            except Exception as e:  # the process cannot be started, for instance
+                self._ended.put(Outcome(unit, LOST, None, error_line(e)))
 
-    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> str:
+    def submit(self, unit: Unit, depends_on: Sequence[str] = ()) -> None:
         """See `Executor`."""
-        handle = f"{unit.id}/{next(self._numbers)}"
         self._outstanding += 1
-        self._todo.put((handle, unit))
-        return handle
+        self._todo.put(unit)
 
     def as_completed(self) -> Iterator[Outcome | None]:
         """See `Executor`."""
@@ -249,19 +224,3 @@ class Processes:
         for worker in self._workers:
             worker.close(max(end - time.monotonic(), 0.1))
         self._outstanding = 0
-
-
-def once(
-    unit: Unit, workdir: str, env: Mapping[str, str], inputs: bytes | None = None
-) -> tuple[str, Any, str]:
-    """Runs a unit in a fresh process of this machine: what tasks and jobs of an engine call.
-
-    Returns:
-      How it ended, its value, and a line about an error or a loss.
-    """
-    worker = Worker(workdir, env)
-    try:
-        return worker.run(unit, inputs)
-    finally:
-        worker.terminate()
-        worker.close()

@@ -1,34 +1,23 @@
-"""No engine: machines that share nothing but a workdir run the same command, each with its `--shard=I/N`.
+"""No engine: machines that share only a workdir run the same command, each with its own `--shard=I/N`.
 
-Every shard plans the same units and begins with its own share, every Nth. A claim a unit (`claims`) lets whoever
-has nothing left to do take what others have not begun, or what a dead shard left; nothing is waited for
-but bases that others are training.
+Every shard plans the same units and starts with its own share, every Nth. Claims on units (`claims`) let a
+shard with nothing left to do take units that others have not started, or that a dead shard left behind; it
+only waits for bases that others are training.
 """
 
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import first_line
-from yosinski_jax.sweep.executors import claims as claiming
-from yosinski_jax.sweep.executors import drive
-from yosinski_jax.sweep.executors.interface import (
-    DONE,
-    Outcome,
-    Unit,
-    done,
-    last_lines,
-    log_line,
-    log_of,
-    start_line,
-)
+from yosinski_jax.base.files import error_line
+from yosinski_jax.sweep.executors import claims, drive
+from yosinski_jax.sweep.executors.interface import DONE, Outcome, Unit, done, log_line, start_line
 
 
 def parse(value: str) -> tuple[int, int]:
-    """Number of this shard, from 0, and of all shards, from "I/N".
+    """Parses "I/N" into the number of this shard, from 0, and the number of shards.
 
     Raises:
       UserError: it is anything else, or I is not below N.
@@ -37,11 +26,11 @@ def parse(value: str) -> tuple[int, int]:
     if not (slash and first.isdecimal() and second.isdecimal() and len(value) < 12):
         raise UserError(f"shard={value}: must be I/N, such as 0/4 for the first of four")
     index, count = int(first), int(second)
-    if not 0 <= index < count:
+    if not count:
+        raise UserError(f"shard={value}: must be I/N with N at least 1")
+    if index >= count:
         raise UserError(
-            f"shard={value}: is out of range; with {count} shards give 0/{count} to {count - 1}/{count}"
-            if count
-            else f"shard={value}: must be I/N with N at least 1"
+            f"shard={value}: out of range; with {count} shards use 0/{count} to {count - 1}/{count}"
         )
     return index, count
 
@@ -58,85 +47,82 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     poll: float = 1.0,
 ) -> list[drive.Failure]:
-    """Works until every unit is done or failed, by this shard or by others.
+    """Works until every unit is done or has failed, in this shard or in others.
 
     Args:
-      units: all of them, in the order in which every shard plans them.
-      workdir: what the shards share.
+      units: all units, in the order in which every shard plans them.
+      workdir: the folder that the shards share.
       index: number of this shard.
       count: number of shards.
-      finished: told of each unit that this shard did.
-      tell: told of errors and of units taken over.
-      waiting: told now and then that others work on all that is left, and how much that is.
-      stop: asked between units whether to leave.
-      poll: seconds between two looks while others work on all that is left.
+      finished: called for each unit that this shard ran.
+      tell: called with messages about errors and units taken over.
+      waiting: called every so often while other shards work on all that is left, with 0 and the number left.
+      stop: called between units; True ends the loop.
+      poll: seconds between two checks while waiting.
 
     Returns:
       The units that failed, here or elsewhere, and those that depend on them.
 
     Raises:
-      Exception: what a unit raised, if it was asked to stop.
+      Exception: a unit raised it because it was asked to stop.
     """
     mine = list(units[index::count])
     drive.forget_failures(workdir, mine)
-    return _Shard(units, mine, workdir, finished, tell, poll).run(waiting, stop)
+    return _Shard(units, mine, workdir, tell, poll).run(finished, waiting, stop)
 
 
-class _Shard:
-    def __init__(self, units, mine, workdir: Path, finished, tell, poll: float):
-        self.all = {unit.id: unit for unit in units}
-        self.left = dict(self.all)
-        # Own work first; then the largest of others', which is what the end waits for.
-        own = {unit.id for unit in mine}
-        rest = [unit for unit in units if unit.id not in own]
-        self.order, self.own = mine + sorted(rest, key=lambda unit: -unit.cost), own
-        self.workdir, self.finished, self.tell, self.poll = workdir, finished, tell, poll
-        self.claims = claiming.Claims(workdir / "claims")
-        self.errors: Counter[str] = Counter()
-        self.failures: dict[str, drive.Failure] = {}
+class _Shard(drive.Remaining):
+    def __init__(self, units, mine, workdir: Path, tell, poll: float):
+        super().__init__(units, workdir, tell)
+        self.all, self.poll = dict(self.left), poll
+        # Own units first, then the most expensive of the others, which the end has to wait for.
+        self.own = {unit.id for unit in mine}
+        rest = [unit for unit in units if unit.id not in self.own]
+        self.order = mine + sorted(rest, key=lambda unit: -unit.cost)
+        self.claims = claims.Claims(workdir / "claims")
 
-    def run(self, waiting, stop) -> list[drive.Failure]:
-        self._look()
+    def run(self, finished, waiting, stop) -> list[drive.Failure]:
+        self._refresh()
         while not stop() and self.left:
             for unit in self._ready():
-                if self._try(unit):
-                    break  # from the top: something of our own may be ready now
+                if self._try(unit, finished):
+                    break  # start over: one of our own may be ready now
             else:
                 before = len(self.left)
-                self._look()
+                self._refresh()
                 if 0 < len(self.left) == before:
                     waiting(0, len(self.left))
-                    time.sleep(min(self.poll, claiming.lease() / 5))
+                    time.sleep(min(self.poll, claims.lease() / 5))
         return list(self.failures.values())
 
-    def _look(self) -> None:
-        """Strikes out what is done or failed, here or elsewhere."""
-        given_up = {path.stem for path in (self.workdir / "failed").glob("*.json")}
+    def _refresh(self) -> None:
+        """Removes what is done or has failed, here or elsewhere."""
         for name in done(self.left.values(), self.workdir):
             del self.left[name]
-        for name in given_up & self.left.keys():
-            self._give_up(self.all[name], f"see {drive.failed_path(self.workdir, self.all[name])}")
+        for path in (self.workdir / "failed").glob("*.json"):
+            if path.stem in self.left:
+                self.give_up(self.left[path.stem], f"see {path}")
 
     def _ready(self) -> Iterator[Unit]:
-        if len(self.order) > 2 * len(self.left):  # or every pass would go over all that is done
+        if len(self.order) > 2 * len(self.left):  # or every pass would visit all that is done
             self.order = [unit for unit in self.order if unit.id in self.left]
         for unit in self.order:
             if unit.id in self.left and not any(name in self.left for name in unit.depends_on):
                 yield unit
 
-    def _try(self, unit: Unit) -> bool:
-        """Does a unit, unless another shard does or did; returns whether it did."""
+    def _try(self, unit: Unit, finished: Callable[[Outcome], None]) -> bool:
+        """Runs a unit unless another shard does or did; returns whether it tried."""
         if unit.done(self.workdir):
             del self.left[unit.id]
             return False
         failed = drive.failed_path(self.workdir, unit)
         if failed.exists():
-            self._give_up(unit, f"see {failed}")
+            self.give_up(unit, f"see {failed}")
             return False
         try:
             claim = self.claims.take(unit.id)
         except UserError as e:
-            self._error(unit, e)
+            self._retry(unit, e)
             return True
         if claim is None:
             return False
@@ -150,14 +136,14 @@ class _Shard:
                 if getattr(e, "signum", None):
                     raise
                 log_line(self.workdir, unit, traceback.format_exc())
-                self._error(unit, e)
+                self._retry(unit, e)
                 return True
-        self.finished(Outcome(f"{unit.id}/{claim.number}", unit, DONE, value))
-        self._strike(unit)
+        finished(Outcome(unit, DONE, value))
+        self._remove(unit)
         return True
 
-    def _strike(self, unit: Unit) -> None:
-        """Strikes out a unit that returned. Where what it depends on has turned out to be of no use, that comes first."""
+    def _remove(self, unit: Unit) -> None:
+        """Removes a unit that returned; if a dependency proved unusable, that is run again first."""
         undone = [self.all[name] for name in unit.depends_on if name in self.all]
         undone = [] if unit.done(self.workdir) else [u for u in undone if not u.done(self.workdir)]
         if undone:
@@ -166,20 +152,10 @@ class _Shard:
         else:
             del self.left[unit.id]
 
-    def _give_up(self, unit: Unit, message: str) -> None:
-        self.failures[unit.id] = drive.Failure(unit, message)
-        self.left.pop(unit.id, None)
-        for other in list(self.left.values()):
-            if unit.id in other.depends_on:
-                self._give_up(other, f"its base failed ({unit.id})")
-
-    def _error(self, unit: Unit, error: Exception) -> None:
-        message = f"{type(error).__name__}: {first_line(error)}"
+    def _retry(self, unit: Unit, error: Exception) -> None:
         self.errors[unit.id] += 1
-        if self.errors[unit.id] < drive.TRIES:
-            self.tell(f"{unit.title}: {message}; it is started again")
-            return
-        tail = last_lines(log_of(self.workdir, unit))
-        self.tell(f"{unit.title}: failed {drive.TRIES} times: {message}\n{tail}".rstrip())
-        drive.note_failure(self.workdir, unit, message, drive.TRIES)
-        self._give_up(unit, message)
+        starts = self.errors[unit.id]
+        if starts < drive.TRIES:
+            self.tell(f"{unit.title}: {error_line(error)}; retrying (start {starts + 1})")
+        else:
+            self.fail(unit, error_line(error), starts)
