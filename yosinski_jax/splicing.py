@@ -110,25 +110,18 @@ def _text(layer: str | Path) -> str:
     return layer if isinstance(layer, str) else "/".join(layer)
 
 
-def _views(path: Path, collections: bool) -> tuple[Path, ...]:
-    """The ways in which a layer may name a path: with and without its collection."""
-    return (path, path[1:]) if collections else (path,)
-
-
 def _has_collections(paths) -> bool:
     return any(path[:1] in (("params",), ("batch_stats",)) for path in paths)
 
 
 def _inside(layer: str | Path, leaves: Mapping[Path, Any]) -> dict[Path, int | None]:
     """The leaves in a layer, each with its number of leading blocks; None for all of it."""
-    collections = _has_collections(leaves)
+    skips = (0, 1) if _has_collections(leaves) else (0,)  # with and without the collection
 
     def starting(parts: Path, split: bool = False) -> list[Path]:
-        size = len(parts)
-        as_parts = lambda view: tuple("/".join(view).split("/")) if split else view
-        return [
-            p for p in leaves if any(as_parts(v)[:size] == parts for v in _views(p, collections))
-        ]
+        as_parts = lambda path: tuple("/".join(path).split("/")) if split else path
+        fits = lambda path: as_parts(path)[: len(parts)] == parts
+        return [path for path in leaves if any(fits(path[skip:]) for skip in skips)]
 
     parts = tuple(layer.split("/")) if isinstance(layer, str) else layer
     exact = starting((layer,)) if isinstance(layer, str) else []
@@ -141,7 +134,7 @@ def _inside(layer: str | Path, leaves: Mapping[Path, Any]) -> dict[Path, int | N
 
 
 def _find(layers: Layers, leaves: Mapping[Path, Any]) -> Iterator[tuple[str | Path | None, dict]]:
-    """Each layer, None for a predicate, with the leaves in it."""
+    """Each layer (None for a predicate) with its leaves."""
     if callable(layers):
         yield None, {path: None for path in leaves if layers(path)}
     else:
@@ -150,10 +143,10 @@ def _find(layers: Layers, leaves: Mapping[Path, Any]) -> Iterator[tuple[str | Pa
 
 
 def _absent(layer: str | Path | None, leaves: Mapping[Path, Any], where: str) -> str:
-    """The error for a layer without leaves: lists what is found where the layer should be."""
+    """The error for a layer without leaves: lists what the tree has in its place."""
     if layer is None:
         some = ", ".join("/".join(path) for path in list(leaves)[:3]) or "nothing"
-        return f"the predicate is true of no leaf of {where}, such as {some}: correct it"
+        return f"the predicate is true of no leaf of {where}, such as {some}: fix it"
     parts = tuple(layer.split("/")) if isinstance(layer, str) else layer
     collections = _has_collections(leaves)
     views = [
@@ -165,11 +158,11 @@ def _absent(layer: str | Path | None, leaves: Mapping[Path, Any], where: str) ->
     )
     owner = f"whose {'/'.join(parts[:depth])}" if depth else "which"
     known = ", ".join(siblings) or "nothing"
-    return f"{_text(layer)}: not in {where}, {owner} has {known}: correct the list of layers"
+    return f"{_text(layer)}: not in {where}, {owner} has {known}: fix the list of layers"
 
 
 def _merge(chosen: dict[Path, int | None], more: Mapping[Path, int | None]) -> None:
-    """Adds leaves to those chosen; keeps the larger of two numbers of blocks, and all over any number."""
+    """Adds leaves to those chosen, with the larger number of blocks; all (None) is larger than any number."""
     for path, blocks in more.items():
         known = chosen.get(path, 0)
         chosen[path] = None if blocks is None or known is None else max(blocks, known)
@@ -197,12 +190,11 @@ def _floating(*leaves: Any) -> bool:
 
 
 def _renamed(base: dict[Path, Any], rename: Mapping[str, str], lines: list[str]) -> dict[Path, Any]:
-    """The base's leaves under the names that they have in the fresh tree."""
+    """The leaves of the base by their names in the fresh tree."""
     collections = _has_collections(base)
-    old = [
-        (tuple(a.strip("/").split("/")), tuple(b.strip("/").split("/"))) for a, b in rename.items()
-    ]
-    old.sort(key=lambda pair: -len(pair[0]))  # the longest name that fits decides
+    parts = lambda name: tuple(name.strip("/").split("/"))
+    old = [(parts(a), parts(b)) for a, b in rename.items()]
+    old.sort(key=lambda pair: -len(pair[0]))  # the longest matching name wins
     used, out = set(), {}
     for path, leaf in base.items():
         new = path
@@ -212,9 +204,7 @@ def _renamed(base: dict[Path, Any], rename: Mapping[str, str], lines: list[str])
                 used.add(pair[0])
                 new = (*path[:skip], *pair[1], *path[skip + len(pair[0]) :])
         if new in out:
-            lines.append(
-                f"{'/'.join(new)}: two leaves of the base are renamed to it: correct `rename`"
-            )
+            lines.append(f"{'/'.join(new)}: two leaves of the base are renamed to it: fix `rename`")
         out[new] = leaf
     for name, _ in old:
         if name not in used:
@@ -241,7 +231,7 @@ def splice(
       fresh: a tree that also holds the layers, with equal shapes and dtypes. For NNX modules (instead
         of states), a variable with several names is found under each of them, and the result is a
         new module.
-      layers: names, paths, groups or a predicate, as `fresh` names them; see the module docstring.
+      layers: names, paths, groups or a predicate, as named in `fresh`; see the module docstring.
         With an empty list the result is `fresh`.
       rename: maps names or paths in the base to names in the fresh tree: ``{"block_0/attn":
         "encoder/attention"}``.
@@ -255,40 +245,55 @@ def splice(
         differ. Lists all of them with path, both shapes and what to do.
       TypeError: `layers` is a single string.
     """
-    return _splice(base, fresh, layers, rename or {}, cast, partly=False)
+    return _splice(fresh, *check_fit(base, fresh, layers, rename=rename, cast=cast))
 
 
 def keep_frozen(before: Any, after: Tree, layers: Layers) -> Tree:
-    """`after`, with everything in the named layers as it was `before`: above all, running statistics.
+    """`after`, with everything in the named layers as `before`, running statistics above all.
 
-    Freezing parameters in an optimizer does not freeze what a forward pass updates. In your own
+    Freezing parameters in an optimizer does not freeze what the forward pass updates. In your own
     training loop:
 
         _, moved = net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
         stats = keep_frozen(stats, moved["batch_stats"], frozen)
 
-    (To normalize with these statistics as well as keep them, run these layers in inference mode.)
+    (To also normalize with these statistics, run these layers in inference mode.)
 
     Args:
       before: variables, or one collection of them.
       after: the same after a training step.
       layers: names, paths, groups or a predicate; see the module docstring. A layer without leaves is
-        an error only if the trees hold "params": a layer need not have statistics.
+        an error only if the trees contain "params": a layer need not have statistics.
 
     Raises:
       TreeMismatch: the trees differ in structure, shapes or dtypes inside the layers.
     """
-    return _splice(before, after, layers, {}, False, partly="params" not in _tops(after))
+    partly = not any(path[:1] == ("params",) for path, _ in _named(after))
+    return _splice(after, *check_fit(before, after, layers, partly=partly))
 
 
-def _tops(tree: Any) -> set[str]:
-    return {path[0] for path, _ in _named(tree) if path}
+def check_fit(
+    base: Any,
+    fresh: Any,
+    layers: Layers,
+    *,
+    rename: Mapping[str, str] | None = None,
+    cast: bool = False,
+    partly: bool = False,
+) -> tuple[dict[Path, Any], dict[Path, int | None]]:
+    """Checks that `splice` can take the layers from `base`, of which shapes and dtypes are enough.
 
+    Takes the arguments of `splice`, and `partly`: whether a layer may have leaves in neither tree.
 
-def _splice(base, fresh, layers, rename, cast, partly):
-    module, rebuild = _unpack(fresh)
+    Returns:
+      The leaves of the base by their path in `fresh`, and the paths of the leaves to take, each with its
+      number of leading blocks, None for all.
+
+    Raises:
+      TreeMismatch: see `splice`.
+    """
     lines: list[str] = []
-    of_base, of_fresh = _renamed(dict(_named(base)), rename, lines), dict(_named(fresh))
+    of_base, of_fresh = _renamed(dict(_named(base)), rename or {}, lines), dict(_named(fresh))
     chosen, given = {}, {}
     absent: tuple[list[str], list[str]] = [], []
     for (layer, theirs), (_, ours) in zip(
@@ -316,11 +321,8 @@ def _splice(base, fresh, layers, rename, cast, partly):
         lines += _too_few(path, old, blocks, "the base") + _too_few(
             path, new, blocks, "the fresh tree"
         )
-        same = (
-            np.shape(old) == np.shape(new)
-            if blocks is None
-            else np.shape(old)[1:] == np.shape(new)[1:]
-        )
+        rest = slice(0 if blocks is None else 1, None)
+        same = np.shape(old)[rest] == np.shape(new)[rest]
         if not (same and cast and _floating(old, new)) and _kind(old, blocks) != _kind(new, blocks):
             lines.append(
                 f"{name}: base {_kind(old, blocks)}, fresh {_kind(new, blocks)}: leave this layer out of the list "
@@ -328,10 +330,15 @@ def _splice(base, fresh, layers, rename, cast, partly):
             )
     if lines:
         raise TreeMismatch("the base cannot be spliced into the fresh tree", lines)
+    return of_base, chosen
+
+
+def _splice(fresh, of_base, chosen):
+    module, rebuild = _unpack(fresh)
 
     def take(path, new):
         old, blocks = of_base[path], chosen[path]
-        if cast and _floating(old, new) and old.dtype != new.dtype:
+        if _floating(old, new) and old.dtype != new.dtype:
             old = old.astype(new.dtype)
         if blocks is None:
             return old
@@ -342,7 +349,7 @@ def _splice(base, fresh, layers, rename, cast, partly):
 
 
 def _unpack(tree: Any) -> tuple[Any, Callable]:
-    """The tree whose leaves are replaced (an NNX module's state), and a function from it to the result."""
+    """The tree whose leaves are replaced (for an NNX module its state), and what turns it into the result."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is None or not isinstance(tree, nnx.Module):
         return tree, lambda new: new
@@ -360,31 +367,25 @@ def _tied(tree: Any, chosen: Mapping[Path, int | None]) -> dict[Path, int | None
 def state_paths(module: Any, layers: Layers) -> list[Path]:
     """Layers of an NNX module as paths in its state, for `freeze`.
 
-    A state holds a variable with several names (a head tied to the embedding) only under the first
+    A state contains a variable with several names (a head tied to the embedding) only under the first
     of them; this function finds it by any of them.
 
     Raises:
       TreeMismatch: a layer is not in the module.
     """
-    leaves, chosen = dict(_named(module)), {}
-    found = list(_find(layers, leaves))
-    absent = [_absent(layer, leaves, "the module") for layer, inside in found if not inside]
-    if absent:
-        raise TreeMismatch("these layers cannot be found", absent)
-    for _, inside in found:
-        _merge(chosen, inside)
+    chosen = _frozen(module, layers, "the module")
     _merge(chosen, _tied(module, chosen))
     return [path for path, _ in _named(_unpack(module)[0]) if path in chosen]
 
 
-def _frozen(tree: Any, layers: Layers) -> dict[Path, int | None]:
+def _frozen(tree: Any, layers: Layers, where: str = "the tree") -> dict[Path, int | None]:
     """The leaves to freeze, each with its number of leading blocks; None for all of it."""
     leaves, chosen, lines = dict(_named(tree)), {}, []
     for layer, inside in _find(layers, leaves):
-        lines += [] if inside else [_absent(layer, leaves, "the tree")]
+        lines += [] if inside else [_absent(layer, leaves, where)]
         _merge(chosen, inside)
     for path, blocks in chosen.items():
-        lines += _too_few(path, leaves[path], blocks, "the tree")
+        lines += _too_few(path, leaves[path], blocks, where)
     if lines:
         raise TreeMismatch("these layers cannot be frozen", lines)
     return {p: None if n is not None and n == leaves[p].shape[0] else n for p, n in chosen.items()}
@@ -393,8 +394,8 @@ def _frozen(tree: Any, layers: Layers) -> dict[Path, int | None]:
 def labels(tree: Any, layers: Layers) -> Any:
     """A tree of the structure of `tree` with "frozen" at every leaf of the named layers, "trained" at all others.
 
-    Every leaf is covered, so that `optax.partition` (formerly `optax.multi_transform`) accepts it. A
-    stack of which only the first blocks are named is "trained"; `freeze` handles its frozen blocks.
+    Every leaf is covered, as `optax.partition` (formerly `optax.multi_transform`) requires. A stack of
+    which only the first blocks are named is "trained"; `freeze` handles its frozen blocks.
 
     Args:
       tree: parameters, or updates of the same structure.
@@ -413,10 +414,10 @@ def freeze(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that trains everything but the named layers.
 
-    Frozen leaves get zero updates and have no optimizer state; of a stack whose first blocks are
+    Frozen leaves get zero updates and have no optimizer state; where the first blocks of a stack are
     frozen, `optimizer` sees only the others. Put the whole chain (clipping, weight decay, momentum,
     learning rate) into `optimizer`: anything chained around the result would act on frozen leaves
-    again, and a global norm would count their gradients.
+    again, and a global norm would include their gradients.
 
     Optax has the same partition as `optax.selective_transform(optimizer, freeze_mask=mask)`;
     `optax.freeze(mask)` only zeroes updates, so that a chain around it still holds momentum for
@@ -435,25 +436,20 @@ def freeze(
     """
 
     def on(tree):
-        """The partition for a tree, and a function that strips frozen blocks from trees of its structure."""
+        """The partition for a tree, and functions that cut off its frozen blocks and pad them with zeros."""
         chosen, names = _frozen(tree, layers), [path for path, _ in _named(tree)]
         blocks = [chosen.get(path, 0) or 0 for path in names]
         structure = jax.tree.structure(tree)
-        cut = lambda x: structure.unflatten(
-            [
-                leaf[n:] if n else leaf
-                for n, leaf in zip(blocks, structure.flatten_up_to(x), strict=True)
-            ]
-        )
-        pad = lambda x: structure.unflatten(
-            [
-                jnp.concatenate([jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), leaf]) if n else leaf
-                for n, leaf in zip(blocks, structure.flatten_up_to(x), strict=True)
-            ]
-        )
-        partition = optax.partition(
-            {TRAINED: optimizer, FROZEN: optax.set_to_zero()}, labels(tree, layers)
-        )
+
+        def on_stacks(x, change):
+            pairs = zip(structure.flatten_up_to(x), blocks, strict=True)
+            return structure.unflatten([change(leaf, n) if n else leaf for leaf, n in pairs])
+
+        zeros = lambda leaf, n: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype)
+        cut = lambda x: on_stacks(x, lambda leaf, n: leaf[n:])
+        pad = lambda x: on_stacks(x, lambda leaf, n: jnp.concatenate([zeros(leaf, n), leaf]))
+        marks = labels(tree, layers)
+        partition = optax.partition({TRAINED: optimizer, FROZEN: optax.set_to_zero()}, marks)
         return partition, cut, pad
 
     def init(params):

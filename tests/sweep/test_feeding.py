@@ -23,12 +23,12 @@ def test_what_is_chosen(asked, shape, streams):
 @pytest.mark.parametrize(
     "asked, message",
     [
-        (Feeding(workers=2), "workers=2: only works with input=stream only"),
-        (Feeding("resident", image_size=12), "image_size=12: only works with input=stream only"),
-        (Feeding(skip_corrupt=True), "skip_corrupt=True: only works with input=stream only"),
+        (Feeding(workers=2), "workers=2: only works with input=stream"),
+        (Feeding("resident", image_size=12), "image_size=12: only works with input=stream"),
+        (Feeding(skip_corrupt=True), "skip_corrupt=True: only works with input=stream"),
         (
             Feeding("stream", feature_cache=0),
-            "feature_cache=off: only works with input=resident only",
+            "feature_cache=off: only works with input=resident",
         ),
     ],
 )

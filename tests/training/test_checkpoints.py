@@ -73,10 +73,10 @@ def test_misfits_are_told_before_anything_is_read(saved, monkeypatch):
         load_layers(saved, ["conv1", "head"], like=like)
     text = str(e.value)
     assert len(e.value.mismatches) == 4
-    assert "conv1/bias: only in the checkpoint" in text
-    assert "conv1/scale: not in the checkpoint" in text
-    assert "conv1/kernel: checkpoint float32[3, 3, 1, 4], network float32[3, 3, 1, 8]" in text
-    assert "head/kernel: checkpoint float32[4, 2], network float16[4, 2]" in text
+    assert "conv1/bias: only in the base" in text
+    assert "conv1/scale: only in the fresh tree" in text
+    assert "conv1/kernel: base float32[3,3,1,4], fresh float32[3,3,1,8]" in text
+    assert "head/kernel: base float32[4,2], fresh float16[4,2]" in text
 
 
 def test_checkpoints_of_other_programs(tmp_path):

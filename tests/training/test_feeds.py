@@ -319,7 +319,7 @@ def test_metrics_by_hand():
 def test_errors():
     with pytest.raises(UserError, match="replicas=2: networks are trained one at a time"):
         shared().start([Job("x", task()), Job("y", task())])
-    with pytest.raises(UserError, match="batch_size=32: is larger than a task of 25"):
+    with pytest.raises(UserError, match="batch_size=32: larger than a task of 25"):
         shared().start([Job("x", task(images=5))])
 
 

@@ -240,6 +240,6 @@ def test_rates_given_with_the_jobs_are_those_of_recipes():
 def test_patience_without_a_validation_part_is_refused():
     bare = data.make_task(data.load("digits"), tuple("01234"), 40)
     with pytest.raises(
-        UserError, match="patience=2: stops by a validation part, which these tasks have not"
+        UserError, match="patience=2: needs validation images, which these tasks lack"
     ):
         shared().start([Job("early", bare)])

@@ -273,9 +273,7 @@ def test_a_sweep_is_one_program_for_each_number_of_frozen_layers(base):
 def test_populations_refuse_what_does_not_go_together():
     with pytest.raises(ValueError, match="equally many"):
         make().start([a_job("x", task()), a_job("y", task("012"))])
-    with pytest.raises(
-        UserError, match=r"batch_size=64: is larger than a task of 50 training images"
-    ):
+    with pytest.raises(UserError, match=r"batch_size=64: larger than a task of 50 training images"):
         make().start([a_job("x", task(images=10))])
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def describe(
     dataset: Dataset,
     networks: Mapping[int, Network],
     like: Like,
-    fed: Mapping[str, Any],
+    fed_shape: Sequence[int],
 ) -> dict[str, Any]:
     """Everything that a sweep's results depend on, as JSON.
 
@@ -28,7 +28,7 @@ def describe(
       dataset: the data.
       networks: by number of classes.
       like: shape and dtype of one network input.
-      fed: how images are fed (`Trainer.described`).
+      fed_shape: shape of one image as fed.
     """
     labels = [dataset.train.labels, dataset.test.labels]
     data = {
@@ -36,7 +36,8 @@ def describe(
         "label_names": _digest(json.dumps(dataset.label_names).encode()),
         "labels": _digest(*(x.tobytes() for x in labels)),
         "images": _digest(dataset.train.fingerprint.encode(), dataset.test.fingerprint.encode()),
-    } | dict(fed)  # fmt: skip
+        "image_shape": list(fed_shape),
+    }  # fmt: skip
     return settings.as_json() | {
         "schema": records.SCHEMA,
         "data": data,

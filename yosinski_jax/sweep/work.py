@@ -146,7 +146,7 @@ class Work:
         networks = {len(self.task(p).classes): self.network(p) for p in planned}
         trainer = self.trainer(first)
         self.described = identity.describe(
-            self.settings, self.dataset, networks, trainer.input, trainer.described()
+            self.settings, self.dataset, networks, trainer.input, trainer.fed_shape
         )
         if self.pretrained is not None:
             self.described["pretrained"] = checkpoints.checksum(self.weights(first))

@@ -1,9 +1,8 @@
 """All orbax calls: whole trees, and the first n layers of a base.
 
-A checkpoint is a folder that orbax writes under a temporary name and renames, so that it is complete
-or absent; in a bucket orbax writes in place, then an object `commit_success.txt`, without which it
-reads nothing. Later corruption on disk is caught by `checksum`: orbax itself reads a damaged
-checkpoint silently, or fails with pages of noise.
+Orbax writes a checkpoint to a temporary folder and renames it, so it is complete or absent; in a bucket it
+writes in place, and last an object `commit_success.txt`, without which it refuses to read. Corruption on
+disk is caught by checksums: orbax reads damaged checkpoints silently or fails with pages of output.
 """
 
 import contextlib
@@ -21,24 +20,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils import epath
 
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.base.files import as_path, is_remote
+from yosinski_jax.base.files import as_path, first_line, is_remote
 from yosinski_jax.networks.pretrained import SUFFIXES, convert, read_file
-from yosinski_jax.splicing import Layers, TreeMismatch, labels, path_names
+from yosinski_jax.splicing import FROZEN, Layers, check_fit, labels, path_names
 
 _CHECKSUM = "checksums.json"
-# What a step of a CheckpointManager is called, and what the item in it with the parameters may be.
+# Names of the steps of a CheckpointManager, and of the item in a step that may hold the parameters.
 _STEP = re.compile(r"(?:(?:checkpoint|ckpt|step)_)?(\d+)")
 _ITEMS = ("default", "params", "state", "model", "pytree")
 _STORAGE_TROUBLE = (
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED",
     "ABORTED",
-)
+)  # fmt: skip
 
 
 class DamagedCheckpoint(Exception):
@@ -46,7 +42,7 @@ class DamagedCheckpoint(Exception):
 
 
 def save(path: Path, tree: Any) -> None:
-    """Writes a tree of arrays and a checksum of each leaf, atomically; replaces an existing checkpoint.
+    """Writes a tree of arrays with a checksum of each leaf, atomically; replaces an existing checkpoint.
 
     Args:
       path: folder of the checkpoint.
@@ -58,26 +54,23 @@ def save(path: Path, tree: Any) -> None:
     path = _absolute(path)
     try:
         if is_remote(path):
-            delete(path)  # orbax would ask another of Google's libraries to, for `force`
+            delete(path)  # for `force` orbax would use another of Google's libraries
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(path, tree, force=True)
-        # After orbax's rename: a crash in between leaves a checkpoint without checksums, which
-        # counts as damaged.
+        # After orbax's rename: a crash in between leaves a checkpoint without checksums, which counts as damaged.
         sums = {"files": _sizes(path), "leaves": _checksums(tree)}
         (path / _CHECKSUM).write_text(json.dumps(sums))
-    except (
-        Exception
-    ) as e:  # tensorstore reports a full disk as ValueError or RuntimeError, not only as OSError
+    except Exception as e:  # tensorstore may report a full disk as ValueError or RuntimeError
         raise UserError(
-            f"{path}: the checkpoint cannot be written ({_first_line(e)}); free some space or choose a "
-            "workdir that can be written, and start the same command again: finished networks are kept"
+            f"{path}: the checkpoint cannot be written ({first_line(e)}); free some space or choose a "
+            "writable workdir, and rerun the same command: finished networks are kept"
         ) from e
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """An orbax checkpointer for this process alone: with several, orbax would wait for all of them."""
+    """An orbax checkpointer for this process alone: by default orbax synchronizes all processes."""
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
         active_processes={jax.process_index()},
@@ -88,7 +81,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def noted_checksum(path: Path) -> str | None:
-    """The `checksum` of a checkpoint as written, without reading any array; None if it was not stored.
+    """The `checksum` of a checkpoint as stored when it was written; None if none was. Reads no arrays.
 
     Raises:
       DamagedCheckpoint: a file is missing or has another size.
@@ -98,7 +91,7 @@ def noted_checksum(path: Path) -> str | None:
 
 
 def checksum(tree: Any) -> str:
-    """SHA-256 over names, shapes, dtypes and values of a tree, in hex. The sign of zero does not count."""
+    """SHA-256 of names, shapes, dtypes and values of a tree, in hex. Ignores the sign of zero."""
     return _digest(_checksums(tree))
 
 
@@ -120,30 +113,28 @@ def _checksums(tree: Any) -> dict[str, str]:
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """Bytes of every file of a checkpoint."""
-    files = _remote_files(path) if is_remote(path) else _local_files(path)
-    return {str(file.relative_to(path)): size for file, size in files if file.name != _CHECKSUM}
+    """The size in bytes of each file of a checkpoint."""
 
+    def files(folder: Any) -> Iterator[tuple[Any, int]]:
+        for entry in folder.iterdir():  # etils has no rglob, and its walk drops the gs://
+            found = entry.stat()
+            if found.is_directory:
+                yield from files(entry)
+            else:
+                yield entry, found.length
 
-def _local_files(folder: Path) -> Iterator[tuple[Path, int]]:
-    return ((file, file.stat().st_size) for file in folder.rglob("*") if file.is_file())
-
-
-def _remote_files(folder: Any) -> Iterator[tuple[Any, int]]:
-    for entry in folder.iterdir():  # etils has no rglob, and its walk forgets the gs://
-        found = entry.stat()
-        if found.is_directory:
-            yield from _remote_files(entry)
-        else:
-            yield entry, found.length
+    root = epath.Path(path)
+    return {
+        str(file.relative_to(root)): size for file, size in files(root) if file.name != _CHECKSUM
+    }
 
 
 def _expected(path: Path) -> dict[str, dict]:
-    """The note that `save` left beside a checkpoint; empty for one written by another program.
+    """The sizes and checksums that `save` stored; empty for a checkpoint of another program.
 
     Raises:
-      DamagedCheckpoint: the note is unreadable or a file has another size. Found here, because
-        orbax prints pages about it.
+      DamagedCheckpoint: they are unreadable or a file has another size. Checked here because orbax would
+        print pages about it.
     """
     sums = path / _CHECKSUM
     if not sums.exists():
@@ -152,9 +143,9 @@ def _expected(path: Path) -> dict[str, dict]:
         expected = json.loads(sums.read_text())
         files, _ = expected["files"], expected["leaves"]
     except (ValueError, KeyError, TypeError) as e:
-        raise DamagedCheckpoint(f"{sums}: cannot be read ({_first_line(e)})") from e
+        raise DamagedCheckpoint(f"{sums}: cannot be read ({first_line(e)})") from e
     except Exception as e:
-        raise _unreadable(sums, "the note of its sizes", e) from e
+        raise _unreadable(sums, "the list of its files", e) from e
     now = _sizes(path)
     wrong = [name for name, size in files.items() if now.get(name) != size]
     if wrong:
@@ -163,25 +154,22 @@ def _expected(path: Path) -> dict[str, dict]:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> Exception:
-    """The error to raise for a failed read.
-
-    Storage that cannot be reached is no sign of damage, and retraining a base would cost days.
-    """
+    """The exception to raise for a failed read: storage errors are not damage, and retraining a base takes days."""
     refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-    # tensorstore raises ValueError for all of them, with the name of the status.
+    # tensorstore raises ValueError for all of them, with the name of the status code.
     if refused or any(status in str(error) for status in _STORAGE_TROUBLE):
         return UserError(
-            f"{path}: {what} cannot be read ({_first_line(error)}); repair that and start again, nothing was changed"
+            f"{path}: {what} cannot be read ({first_line(error)}); fix that and start again, nothing was changed"
         )
-    return DamagedCheckpoint(f"{path}: {what} cannot be read ({_first_line(error)})")
+    return DamagedCheckpoint(f"{path}: {what} cannot be read ({first_line(error)})")
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """Shapes and dtypes of a checkpoint's leaves, as `jax.ShapeDtypeStruct`, without reading an array.
+    """Shapes and dtypes of a checkpoint's leaves, as `jax.ShapeDtypeStruct`, without reading arrays.
 
     Raises:
       DamagedCheckpoint: there is no readable checkpoint.
-      UserError: the storage cannot be reached or refuses.
+      UserError: the storage is unreachable or denies access.
     """
     path = _item(_absolute(path))
     if not path.is_dir():
@@ -198,29 +186,30 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a whole checkpoint back, as numpy arrays, and checks every leaf against its checksum.
+    """Reads a whole checkpoint as numpy arrays and checks every leaf against its checksum.
 
     Raises:
-      DamagedCheckpoint: it is not there, truncated or altered.
-      UserError: the storage cannot be reached or refuses.
+      DamagedCheckpoint: it is missing, truncated or altered.
+      UserError: the storage is unreachable or denies access.
     """
     path = _item(_absolute(path))
-    return _read(path, metadata(path), None)
+    found = metadata(path)
+    return _read(path, found, jax.tree.map(lambda _: True, found))
 
 
 def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str, Any]:
-    """Reads only the named layers of a checkpoint; other layers' bytes stay on the disk.
+    """Reads only the named layers of a checkpoint; the bytes of other layers are not read.
 
-    Names, and shapes and dtypes if `like` is given, are checked against the checkpoint's metadata
-    before an array is read: orbax's own partial restore checks neither.
+    Names, and with `like` shapes and dtypes, are checked against the checkpoint's metadata before any array
+    is read: orbax's partial restore checks neither.
 
         base = load_layers("results/.../baseA", ["conv1", "conv2"], like=fresh)
         params = splice(base, fresh, ["conv1", "conv2"])
 
     Args:
       path: folder of an orbax checkpoint of one tree (written here or by
-        `ocp.StandardCheckpointer`), or a step or the root of a `CheckpointManager`, which stands for
-        its last step. From a training state, its parameters are read.
+        `ocp.StandardCheckpointer`), or a step or the root of a `CheckpointManager`; the root stands for its
+        last step.
       layers: names, paths or a predicate, as in `splice`.
       like: a tree that the layers will be spliced into.
 
@@ -229,50 +218,19 @@ def load_layers(path: Path | str, layers: Layers, like: Any = None) -> dict[str,
 
     Raises:
       TreeMismatch: the checkpoint lacks a layer, or shapes or dtypes differ from `like`; lists all.
-      DamagedCheckpoint: it is not there, truncated or altered.
-      UserError: the storage cannot be reached or refuses.
+      DamagedCheckpoint: it is missing, truncated or altered.
+      UserError: the storage is unreachable or denies access.
     """
     path = _item(_absolute(path))
     found = metadata(path)
     marked = labels(found, layers)
     if like is not None:
-        _check_like(path, found, like, layers)
-    return _read(path, found, marked)
+        check_fit(found, like, layers)
+    return _read(path, found, jax.tree.map(lambda label: label == FROZEN, marked))
 
 
-def _check_like(path: Path, found: Any, like: Any, layers: Layers) -> None:
-    def flat(tree):
-        marked = jax.tree.leaves(labels(tree, layers))
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        return {path_names(p): x for (p, x), m in zip(leaves, marked, strict=True) if m == "frozen"}
-
-    ours, theirs = flat(like), flat(found)
-    lines = []
-    for name in sorted(ours.keys() | theirs.keys()):
-        text = "/".join(name)
-        if name not in theirs:
-            lines.append(
-                f"{text}: not in the checkpoint: leave its layer out of the list or build the network that was saved"
-            )
-        elif name not in ours:
-            lines.append(
-                f"{text}: only in the checkpoint: leave its layer out of the list or build the network that was saved"
-            )
-        elif (theirs[name].shape, theirs[name].dtype) != (np.shape(ours[name]), ours[name].dtype):
-            lines.append(
-                f"{text}: checkpoint {theirs[name].dtype}{list(theirs[name].shape)}, "
-                f"network {ours[name].dtype}{list(np.shape(ours[name]))}: leave its layer out of the list or build both alike"
-            )
-    if lines:
-        raise TreeMismatch(f"the layers of {path} do not fit", lines)
-
-
-def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
-    keep = (
-        jax.tree.map(lambda _: True, found)
-        if marked is None
-        else jax.tree.map(lambda m: m == "frozen", marked)
-    )
+def _read(path: Path, found: Any, keep: Any) -> dict[str, Any]:
+    """The leaves of a checkpoint for which `keep`, a tree of bools like `found`, is true."""
     target = jax.tree.map(lambda leaf, wanted: leaf if wanted else ocp.PLACEHOLDER, found, keep)
     arguments = jax.tree.map(
         lambda leaf: ocp.RestoreArgs(restore_type=None if leaf is ocp.PLACEHOLDER else np.ndarray),
@@ -280,12 +238,11 @@ def _read(path: Path, found: Any, marked: Any | None) -> dict[str, Any]:
     )
     try:
         with _quiet(), _checkpointer() as checkpointer:
-            tree = checkpointer.restore(
-                path, args=ocp.args.PyTreeRestore(item=target, restore_args=arguments)
-            )
+            arguments = ocp.args.PyTreeRestore(item=target, restore_args=arguments)
+            tree = checkpointer.restore(path, args=arguments)
     except Exception as e:
         raise _unreadable(path, "the checkpoint", e) from e
-    tree = tree if marked is None else _prune(tree)
+    tree = tree if all(jax.tree.leaves(keep)) else _prune(tree)
     expected = _expected(path)["leaves"]
     wrong = [name for name, value in _checksums(tree).items() if expected.get(name, value) != value]
     if wrong:
@@ -316,7 +273,7 @@ def load_pretrained(
 
     Args:
       path: a .safetensors, .npz or .msgpack file, or an orbax folder: a checkpoint of one tree or of a
-        training state, or a step or the root of a `CheckpointManager`, which stands for its last.
+        training state, or a step or the root of a `CheckpointManager`; the root stands for its last step.
       module: the network's module; built-in ones know the names of torchvision, timm and AugReg.
       like: the network's variables, or their shapes and dtypes.
       head: paths of the last layer's subtrees; by the module's `layer_names` if None.
@@ -325,8 +282,8 @@ def load_pretrained(
       A tree with the structure and dtypes of `like`; its last layer may have another width.
 
     Raises:
-      TreeMismatch: lists every leaf that is missing, of another shape, or of no use.
-      UserError: there is nothing to read, or it is damaged.
+      TreeMismatch: lists all leaves that are missing, unused, or of another shape.
+      UserError: the file is missing or damaged.
     """
     path = _absolute(path)
     if not path.exists():
@@ -336,9 +293,9 @@ def load_pretrained(
     path = _item(path)
     try:
         found = metadata(path)
-        mark = lambda key: "frozen" if "params" not in found or key in like else "trained"
-        marked = {key: jax.tree.map(lambda _, key=key: mark(key), found[key]) for key in found}
-        tree = _read(path, found, marked)
+        wanted = {key: "params" not in found or key in like for key in found}
+        keep = {key: jax.tree.map(lambda _, key=key: wanted[key], found[key]) for key in found}
+        tree = _read(path, found, keep)
     except DamagedCheckpoint as e:
         raise UserError(f"{e}; give an orbax checkpoint, or one of {', '.join(SUFFIXES)}") from e
     return convert(tree, module, like, head)
@@ -350,12 +307,12 @@ def delete(path: Path) -> None:
     if not is_remote(path):
         shutil.rmtree(path, ignore_errors=True)
         return
-    with contextlib.suppress(Exception):  # as above; what is left is damaged and found to be
+    with contextlib.suppress(Exception):  # what remains is detected as damaged
         path.rmtree(missing_ok=True)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _item(path: Path) -> Path:
-    """The folder of one tree: of a `CheckpointManager` its last step, of a step the item in it."""
+    """The folder of one tree: for a `CheckpointManager` its last step, for a step its item."""
     if not path.is_dir() or (path / "_METADATA").exists():
         return path
     folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
@@ -367,28 +324,19 @@ def _item(path: Path) -> Path:
 
 def _absolute(path: Path | str) -> Path:
     """The path as orbax takes it."""
-    path = as_path(path)
-    return (
-        path if is_remote(path) else path.absolute()
-    )  # etils puts the current folder before gs://
+    path = as_path(path)  # etils would prepend the current folder to gs://
+    return path if is_remote(path) else path.absolute()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
-class _quiet:
-    """Silences orbax's and absl's informational lines: they bury a sweep's own."""
-
-    def __enter__(self):
-        self._levels = [(logger, logger.level) for logger in _LOGGERS]
-        for logger in _LOGGERS:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_):
-        for logger, level in self._levels:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences informational messages of orbax and absl, which would bury a sweep's own."""
+    loggers = (absl_logging.get_absl_logger(), logging.getLogger("orbax"))
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-_LOGGERS: Sequence[logging.Logger] = (absl_logging.get_absl_logger(), logging.getLogger("orbax"))

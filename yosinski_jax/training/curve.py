@@ -1,4 +1,4 @@
-"""The evaluations of a population, kept where they were computed until they are asked for."""
+"""The evaluations of a population, kept on the devices until they are needed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ class Curve:
     """All evaluations so far.
 
     Args:
-      replicas: networks of the population.
+      replicas: number of networks.
 
     Attributes:
       steps: training step of each evaluation.
@@ -34,37 +34,37 @@ class Curve:
         return self.steps[-1] if self.steps else 0
 
     def add(self, steps: Sequence[int], metrics: Metrics) -> None:
-        """Appends evaluations after these steps, without blocking."""
+        """Appends evaluations made after these steps, without blocking."""
         self.steps += steps
         self._found.append(metrics)
 
     def columns(self) -> Metrics:
-        """All evaluations on the host, [replicas, evaluations, …]. Blocks on the devices; every process must call it."""
+        """All evaluations on the host, [replicas, evaluations, …]. Waits for the devices; collective."""
         whole = [Metrics(*(multihost.whole(x) for x in found)) for found in self._found]
         return Metrics(*(np.asarray(self._joined(i, whole)) for i in range(len(_KINDS))))
 
     def snapshot(self) -> dict[str, Any]:
-        """What `numpy.asarray` makes arrays of, by name. Every process must call it; in one it waits for nothing."""
-        if not self.steps:  # a checkpoint cannot hold empty arrays
+        """Array-likes by name, for a checkpoint. Collective; with a single process it does not wait."""
+        if not self.steps:  # checkpoints cannot hold empty arrays
             return {}
         whole = [Metrics(*(multihost.whole(x) for x in found)) for found in self._found]
         columns = {f"curve_{name}": self._joined(i, whole) for i, name in enumerate(_FIELDS)}
         return columns | {"curve_step": np.asarray(self.steps, np.int32)}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Takes over the evaluations of a snapshot.
+        """Restores the evaluations of a snapshot.
 
         Raises:
-          ValueError: it is of another population.
+          ValueError: it is from a different population.
         """
         steps = np.asarray(snapshot.get("curve_step", ())).tolist()
         found = Metrics(*(np.asarray(snapshot.get(f"curve_{name}", ())) for name in _FIELDS))
         if steps and [x.shape for x in found] != [x.shape for x in self._blank(len(steps))]:
-            raise ValueError("the snapshot is of a population of another kind")
+            raise ValueError("the snapshot is of another kind of population")
         self.steps, self._found = steps, [found] if steps else []
 
     def synchronize(self) -> None:
-        """Takes over, in every process, what process 0 has."""
+        """Copies the evaluations of process 0 to all processes."""
         count = int(multihost.broadcast(np.asarray(len(self.steps), np.int32)))
         found = self.columns() if multihost.leader() else self._blank(count)
         steps = self.steps if multihost.leader() else [0] * count
@@ -81,7 +81,7 @@ class Curve:
 
 
 class _Joined:
-    """Arrays [replicas, …] of one evaluation each, or [replicas, evaluations, …], as one when it is asked for."""
+    """Arrays of one or several evaluations, [replicas, …] or [replicas, evaluations, …], concatenated on demand."""
 
     def __init__(self, parts: Sequence[Any], empty: np.ndarray):
         self._parts, self._empty = parts, empty

@@ -1,7 +1,7 @@
-"""Where training images come from: arrays on the devices, the cached output of a frozen prefix, or a stream (`streamed`).
+"""Sources of training images: arrays on the devices, cached outputs of a frozen prefix, or a stream (`streamed`).
 
-All feeds give the same batches in the same order (`data.order`), so that a network's result does not
-depend on its feed beyond float tolerance.
+All feeds give the same batches in the same order (`data.order`), so a network's result does not depend on
+its feed beyond float tolerance.
 """
 
 import dataclasses
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 #: The most training images on which the training accuracy is measured.
 TRAIN_ACCURACY_IMAGES = 1000
-# Steps of one loop of a resident feed, at most. XLA's CPU backend gave other numbers from run to run in
-# loops of more than a hundred steps when two devices ran at once (jax 0.10.2, BUILD_NOTES.md); none up to
-# a hundred. Between two dispatches a sweep can stop.
+# Most steps in one loop of a resident feed. XLA's CPU backend was not deterministic in loops of more than a
+# hundred steps with two devices running at once (jax 0.10.2, BUILD_NOTES.md). A sweep can stop between loops.
 _LONGEST = 64
-# Steps of one dispatch with several evaluations, at most.
+# Most steps of one dispatch with several evaluations.
 _LONGEST_TOGETHER = 256
-# Numbers that a dispatch with several evaluations feeds to each network, at most; of networks for digits
-# that is some tenths of a second. Where epochs feed more there is nothing to gain from fewer dispatches.
+# Most input elements per network of a dispatch with several evaluations: some tenths of a second for the
+# digits networks. With larger epochs, fewer dispatches gain nothing.
 _TOGETHER = 2**22
 
 Carry = tuple[State, Any]
@@ -44,11 +43,11 @@ Carry = tuple[State, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation, or several that follow each other.
+    """One evaluation, or several in a row.
 
     Attributes:
-      metrics: of each.
-      correct: which test images are right in the last, bool [replicas, test images or more].
+      metrics: the metrics of each.
+      correct: which test images the last one classified correctly, bool [replicas, test images or more].
     """
 
     metrics: Metrics
@@ -60,9 +59,9 @@ class Streaming:
     """How images are streamed.
 
     Attributes:
-      workers: processes on each host that read and decode; 0 for threads in this one.
-      skip_corrupt: replace images that cannot be read instead of stopping.
-      size: height and width that images are resized to; needed where sizes vary.
+      workers: reader processes on each host; 0 for threads in this process.
+      skip_corrupt: whether to replace unreadable images instead of stopping.
+      size: height and width to which images are resized; required if sizes vary.
     """
 
     workers: int = 0
@@ -71,42 +70,39 @@ class Streaming:
 
 
 class Feed(Protocol):
-    """Brings the images of a population's tasks to its programs."""
+    """Feeds the images of a population's tasks to its programs."""
 
     @property
     def skipped(self) -> frozenset[str]:
-        """File and record of each image that could not be read in this process."""
+        """File and record of each unreadable image met in this process."""
         ...
 
     def train(self, carry: Carry, start: int, stop: int) -> tuple[Carry, Any, int]:
-        """Dispatches some of the steps start … stop − 1; returns what they lead to, a mark to wait for, the step reached."""
+        """Dispatches some of the steps start … stop − 1; returns the new carry, an array to wait for, and the step reached."""
         ...
 
     def train_and_evaluate(
         self, carry: Carry, start: int
     ) -> tuple[Carry, Evaluation, range] | None:
-        """Where they are short, dispatches the steps from `start` on up to several evaluations, and these.
+        """Dispatches several evaluations and the steps before each, if these are short.
 
         Returns:
-          What they lead to, the evaluations, and after which steps they are; None, and nothing is
-          dispatched, where steps and evaluations are to take turns.
+          The new carry, the evaluations, and the steps after which they were made; None, with nothing
+          dispatched, if steps and evaluations have to be dispatched separately.
         """
         ...
 
     def evaluate(self, carry: Carry) -> Iterator[tuple[Carry, Evaluation] | None]:
-        """Dispatches an evaluation, piece by piece; gives it last, with the carry to go on from."""
+        """Dispatches an evaluation piece by piece; yields None, and last the new carry and the evaluation."""
         ...
 
     def close(self) -> None:
-        """Ends what works for it."""
+        """Stops its workers."""
         ...
 
 
 def fits_in_memory(dataset: Dataset) -> bool:
-    """Whether all images, decoded, take at most a quarter of the memory, so that each device may hold them.
-
-    On a CPU all devices share the machine's memory.
-    """
+    """Whether all decoded images take at most a quarter of the memory on each device; CPU devices share the machine's."""
     if dataset.image_shape is None:
         return False
     images = len(dataset.train) + len(dataset.test)
@@ -116,19 +112,19 @@ def fits_in_memory(dataset: Dataset) -> bool:
 
 
 def subset(images: int) -> np.ndarray:
-    """Positions in a task of the training images that the training accuracy is measured on, evenly spaced, int32."""
+    """Positions in a task of the training images used for the training accuracy, evenly spaced, int32."""
     count = min(images, max(100, min(TRAIN_ACCURACY_IMAGES, images // 25)))
     return (np.arange(count) * images // count).astype(np.int32)
 
 
-# One copy of a dataset's images on each device, whatever the number of recipes and trainers.
+# One copy of a dataset's images on each device, shared by all recipes and trainers.
 _images: weakref.WeakKeyDictionary[Dataset, dict[Any, dict[str, jax.Array]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def resident_images(dataset: Dataset, devices: Sequence[Any], mesh: Any) -> dict[str, jax.Array]:
-    """All images of the dataset on each device of the mesh, which is made of some of `devices`."""
+    """All images of the dataset on each device of the mesh, a subset of `devices`."""
     held = _images.setdefault(dataset, {})
     mine = [d for d in devices if d.process_index == jax.process_index()]
     for device in mine:
@@ -145,15 +141,13 @@ def resident_images(dataset: Dataset, devices: Sequence[Any], mesh: Any) -> dict
 
 
 class Resident:
-    """All images on each device, or the frozen prefix's output over each network's task."""
+    """Images held on each device, or cached outputs of the frozen prefix for each network's task."""
 
     skipped: frozenset[str] = frozenset()
 
     def __init__(self, population: "Population"):
         self._population = population
-        self._inputs: tuple[Any, Any] | None = (
-            None  # made by the first step, which a restored population may not need
-        )
+        self._inputs: tuple[Any, Any] | None = None  # made when first needed
 
     def train(self, carry: Carry, start: int, stop: int) -> tuple[Carry, Any, int]:
         """See `Feed`."""
@@ -185,10 +179,10 @@ class Resident:
 
     @functools.cached_property
     def _together(self) -> int:
-        """Evaluations of one dispatch; 0 if they are dispatched one by one."""
+        """Number of evaluations per dispatch; 0 to dispatch them one by one."""
         p = self._population
         recipe, program = p.trainer.recipe, p.program
-        # It may stop after each; the last is after fewer steps.
+        # Early stopping may end training after each; the last may come after fewer steps.
         if recipe.patience or p.total % p.every or p.every > _LONGEST:
             return 0
         fed = p.trainer.input
@@ -197,11 +191,11 @@ class Resident:
         numbers = p.every * recipe.batch_size * math.prod(fed.shape)
         most = min(_LONGEST_TOGETHER // p.every, _TOGETHER // numbers)
         evaluations = p.total // p.every
-        # Parts of one size, since each size is a program of its own.
+        # All dispatches of one size, since each size is compiled separately.
         return next((n for n in range(most, 1, -1) if evaluations % n == 0), 0)
 
     def _positions(self, start: int, stop: int) -> np.ndarray:
-        """Of the images of these steps in each network's task, int32 [replicas, steps, batch]."""
+        """Positions in each network's task of the images of these steps, int32 [replicas, steps, batch]."""
         p = self._population
         batch = p.trainer.recipe.batch_size
         seeds = (order_seed(key) for key in p.keys)
@@ -214,7 +208,7 @@ class Resident:
         return Evaluation(Metrics(losses, right, evaluated, test_loss), correct)
 
     def close(self) -> None:
-        """Gives back the features."""
+        """Frees the features."""
         self._inputs = None
 
     def _ready(self) -> tuple[Any, Any]:
@@ -226,7 +220,7 @@ class Resident:
         p = self._population
         tasks = [job.task for job in p.slots]
         few = subset(p.train_images)
-        # Rows of "train" are the training images, then those held out of training.
+        # Rows of "train" are the training images, then the validation images.
         held_out = p.train_images + np.arange(p.validation_images)
         index = np.concatenate([np.arange(p.test_images), ~few, ~held_out])
         pieces = -(-len(index) // EVALUATION_BATCH)
@@ -239,12 +233,11 @@ class Resident:
             "evaluate": np.stack([cut(index, pieces, 0)] * len(tasks)).astype(np.int32),
             "evaluate_labels": np.stack([cut(one, pieces, -1) for one in labels]),
         }
-        images = {
-            "train": np.stack([[*t.train_index, *t.validation_index] for t in tasks]).astype(
-                np.int32
-            ),
-            "test": np.stack([t.test_index for t in tasks]).astype(np.int32),
+        rows = {
+            "train": [[*t.train_index, *t.validation_index] for t in tasks],
+            "test": [t.test_index for t in tasks],
         }
+        images = {which: np.stack(found).astype(np.int32) for which, found in rows.items()}
         if p.trainer.recipe.subtract_mean:
             own["mean"] = np.stack([p.trainer.mean_image(t) for t in tasks])
         shared = resident_images(p.trainer.dataset, p.trainer.devices, p.mesh)
@@ -261,10 +254,10 @@ class Resident:
         return None, p.put(own) | p.put_batches(evaluated) | self._features(shared, given)
 
     def _features(self, shared: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The prefix's output, of "train" and "test", whole on each device that shares a network's batches.
+        """The prefix's output for "train" and "test", on each device that shares a network's batches.
 
-        Where each device has one network, what the population before computed from the same weights
-        and images is taken over: of networks that differ in preserved layers, say.
+        With one network per device, features that the previous population computed from the same weights
+        and images are reused, for example by networks that differ in the layers they preserve.
         """
         p = self._population
         held, p.trainer.features = p.trainer.features, {}
@@ -277,8 +270,8 @@ class Resident:
                 for which in ("train", "test")
             }
         else:
-            held.clear()  # first, since these may be as large as what memory is left
-            # The initial values: after a restoration a place that only fills up has another's state.
+            held.clear()  # first, since the new ones may need all remaining memory
+            # From initial values: in a restored population, places that only fill up have other states.
             features = p.run("features")(shared, rows, p.put(p.stacked_initial()))
         for source, device in zip(sources, devices, strict=False):
             p.trainer.features[source] = {
@@ -288,7 +281,7 @@ class Resident:
         return features
 
     def _source(self, i: int) -> bytes:
-        """What a network's features are computed from: the frozen weights and the task's images."""
+        """Digest of what a network's features depend on: the frozen weights and the task's images."""
         p = self._population
         network, task = p.program.network, p.slots[i].task
         names = network.layer_names[: p.program.prefix]
@@ -301,7 +294,7 @@ class Resident:
 
 
 def _piece(steps: int) -> int:
-    """Steps of the next dispatch: few different numbers, since each is a program."""
+    """Steps of the next dispatch: few distinct numbers, since each is compiled separately."""
     count = -(-steps // _LONGEST)
     return -(-steps // count)
 

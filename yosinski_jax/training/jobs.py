@@ -1,4 +1,4 @@
-"""One network to train and its result; initial values and seeds derive from the job's key."""
+"""A network to train and its result; initial values and seeds derive from the job's key."""
 
 import dataclasses
 import functools
@@ -19,15 +19,15 @@ from yosinski_jax.training.step import Program, State
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network to train: everything its result depends on besides the trainer's network, recipe and seed.
+    """A network to train: everything its result depends on besides the trainer's network, recipe and seed.
 
     Attributes:
-      key: identifies the network, as text; its random seeds derive from it.
+      key: identifies the network; its random seeds derive from it.
       task: the classes and images it is trained and tested on.
-      frozen: names of the layers that are not trained.
-      copied: names of the layers taken from `base`.
-      base: variables ({"params": …}) that hold at least the copied layers; None if nothing is copied.
-      learning_rate: at step 0, replacing the recipe's; either all jobs of a population have one, or none.
+      frozen: names of the frozen layers.
+      copied: names of the layers copied from `base`.
+      base: variables ({"params": …}) with at least the copied layers; None if nothing is copied.
+      learning_rate: at step 0, replacing the recipe's; all jobs of a population have one, or none has.
     """
 
     key: str
@@ -48,18 +48,17 @@ class Result:
         steps done, mean training loss since the previous evaluation, test accuracy (0 … 1; every
         image counted once), mean test cross-entropy, accuracy on `train_accuracy_images` training
         images (in evaluation mode: central crop, no dropout).
-      train_accuracy_images: training images, spread evenly over the task's, that the training
-        accuracy is measured on.
+      train_accuracy_images: number of training images, evenly spaced, used for the training accuracy.
       correct: which test images of the task, in its order, were classified correctly in the last
         evaluation, or in the one at `chosen_step`, bool [test images].
       diverged_at_step: first step whose loss was not finite (0-based), or None.
       trained, frozen: numbers of parameters.
-      layer_change: ‖after − before‖ / ‖before‖ of each layer's parameters.
+      layer_change: ‖after − before‖ / ‖before‖ of the parameters of each layer.
       validation_accuracy: accuracy on the `validation_images` held-out images, one entry per evaluation;
         empty if there is no validation set.
-      chosen_step: with patience, step of the evaluation whose weights these are: the first with the
-        best validation accuracy.
-      stopped_at_step: step at which early stopping ended the training; None if it went to the end.
+      chosen_step: with patience, step of the evaluation with these weights: the first with the best
+        validation accuracy.
+      stopped_at_step: step at which early stopping ended training; None if it ran to the end.
     """
 
     variables: Mapping[str, Any]
@@ -87,12 +86,12 @@ class Result:
 
     @property
     def test_accuracy(self) -> float:
-        """Share of the test images that these weights classify right: the last evaluation's or the chosen one's."""
+        """Test accuracy of these weights: of the last or the chosen evaluation."""
         return self.accuracy[self._at]
 
     @property
     def chosen_validation(self) -> float:
-        """Share of the validation images that these weights classify right."""
+        """Validation accuracy of these weights."""
         return self.validation_accuracy[self._at]
 
     @property
@@ -101,7 +100,7 @@ class Result:
 
 
 def seed_of(key: str, seed: int) -> np.ndarray:
-    """PRNG key data of a job, uint32 [2]: from what the job is and the user's seed, never from its place in a queue."""
+    """PRNG key data of a job, uint32 [2], from its key and the user's seed; independent of the order of jobs."""
     digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
     return np.frombuffer(digest[:8], np.uint32).copy()
 
@@ -112,13 +111,13 @@ def order_seed(key: np.ndarray) -> int:
 
 
 def initial_variables(network: Network, like: Like, key: str, seed: int = 0) -> dict[str, Any]:
-    """The values that a job's network has before anything is copied into it, on the host; from its key alone.
+    """The initial variables of a job's network before layers are copied, on the host; they depend on its key only.
 
     Args:
       network: the network.
       like: shape and dtype of one input, without a batch axis, or the shape of float32 inputs.
       key: the job's key.
-      seed: the sweep's.
+      seed: the sweep's seed.
     """
     return jax.device_get(_initializer(network, as_input(like))(seed_of(key, seed)))
 
@@ -133,11 +132,10 @@ def _initializer(network: Network, like: jax.ShapeDtypeStruct) -> Any:
 
 
 def start_variables(job: Job, fresh: Any, network: Network) -> Any:
-    """What a job starts from: fresh variables with the copied layers of its base, on the host."""
+    """The variables a job starts from: fresh ones with the layers copied from its base, on the host."""
     if job.copied:
         fresh = splice(job.base, fresh, network.paths(*job.copied))
-    # −0.0 + 0.0 is +0.0: without this, frozen weights could change their sign bit in training, and
-    # so their checksum.
+    # −0.0 + 0.0 is +0.0: otherwise training could flip the sign bit of frozen weights and change their checksum.
     return jax.tree.map(lambda x: np.asarray(x) + np.zeros((), x.dtype), fresh)
 
 
@@ -149,7 +147,7 @@ def initial_state(program: Program, variables: Any) -> State:
 
 @functools.lru_cache(maxsize=64)
 def _optimizer_state(program: Program) -> Any:
-    # One program in place of one for each shape.
+    # Jitted: one program instead of one for each shape.
     return jax.jit(program.optimizer.init, compiler_options=ops.compiler_options("once"))
 
 
@@ -157,9 +155,9 @@ def summarize(program: Program, before: Any, state: State, **curve: Any) -> Resu
     """The result of one network.
 
     Args:
-      program: what trained it.
-      before: its initial variables.
-      state: its last state; both on the host.
+      program: the program that trained it.
+      before: its initial variables, on the host.
+      state: its final state, on the host.
       curve: fields of `Result` that come from evaluations.
     """
     network, params = program.network, {"params": state.variables["params"]}

@@ -1,9 +1,9 @@
-"""Several processes, one a host, that run the same command and train together.
+"""Several processes, one per host, that run the same command and train together.
 
-Every process makes the same decisions at the same points, or they wait for each other for ever. So
-process 0 alone reads and writes files; the others are told what it found (`from_leader`,
-`broadcast`), and what only one of them knows, a signal or the time, is put to the vote (`Votes`).
-No file system needs to be shared but the dataset's.
+All processes must make the same decisions at the same points; otherwise a collective deadlocks. So only
+process 0 reads and writes files and tells the others what it found (`from_leader`, `broadcast`), and what
+only one of them knows, a signal or the time, is decided together (`Votes`). Only the dataset needs a shared
+file system.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import first_line
 
 _PATIENCE_SECONDS = 20
-#: What collectives say when a process is gone.
+#: Parts of the error messages of collectives when a process has died.
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "heartbeat")
 MODES = ("auto", "on", "off")
 
@@ -36,20 +37,19 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the processes together. Call it before anything asks jax for its devices.
+    """Connects the processes. Call it before jax initializes its devices.
 
     Args:
-      mode: "off"; "on"; or "auto": on if one of the other arguments is given or the environment
-        says plainly that this is one of several processes (Slurm, Open MPI, a TPU pod,
-        JAX_COORDINATOR_ADDRESS).
+      mode: "off"; "on"; or "auto": on if another argument is given or the environment clearly belongs to
+        one of several processes (Slurm, Open MPI, a TPU pod, JAX_COORDINATOR_ADDRESS).
       coordinator_address: "HOST:PORT" of process 0, reachable from all.
-      num_processes: how many there are.
-      process_id: number of this one.
+      num_processes: number of processes.
+      process_id: index of this process.
 
     Raises:
-      UserError: the arguments do not go together, or the processes do not find each other.
+      UserError: the arguments are inconsistent, or the processes cannot connect.
     """
-    # Data workers import the main program again; they are no processes of the group.
+    # Data workers re-import the main program, but are not part of the group.
     if multiprocessing.parent_process() is not None:
         return
     if mode not in MODES:
@@ -59,20 +59,21 @@ def initialize(
         "num_processes": num_processes,
         "process_id": process_id,
     }
+    missing = [name for name, value in given.items() if value is None]
+    given = {name: value for name, value in given.items() if value is not None}
     if mode == "off":
-        without = [f"{name}={value}" for name, value in given.items() if value is not None]
-        if without:
+        if given:
+            name, value = next(iter(given.items()))
             raise UserError(
-                f"{without[0]}: has no effect with distributed=off; leave one of them out"
+                f"{name}={value}: has no effect with distributed=off; leave one of them out"
             )
         return
-    missing = [name for name, value in given.items() if value is None]
     if mode == "auto" and len(missing) == 3 and not _announced():
         return
     if missing and len(missing) < 3:
         raise UserError(
             f"{missing[0]}=None: is missing; give coordinator_address=HOST:PORT, num_processes=N and "
-            "process_id=I together, or none of them where the cluster says so itself"
+            "process_id=I together, or none of them on a cluster that sets them itself"
         )
     if num_processes is not None and num_processes < 1:
         raise UserError(f"num_processes={num_processes}: must be at least 1")
@@ -81,36 +82,34 @@ def initialize(
     host, _, port = (coordinator_address or "host:1").rpartition(":")
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UserError(
-            f"coordinator_address={coordinator_address}: must be HOST:PORT, the port from 1 to 65535"
+            f"coordinator_address={coordinator_address}: must be HOST:PORT with a port from 1 to 65535"
         )
     try:
         known = inspect.signature(jax.distributed.initialize).parameters
-        # Unless told otherwise the others wait 100 s for one that was killed.
+        # By default the others wait 100 s for a process that was killed.
         patience = {k: _PATIENCE_SECONDS for k in ("heartbeat_timeout_seconds",) if k in known}
-        given = {k: v for k, v in given.items() if v is not None}
         jax.distributed.initialize(**given, **patience)
     except (ValueError, RuntimeError) as e:
-        line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"distributed={mode}: the processes could not be joined ({line}); give "
+            f"distributed={mode}: the processes could not connect ({first_line(e)}); give "
             "coordinator_address=HOST:PORT, num_processes=N and process_id=I, or distributed=off"
         ) from e
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Ends this process with one line and exit code 1 if another process of the group is found dead in the body.
+    """Exits with one line and code 1 if the body fails because another process of the group has died.
 
-    At once: on the usual way out jax waits for the dead one.
+    Immediately: on a normal exit jax would wait for the dead process.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as e:
-        line = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        line = first_line(e)
         if not several() or not any(sign in line for sign in _LOST):
             raise
         print(
-            f"error: another process of this sweep has ended ({line[:120]}); start all of them again, "
+            f"error: another process of this sweep has ended ({line[:120]}); restart all of them, "
             "finished networks and saves are kept",
             file=sys.stderr,
             flush=True,
@@ -119,7 +118,7 @@ def watching() -> Iterator[None]:
 
 
 def _announced() -> bool:
-    """Whether the environment says that this is one of several processes that jax can join by itself."""
+    """Whether the environment belongs to one of several processes that jax can connect by itself."""
 
     def more_than_one(name: str) -> bool:
         value = os.environ.get(name, "")
@@ -130,13 +129,13 @@ def _announced() -> bool:
         or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
         or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
         or more_than_one("OMPI_COMM_WORLD_SIZE")
-        # Of a step started by srun: an interactive shell has the job's variables too.
+        # Variables of a step started by srun: an interactive shell has those of the job, too.
         or (more_than_one("SLURM_STEP_NUM_TASKS") and "SLURM_PROCID" in os.environ)
     )
 
 
 def leader() -> bool:
-    """Whether this process is the one that reads and writes files."""
+    """Whether this is the process that reads and writes files."""
     return jax.process_index() == 0
 
 
@@ -146,12 +145,12 @@ def several() -> bool:
 
 
 def broadcast(tree: Any) -> Any:
-    """Process 0's arrays, as numpy, on every process; shapes and dtypes must be the same on all."""
+    """Process 0's arrays, as numpy, on every process; shapes and dtypes must be equal on all."""
     return multihost_utils.broadcast_one_to_all(tree) if several() else tree
 
 
 def whole(x: Any) -> Any:
-    """An array that this process can read, whatever processes its parts are in; all must call it."""
+    """An array that this process can read, wherever its shards are. Collective."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
     if x.is_fully_replicated:
@@ -160,13 +159,13 @@ def whole(x: Any) -> Any:
 
 
 def from_leader(find: Callable[[], Any]) -> Any:
-    """What `find` gives on process 0, where alone it is called, on every process.
+    """Calls a function on process 0 and returns its result on every process.
 
     Args:
-      find: returns something that JSON can carry.
+      find: returns a value that can be written as JSON.
 
     Raises:
-      UserError: `find` raised one; it is raised on every process, so that none waits in vain.
+      UserError: `find` raised one; raised on every process, so that none waits for the others.
     """
     if not several():
         return find()
@@ -188,7 +187,7 @@ def from_leader(find: Callable[[], Any]) -> Any:
 
 
 def gather(lines: Iterable[str]) -> list[str]:
-    """The lines of all processes, on each of them, sorted; each line once. All must call it."""
+    """The distinct lines of all processes, sorted, on every process. Collective."""
     found = set(lines)
     if several():
         data = np.frombuffer(json.dumps(sorted(found)).encode(), np.uint8)
@@ -199,11 +198,11 @@ def gather(lines: Iterable[str]) -> list[str]:
 
 
 def to_devices(sharding: NamedSharding, tree: Any) -> Any:
-    """Each process's part of global arrays, on the devices.
+    """Global arrays from the part of each process.
 
     Args:
-      sharding: of all arrays; over all processes' devices.
-      tree: arrays on the host: this process's rows where the sharding cuts, else the whole.
+      sharding: of all arrays, over the devices of all processes.
+      tree: arrays on the host: this process's rows of sharded axes, all rows of others.
     """
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
@@ -211,9 +210,9 @@ def to_devices(sharding: NamedSharding, tree: Any) -> Any:
 
 
 class Votes:
-    """Lets all processes stop and save at the same turn, though one alone got the signal.
+    """Makes all processes stop and save at the same step, even if only one received the signal.
 
-    With several processes the answer comes one turn late, so that nobody waits for the devices.
+    With several processes the answer comes one step late, so that no process waits for the devices.
     """
 
     def __init__(self):
@@ -224,19 +223,19 @@ class Votes:
             self._count = jax.jit(lambda x: x.max(0), out_shardings=NamedSharding(mesh, P()))
 
     def take(self, stop: int, save: bool) -> tuple[int, bool]:
-        """One turn.
+        """Casts this process's vote.
 
         Args:
-          stop: number of a signal that this process got; 0 for none.
-          save: whether it is time to save; only process 0's watch counts.
+          stop: number of a signal that this process received; 0 for none.
+          save: whether it is time to save; only process 0's value counts.
 
         Returns:
-          The same two, as all processes see them.
+          The values agreed on by all processes.
         """
         if not several():
             return stop, save
         before = (0, 0) if self._cast is None else np.asarray(self._cast)
-        # What the last turn decided is about to be done, so it is not asked for again.
+        # Do not ask again for the save decided in the previous step, which is about to happen.
         mine = np.array([[stop, save and leader() and not before[1]]], np.int32)
         rows = np.repeat(mine, jax.local_device_count(), 0)
         self._cast = self._count(to_devices(self._sharding, rows))

@@ -1,4 +1,4 @@
-"""What a recipe does to a batch and what it makes of the logits: crops, losses, what counts as right."""
+"""Crops, losses and the accuracy metric of a recipe."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from yosinski_jax.study.recipes import Recipe
 
 
 def crop(recipe: Recipe, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    """Images cropped to the recipe's side, after zeros were put around them; central in evaluation.
+    """Images padded with zeros and cropped to the recipe's size; center crops in evaluation.
 
     Args:
       recipe: its `crop` and `crop_padding`.
       x: float [B, H, W, C].
-      key: places the crops at random; None for the center, without padding.
+      key: for random crops; None for center crops without padding.
     """
     batch, height, width, channels = x.shape
     size = (recipe.crop or height, recipe.crop or width)
@@ -31,7 +31,7 @@ def crop(recipe: Recipe, x: jax.Array, key: jax.Array | None) -> jax.Array:
 
 
 def losses(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Losses, float32 [B], or their mean where the recipe's own loss gives that."""
+    """Losses, float32 [B], or their mean if the recipe's own loss returns that."""
     logits = logits.astype(jnp.float32)
     if recipe.loss is not None:
         return jnp.asarray(recipe.loss(logits, labels), jnp.float32)
@@ -42,7 +42,7 @@ def losses(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def is_right(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Which inputs count as right, bool [B]."""
+    """Which inputs count as correct, bool [B]."""
     if recipe.metric is None:
         return logits.argmax(-1) == labels
     return jnp.asarray(recipe.metric(logits, labels), bool)

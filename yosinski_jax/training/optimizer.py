@@ -1,4 +1,4 @@
-"""The optimizer that a recipe asks for, as one chain to be wrapped with `splicing.freeze`."""
+"""The optimizer of a recipe, as one chain to wrap with `splicing.freeze`."""
 
 from typing import Any, NamedTuple
 
@@ -11,24 +11,23 @@ from yosinski_jax.study.recipes import Recipe
 
 
 def optimizer(recipe: Recipe, rate_given: bool = False) -> optax.GradientTransformation:
-    """The whole chain for trainable leaves: clipping, decay, momentum, rate, biases at their own rate.
+    """The whole chain for trainable leaves: clipping, weight decay, momentum, learning rate, a bias rate.
 
-    Wrap it with `splicing.freeze`, chain nothing around it. Where the schedule depends on how long the
-    training is, `update` needs `num_steps`.
+    Wrap it with `splicing.freeze` and chain nothing around it. If the schedule depends on the length of
+    training, `update` needs `num_steps`.
 
     Args:
-      recipe: says how.
-      rate_given: whether `update` gets the rate at step 0 as `rate`, in place of the recipe's, so that
-        networks with different rates share a program.
+      recipe: the recipe.
+      rate_given: whether `update` gets the learning rate at step 0 as `rate`, replacing the recipe's, so
+        that networks with different rates share a program.
     """
     if not isinstance(recipe.optimizer, str):
         own = recipe.optimizer
         return own if isinstance(own, optax.GradientTransformation) else own()
 
     def chain(multiple: float, decay: float) -> optax.GradientTransformation:
-        scale = _scale_by_rate(
-            recipe, multiple if rate_given else recipe.learning_rate * multiple, rate_given
-        )
+        rate = multiple if rate_given else recipe.learning_rate * multiple
+        scale = _scale_by_rate(recipe, rate, rate_given)
         decayed = optax.add_decayed_weights(decay) if decay else optax.identity()
         if recipe.optimizer == "adamw":
             adam = optax.scale_by_adam(recipe.momentum, recipe.adam_b2)
@@ -37,27 +36,23 @@ def optimizer(recipe: Recipe, rate_given: bool = False) -> optax.GradientTransfo
         order = (scale, momentum) if recipe.caffe_momentum else (momentum, scale)
         return optax.chain(decayed, *order)
 
-    def kind(tree):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: _KINDS.get(path_names(path)[-1], "kernel"), tree
-        )
+    kinds = {
+        "kernel": chain(1.0, recipe.weight_decay),
+        "scale": chain(1.0, 0.0),
+        "bias": chain(recipe.bias_rate, 0.0),
+    }
 
-    kinds = optax.partition(
-        {
-            "kernel": chain(1.0, recipe.weight_decay),
-            "scale": chain(1.0, 0.0),
-            "bias": chain(recipe.bias_rate, 0.0),
-        },
-        kind,
-    )
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), kinds) if recipe.clip else kinds
+    def kind(path, _):
+        name = path_names(path)[-1]
+        return name if name in kinds else "kernel"
 
-
-_KINDS = {"bias": "bias", "scale": "scale"}
+    label = lambda tree: jax.tree_util.tree_map_with_path(kind, tree)
+    chains = optax.partition(kinds, label)
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), chains) if recipe.clip else chains
 
 
 def _scale_by_rate(recipe: Recipe, rate: float, given: bool) -> optax.GradientTransformation:
-    """Multiplies by minus the rate, as the recipe's schedule has it; `rate` is a multiple of the `given` one."""
+    """Multiplies by minus the scheduled rate; `rate` is a multiple of the rate passed to `update` if `given`."""
     constant = recipe.schedule == "constant" and not recipe.drop_at and not recipe.warmup
     if constant and not given:
         if not recipe.drop_every:
@@ -84,15 +79,15 @@ class _Count(NamedTuple):
 
 
 def rate_factor(recipe: Recipe, step: Any, num_steps: Any) -> jax.Array:
-    """The rate at a step as a multiple of the recipe's, float32.
+    """The learning rate at a step relative to the recipe's, float32.
 
     Args:
-      recipe: says how the rate moves.
-      step: steps taken, int32.
-      num_steps: steps of the whole training, int32.
+      recipe: defines the schedule.
+      step: number of steps taken, int32.
+      num_steps: total number of steps, int32.
     """
     step, num_steps = jnp.asarray(step), jnp.asarray(num_steps)
-    # Compared as whole numbers of steps: shares in float32 would drop a step early or late.
+    # Compared as integers: fractions in float32 would drop a step early or late.
     bounds = lambda share: jnp.round(share * num_steps).astype(jnp.int32)
     factor = jnp.ones((), jnp.float32)
     if recipe.drop_every:
@@ -104,6 +99,6 @@ def rate_factor(recipe: Recipe, step: Any, num_steps: Any) -> jax.Array:
         done = (step - first) / jnp.maximum(num_steps - first, 1)
         factor *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
     if recipe.warmup:
-        # The first step has a rate above 0: it would be lost otherwise.
+        # The first step has a rate above 0; otherwise it would be wasted.
         factor *= jnp.minimum((step + 1) / jnp.maximum(first, 1), 1.0)
     return factor

@@ -1,7 +1,6 @@
-"""A population: jobs that one compiled program trains together, and how far they are."""
+"""A population: jobs trained together by one compiled program, and their progress."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +36,13 @@ class Population:
 
     Attributes:
       jobs: the jobs.
-      slots: the job of each replica; the last is repeated where jobs do not fill the devices.
+      slots: the job of each replica; the last is repeated to fill the devices.
       dispatched: steps dispatched so far.
-      done: steps waited for.
-      total: steps to do.
-      every: steps between two evaluations; the last may come after fewer.
-      stopped: whether early stopping has ended the training of all jobs.
-      program: what is compiled for it.
+      done: steps known to be finished.
+      total: number of steps.
+      every: steps between two evaluations; the last may come earlier.
+      stopped: whether early stopping has ended all jobs.
+      program: defines what is compiled.
       initial: the initial variables of each slot, on the host.
     """
 
@@ -53,24 +52,24 @@ class Population:
         }
         if len(sizes) != 1:
             raise ValueError(
-                "a population needs jobs with equally many frozen layers, classes and images, and a rate each or none"
+                "a population needs jobs with equally many frozen layers, classes and images, and all or none with a rate"
             )
         ((frozen, classes, *images, by_recipe),) = sizes
         self.train_images, self.test_images, self.validation_images = images
         recipe, streams = trainer.recipe, trainer.streaming is not None
         if recipe.batch_size > self.train_images:
             raise UserError(
-                f"batch_size={recipe.batch_size}: is larger than a task of {self.train_images} training images; "
+                f"batch_size={recipe.batch_size}: larger than a task of {self.train_images} training images; "
                 f"use at most {self.train_images}"
             )
         if recipe.patience and not self.validation_images:
             raise UserError(
-                f"patience={recipe.patience}: stops by a validation part, which these tasks have not; see data.validation.carve"
+                f"patience={recipe.patience}: needs validation images, which these tasks lack; see data.validation.carve"
             )
         if streams and max(len(jobs), replicas) > 1:
             raise UserError(
                 f"replicas={max(len(jobs), replicas)}: networks are trained one at a time from a "
-                "stream; leave it out, or use input=resident if the dataset fits into memory"
+                "stream; leave it out, or use input=resident if the dataset fits in memory"
             )
         self.trainer, self.jobs = trainer, tuple(jobs)
         network, task = trainer.network(classes), jobs[0].task
@@ -80,11 +79,11 @@ class Population:
         spread = self.mesh.shape["replica"]
         padded = -(-replicas // spread) * spread
         self.slots = (*self.jobs, *[self.jobs[-1]] * (padded - len(jobs)))
-        self.task = task  # of all slots, where there is one
+        self.task = task  # the only one of a stream
         self.keys = np.stack([seed_of(job.key, trainer.seed) for job in self.slots])
         self.stopped = False
         self.dispatched, self.done, self.total = 0, 0, recipe.steps_for(self.train_images)
-        #: What the program is given for each slot, besides images.
+        #: Inputs of the program for each slot besides images.
         self.each = {"key": self.keys, "num_steps": np.full(padded, self.total, np.int32)}
         if not by_recipe:
             rates = [job.learning_rate for job in self.slots]
@@ -108,21 +107,19 @@ class Population:
         for job in self.slots:
             if id(job) not in made:
                 fresh = initial_variables(network, self.trainer.input, job.key, self.trainer.seed)
-                if not multihost.leader():  # the base is on process 0, which read it
-                    job_ = dataclasses.replace(job, copied=())
-                else:
-                    job_ = job
-                made[id(job)] = multihost.broadcast(start_variables(job_, fresh, network))
+                if multihost.leader():  # the others have not read the base
+                    fresh = start_variables(job, fresh, network)
+                made[id(job)] = multihost.broadcast(fresh)
         return [made[id(job)] for job in self.slots]
 
-    # What feeds use.
+    # For feeds.
 
     def put(self, tree: Any) -> Any:
-        """Arrays with a leading replica axis, from the host to the devices."""
+        """Moves arrays with a leading replica axis from the host to the devices."""
         return self._put(tree, P("replica"))
 
     def put_batches(self, tree: Any) -> Any:
-        """Arrays [replicas, ..., batch], with the batch cut over the devices that share it."""
+        """Moves arrays [replicas, ..., batch] to the devices, the batch sharded over the axis "data"."""
         spec = lambda x: P("replica", *[None] * (x.ndim - 2), "data")
         return jax.tree.map(lambda x: self._put(x, spec(x)), tree)
 
@@ -134,7 +131,7 @@ class Population:
         return jax.tree.map(lambda x: whole(np.asarray(x)), tree)
 
     def assemble(self, parts: Sequence[jax.Array]) -> jax.Array:
-        """One array of a part for each device."""
+        """One array from a part on each device."""
         devices = self.mesh.devices.flat
         placed = [jax.device_put(part, at) for part, at in zip(parts, devices, strict=True)]
         shape = (len(parts), *parts[0].shape[1:])
@@ -152,9 +149,9 @@ class Population:
     # Training.
 
     def advance(self) -> None:
-        """Dispatches some steps, at most up to the next evaluation, and evaluates there; or several short turns of both.
+        """Dispatches some steps, at most up to the next evaluation, and that evaluation; or several of both if short.
 
-        Does not wait for the devices, nor long for images; see `Feed`.
+        Does not wait for the devices, and only briefly for images; see `Feed`.
         """
         if not self._due:
             several = self._feed.train_and_evaluate(self._carry, self.dispatched)
@@ -194,33 +191,33 @@ class Population:
         self._marks.append((self.dispatched, evaluation.correct))
 
     def _look(self) -> None:
-        """Waits for the devices and finds out who has stopped."""
+        """Waits for the devices and updates `stopped`."""
         if self._kept is not None:
             self.stopped = bool((np.asarray(multihost.whole(self._kept.stopped_at)) >= 0).all())
 
     @property
     def finished(self) -> bool:
-        """Whether everything is dispatched, or every job has stopped."""
+        """Whether everything is dispatched or every job has stopped."""
         return self.stopped or (self.dispatched >= self.total and not self._due)
 
     @property
     def images(self) -> int:
-        """Training images that all its jobs have seen so far, as far as was waited for."""
+        """Number of training images that all jobs together have seen in finished steps."""
         return self.done * self.trainer.recipe.batch_size * len(self.jobs)
 
     @property
     def skipped(self) -> frozenset[str]:
-        """File and record of each image that was left out in this process."""
+        """File and record of each image skipped in this process."""
         return self._feed.skipped
 
     def wait(self, lag: int = 0) -> None:
-        """Waits for all that was dispatched, but for the last `lag` calls of `advance`."""
+        """Waits for all that was dispatched except by the last `lag` calls of `advance`."""
         if len(self._marks) > lag:
             self.done, mark = self._marks[-1 - lag]
             jax.block_until_ready(mark)
 
     def close(self) -> None:
-        """Ends what works for it, such as processes that read."""
+        """Stops its workers, such as reader processes."""
         if self._evaluating is not None:
             self._evaluating.close()  # pyright: ignore[reportAttributeAccessIssue]
             self._evaluating = None
@@ -229,9 +226,9 @@ class Population:
     # Saving.
 
     def snapshot(self) -> dict[str, Any]:
-        """All that is needed to go on later, by name. Every process must call it.
+        """Everything needed to resume, by name. Collective.
 
-        `numpy.asarray` of each waits for the devices; in one process taking the snapshot does not.
+        With a single process it does not wait for the devices; `numpy.asarray` of the values does.
         """
         state = (self._carry, self._kept)
         leaves = {f"state{i}": _copy(x) for i, x in enumerate(jax.tree.leaves(state))}
@@ -239,28 +236,28 @@ class Population:
         return leaves | own | self._curve.snapshot()
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Goes back to a snapshot of a population of the same jobs.
+        """Restores a snapshot of a population of the same jobs.
 
         Raises:
-          ValueError: it is of another population.
+          ValueError: it is from a different population.
         """
         self.close()
         leaves, structure = jax.tree.flatten((self._carry, self._kept))
         found = [np.asarray(snapshot.get(f"state{i}", ())) for i in range(len(leaves))]
         if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
-            raise ValueError("the snapshot is of a population of another kind")
+            raise ValueError("the snapshot is of another kind of population")
         self._curve.restore(snapshot)
         self._correct = np.asarray(snapshot["correct"])[:, : self.test_images]
         self.dispatched = self.done = int(snapshot["step"])
         self._marks.clear()
         state = jax.tree.unflatten(structure, found)
-        # Of several processes only the leader restores; `synchronize` puts the state for all.
+        # With several processes only the leader restores; `synchronize` distributes the state.
         self._carry, self._kept = state if multihost.several() else self.put(state)
         if not multihost.several():
             self._look()
 
     def synchronize(self) -> None:
-        """Takes over, in every process, what process 0 restored."""
+        """Copies what process 0 restored to all processes."""
         if not multihost.several():
             return
         self.dispatched = int(multihost.broadcast(np.asarray(self.dispatched, np.int32)))
@@ -272,14 +269,11 @@ class Population:
         self._carry, self._kept = self.put(multihost.broadcast(state))
         self._look()
         self._curve.synchronize()
-        self._correct = multihost.broadcast(
-            np.asarray(self._correct)
-            if multihost.leader()
-            else np.zeros(np.shape(self._correct), bool)
-        )
+        leader, blank = multihost.leader(), np.zeros(np.shape(self._correct), bool)
+        self._correct = multihost.broadcast(np.asarray(self._correct) if leader else blank)
 
     def results(self) -> list[Result]:
-        """One result a job, in order. Waits for the devices; every process must call it."""
+        """One result per job, in order. Waits for the devices; collective."""
         get = lambda tree: jax.tree.map(np.asarray, jax.tree.map(multihost.whole, tree))
         state, correct, kept = get((self._carry[0], self._correct, self._kept))
         if kept is not None:
@@ -296,9 +290,8 @@ class Population:
         if kept is not None:
             steps, state, stopped = stopping.ended(i, kept, steps, state, self.total)
         losses, right, evaluated, test_loss = (x[i, : len(steps)] for x in curve)
-        accuracy, train_accuracy, validation_accuracy = (
-            right / np.maximum(evaluated, 1)
-        ).T.tolist()
+        shares = (right / np.maximum(evaluated, 1)).T.tolist()
+        accuracy, train_accuracy, validation_accuracy = shares
         spans = np.diff([0, *steps]).tolist()
         return summarize(
             self.program,
@@ -324,5 +317,5 @@ def _images(task: Task) -> tuple[int, int, int]:
 
 
 def _copy(x: Any) -> Any:
-    """A copy that stays when the next step is given the original's memory."""
+    """A copy, since the next step reuses the original's memory."""
     return jnp.copy(multihost.whole(x)) if isinstance(x, jax.Array) else x

@@ -1,4 +1,4 @@
-"""Saves of what is in training: written while the devices go on, the last ones kept."""
+"""Checkpoints of groups in training: written in the background, the last few kept."""
 
 import concurrent.futures
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ import numpy as np
 from yosinski_jax.base.files import as_path
 from yosinski_jax.training import checkpoints
 
-#: Saves kept of each group, so that a damaged one costs no more than the time since the one before.
+#: Saves kept of each group, so that a damaged one costs only the time since the one before.
 KEPT = 2
 
 
 class Saves:
     """Numbered checkpoints `FOLDER/NUMBER`, the newest `KEPT` of them.
 
-    One is written at a time, by a thread; use as a context manager, so that none is left half done.
+    A thread writes one at a time; use as a context manager, so that none is left incomplete.
     """
 
     def __init__(self, folder: Path):
@@ -42,14 +42,14 @@ class Saves:
         return self._writing is not None and not self._writing.done()
 
     def start(self, number: int, snapshot: Mapping[str, Any]) -> None:
-        """Begins a save; waits only for the one before it.
+        """Starts writing a save, after waiting for the previous one.
 
         Args:
           number: higher than that of every earlier save.
-          snapshot: what `numpy.asarray` makes arrays of; the thread waits for the devices.
+          snapshot: values that `numpy.asarray` converts; the thread waits for the devices.
 
         Raises:
-          UserError: the save before could not be written.
+          UserError: the previous save could not be written.
         """
         self.wait()
         self._writing = self._writer.submit(self._write, number, dict(snapshot))
@@ -73,8 +73,6 @@ class Saves:
         arrays = {name: np.asarray(value) for name, value in snapshot.items()}
         checkpoints.save(self.folder / str(number), arrays)
         kept = {path.name for path in list(self)[:KEPT]}
-        for (
-            path
-        ) in self.folder.iterdir():  # older ones, and what a killed process left half written
+        for path in self.folder.iterdir():  # older saves, and incomplete ones of killed processes
             if path.name not in kept:
                 checkpoints.delete(path)

@@ -1,8 +1,7 @@
 """What XLA compiles: pure functions of one replica, for features, training and evaluation.
 
-Each takes `(shared, own, state)`: what all replicas see (the images), what is the replica's own
-(key, indices, labels), and what training changes. `trainer.Trainer` adds the replica axis, shards and
-compiles.
+Each takes `(shared, own, state)`: inputs shared by all replicas (the images), the replica's own (key,
+indices, labels), and the training state. `trainer.Trainer` adds the replica axis, shards and compiles.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ from yosinski_jax.training.objective import crop, is_right, losses
 from yosinski_jax.training.optimizer import optimizer
 from yosinski_jax.training.stopping import Kept, judge
 
-#: Images evaluated at a time, at most.
+#: Most images evaluated at a time.
 EVALUATION_BATCH = 500
 
 
@@ -35,7 +34,7 @@ class State(NamedTuple):
     diverged_at: jax.Array  # int32, -1 while every loss was finite
 
 
-#: The sets of images on which an evaluation counts correct classifications.
+#: The sets of images that are evaluated.
 PARTS = ("test", "train", "validation")
 
 
@@ -44,9 +43,9 @@ class Metrics(NamedTuple):
 
     Attributes:
       losses: sum of the training losses since the previous evaluation, float32.
-      right: numbers of images classified correctly: of the test images, of a fixed subset of the
-        training images, and of the validation images, int32 [..., 3] (`PARTS`).
-      evaluated: images evaluated of each, all but those that could not be read, int32 [..., 3].
+      right: numbers of correctly classified test images, training images (a fixed subset) and
+        validation images, int32 [..., 3] (`PARTS`).
+      evaluated: numbers of images evaluated, without unreadable ones, int32 [..., 3].
       test_loss: mean cross-entropy of the test images, float32.
     """
 
@@ -59,14 +58,14 @@ class Metrics(NamedTuple):
 def preprocess(
     recipe: Recipe, images: jax.Array, mean: jax.Array | None, key: jax.Array | None
 ) -> jax.Array:
-    """Inputs as the network takes them, on the device.
+    """Preprocesses inputs for the network, on the device.
 
     Args:
-      recipe: says how.
+      recipe: defines the preprocessing.
       images: [B, ...]: unsigned integers (pixels), floats, or signed integers (tokens).
       mean: float32 [...], mean of the task's training images, subtracted if given; otherwise pixels
         are scaled to −1 … 1, floats and tokens left as they are.
-      key: for random crops and mirrors; None in evaluation (central crop, no mirror).
+      key: for random crops and flips; None in evaluation (center crop, no flip).
 
     Returns:
       [B, ...], float32, or int32 of tokens; [B, h, w, C] with h = w = `recipe.crop` if that is not 0.
@@ -95,7 +94,7 @@ def network_input(recipe: Recipe, shape: Sequence[int], dtype: Any) -> jax.Shape
       dtype: dtype of the raw inputs.
 
     Raises:
-      UserError: the recipe crops or mirrors, and the inputs are not images, or smaller than the crop.
+      UserError: the recipe crops or flips, but the inputs are not images or smaller than the crop.
     """
     spatial = {
         name: getattr(recipe, name) for name in ("crop", "crop_padding", "mirror", "bgr")
@@ -105,7 +104,7 @@ def network_input(recipe: Recipe, shape: Sequence[int], dtype: Any) -> jax.Shape
         words = ", ".join(f"{name}={value}" for name, value in spatial.items())
         raise UserError(
             f"recipe {recipe.name}: {words} is for images [height, width, channels], but inputs are {list(shape)}; "
-            "leave that out"
+            "leave it out"
         )
     if recipe.crop > min(shape[:2], default=0) and recipe.crop:
         raise UserError(
@@ -126,14 +125,14 @@ def prefix_length(network: Network, frozen: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Everything that determines a compiled program, besides the shapes of its arguments.
+    """Everything that determines a compiled program besides the shapes of its arguments.
 
     Attributes:
       network: the network.
-      recipe: how it is trained.
+      recipe: how to train it.
       frozen: names of the frozen layers, in the network's order.
-      cached: whether replicas are fed the frozen prefix's output instead of images.
-      rate_given: whether each replica is given its own learning rate.
+      cached: whether inputs are cached outputs of the frozen prefix instead of images.
+      rate_given: whether each replica has its own learning rate.
     """
 
     network: Network
@@ -149,13 +148,13 @@ class Program:
 
     @property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
-        """The recipe's, of all parameters but those of frozen layers."""
+        """The recipe's optimizer of all parameters except those of frozen layers."""
         return freeze(optimizer(self.recipe, self.rate_given), self.network.paths(*self.frozen))
 
     # What is compiled.
 
     def features(self, shared, own, variables) -> dict[str, jax.Array]:
-        """The prefix's output over the whole task, for "train" and "test", [images and padding, ...]."""
+        """The prefix's output for the whole task, "train" and "test", [images and padding, ...]."""
 
         def over(which):
             def batch(index):
@@ -168,10 +167,10 @@ class Program:
         return {which: over(which) for which in ("train", "test")}
 
     def train(self, shared, own, carry) -> tuple[Any, jax.Array]:
-        """Steps on images at hand; own = (inputs and labels, positions in the task, int32 [steps, batch]).
+        """Steps on resident images; own = (inputs and labels, positions in the task, int32 [steps, batch]).
 
         Returns:
-          What the steps lead to, which the next ones overwrite, and a number to wait for.
+          The new carry, which the next steps overwrite, and an array to wait for.
         """
         own, positions = own
 
@@ -188,34 +187,32 @@ class Program:
         return carry, carry[0].step.astype(jnp.float32)
 
     def check(self, shared, own, carry) -> tuple[jax.Array, jax.Array]:
-        """When the network diverged, also if the losses did not show it, and a sum of losses to begin with."""
+        """The step at which the network diverged, even if losses stayed finite, and a zero sum of losses."""
         del shared, own
         state, total = carry
-        # A ReLU may turn NaN into 0, so that NaN weights in front of it leave the loss finite.
-        floats = [
-            x for x in jax.tree.leaves(state.variables) if jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        # 0 · x is 0 unless x is infinite or NaN. Sums of columns, because a reduction to one number of
-        # each leaf would be half of what the compiler has to do for an evaluation.
+        # A ReLU may turn NaN into 0, so NaN weights before it can leave the loss finite.
+        leaves = jax.tree.leaves(state.variables)
+        floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+        # 0 · x is 0 unless x is infinite or NaN. Column sums, because a full reduction of each leaf would
+        # double the compile time of an evaluation.
         columns = [jnp.atleast_2d(0 * x).reshape(-1, x.shape[-1] if x.ndim else 1) for x in floats]
         finite = jnp.concatenate([x.sum(0) for x in columns]).sum() == 0
         bad = (state.diverged_at < 0) & ~finite
         return jnp.where(bad, state.step - 1, state.diverged_at), jnp.zeros_like(total)
 
     def evaluate(self, shared, own, carry) -> tuple[Any, ...]:
-        """`check`, and the evaluation of images at hand.
+        """`check`, and the evaluation of resident images.
 
         Returns:
-          What `check` gives; images that are right, int32 [3] (`PARTS`); the test images' mean
-          cross-entropy; which images are right, bool [images and padding].
+          The results of `check`; numbers of correct images, int32 [3] (`PARTS`); mean cross-entropy of
+          the test images; which images are correct, bool [images and padding].
         """
 
         def look_up(which, index):
             return own[which][index] if self.cached else shared[which][own[which][index]]
 
         def batch(given):
-            # A training image's position i is written as −1 − i; those for validation come behind
-            # the ones that are trained on.
+            # Position i of a training image is encoded as −1 − i; validation images follow the training images.
             index, labels = given
             of_train = (index < 0).reshape(-1, *[1] * (look_up("test", index[:1]).ndim - 1))
             x = jnp.where(
@@ -236,11 +233,11 @@ class Program:
         return *self.check(shared, own, carry), *found
 
     def train_and_evaluate(self, shared, own, carry) -> tuple[Any, ...]:
-        """`train` and `evaluate` in turns; own = (as `train` has it, positions, int32 [evaluations, steps, batch]).
+        """Alternates `train` and `evaluate`; own = (as in `train`, positions, int32 [evaluations, steps, batch]).
 
         Returns:
-          What it leads to; of each evaluation the sum of losses since the one before, and the images
-          right and the loss of `evaluate`; of the last one which images are right.
+          The new carry; for each evaluation the sum of losses since the previous one, and the numbers of
+          correct images and the test loss; for the last one which images are correct.
         """
         own, positions = own
 
@@ -253,20 +250,20 @@ class Program:
         return carry, *columns, right[-1]
 
     def evaluate_batch(self, shared, own, variables) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of the batch in `shared`: which images are right, their losses (0 of padding), the mask."""
+        """For the batch in `shared`: which images are correct, their losses (0 for padding), the mask."""
         mask = shared["mask"]
         right, losses = self.judge(shared["images"], shared["labels"], own, variables)
         return right & mask, jnp.where(mask, losses, 0), mask
 
     def keep(self, shared, own, carry) -> Kept:
-        """The best evaluation so far, of what was kept before, the state and, in `own`, its evaluation."""
+        """The best evaluation so far, from the previous best, the state and its evaluation in `own`."""
         del shared
         kept, state = carry
         validation = PARTS.index("validation")
         counts = {name: own[name][validation] for name in ("right", "evaluated")}
         return judge(self.recipe.patience, kept, state, own | counts)
 
-    # What these consist of.
+    # Building blocks.
 
     def _step(self, images, labels, own, carry) -> tuple[State, jax.Array]:
         state, total = carry
@@ -280,7 +277,7 @@ class Program:
         return state, total + loss
 
     def step(self, state: State, x, labels, key, num_steps, **rate) -> tuple[State, jax.Array]:
-        """One training step of `num_steps` on a batch, at `rate=` if it is given; returns the next state and the loss."""
+        """One of `num_steps` training steps, with the learning rate `rate=` if given; returns the next state and the loss."""
         params = state.variables["params"]
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
         (loss, updated), gradients = differentiate(params, state.variables, x, labels, key)
@@ -296,12 +293,12 @@ class Program:
         ), loss
 
     def loss(self, params, variables, x, labels, key) -> tuple[jax.Array, Any]:
-        """Mean cross-entropy of a batch in training, float32, and the new statistics."""
+        """Mean training loss of a batch, float32, and the new statistics."""
         logits, updates = self._logits({**variables, "params": params}, x, key)
         return losses(self.recipe, logits, labels).mean(), updates
 
     def _logits(self, variables, x, key) -> tuple[jax.Array, Any]:
-        """Logits in training and the new statistics; from images or, if they are cached, from the prefix's features."""
+        """Training logits and the new statistics, from images or cached features."""
         network, k = self.network, self.prefix
         still = self.frozen if self.recipe.frozen_batch_stats == "keep" else ()
         apply = functools.partial(network.apply, train=True, key=key, frozen=still)
@@ -313,7 +310,7 @@ class Program:
         return apply(variables, x)
 
     def judge(self, images, labels, own, variables) -> tuple[jax.Array, jax.Array]:
-        """Which images of a batch are classified right, bool [B], and their cross-entropies, float32 [B]."""
+        """Which images of a batch are classified correctly, bool [B], and their cross-entropies, float32 [B]."""
         x = images if self.cached else preprocess(self.recipe, images, own.get("mean"), None)
         logits, _ = self.network.apply(variables, x, start=self.prefix if self.cached else 0)
         labels = jnp.maximum(labels, 0)

@@ -1,8 +1,8 @@
 """Early stopping: each network of a population keeps its best evaluation and stops independently.
 
-Decided by validation accuracy alone; test results are stored but never consulted. What is kept depends
-only on the evaluations, not on when the host sees them: networks that have stopped are still computed
-along with the others until all have stopped, without effect.
+Only validation accuracy decides; test results are stored but never consulted. The outcome depends only on
+the evaluations, not on when the host sees them: networks that have stopped keep running with the others
+until all have stopped, without effect.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Kept(NamedTuple):
       step: its step, int32.
       waited: evaluations since then, int32.
       stopped_at: step of the evaluation at which the network stopped, int32; −1 while it goes on.
-      correct: which test images were classified correctly at the best evaluation, bool [test images].
+      correct: which test images the best evaluation classified correctly, bool [test images].
     """
 
     variables: Any
@@ -40,32 +40,24 @@ def begin(variables: Any, replicas: int, test_images: int) -> Kept:
     """The initial `Kept`, before the first evaluation, on the host.
 
     Args:
-      variables: initial ones of all replicas, [replicas, ...].
-      replicas: their number.
-      test_images: of the task.
+      variables: the initial variables, [replicas, ...].
+      replicas: number of replicas.
+      test_images: number of test images of the task.
     """
-    zeros = np.zeros(replicas, np.int32)
-    return Kept(
-        variables,
-        np.full(replicas, -1, np.float32),
-        zeros,
-        zeros,
-        np.full(replicas, -1, np.int32),
-        np.zeros((replicas, test_images), bool),
-    )
+    zeros, correct = np.zeros(replicas, np.int32), np.zeros((replicas, test_images), bool)
+    return Kept(variables, zeros.astype(np.float32) - 1, zeros, zeros, zeros - 1, correct)
 
 
 def judge(patience: int, kept: Kept, state: "State", evaluation: Any) -> Kept:
-    """What one network keeps after an evaluation.
+    """Updates one network's `Kept` after an evaluation.
 
-    It stops after `patience` consecutive evaluations that were no better than the best, or when it
-    has diverged.
+    It stops after `patience` consecutive evaluations without improvement, or when it has diverged.
 
     Args:
-      patience: evaluations, at least 1.
-      kept: so far.
-      state: at this evaluation.
-      evaluation: "right" and "evaluated" of the validation part, int32, and "correct" of the test
+      patience: number of evaluations, at least 1.
+      kept: the best so far.
+      state: the training state at this evaluation.
+      evaluation: "right" and "evaluated" of the validation images, int32, and "correct" of the test
         images, bool [test images or more].
     """
     share = evaluation["right"] / jnp.maximum(evaluation["evaluated"], 1).astype(jnp.float32)
@@ -90,10 +82,10 @@ def ended(
 
     Args:
       i: its place.
-      kept: of all, on the host.
-      steps: of every evaluation.
-      state: its own, on the host.
-      total: steps of the whole training.
+      kept: the `Kept` of all networks, on the host.
+      steps: the step of each evaluation.
+      state: its own state, on the host.
+      total: total number of steps.
 
     Returns:
       The steps up to where it stopped, its state, and the fields of `Result` about stopping.
@@ -103,9 +95,5 @@ def ended(
         steps = [step for step in steps if step <= stopped]
         if state.diverged_at >= stopped:
             state = state._replace(diverged_at=np.full((), -1, np.int32))  # pyright: ignore[reportArgumentType]
-    early = 0 <= stopped < total
-    return (
-        list(steps),
-        state,
-        {"chosen_step": int(kept.step[i]), "stopped_at_step": stopped if early else None},
-    )
+    early = stopped if 0 <= stopped < total else None
+    return list(steps), state, {"chosen_step": int(kept.step[i]), "stopped_at_step": early}

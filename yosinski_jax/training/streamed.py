@@ -1,4 +1,4 @@
-"""Streamed images for a population: read and decoded while the devices compute."""
+"""Streamed images: read and decoded while the devices compute."""
 
 import dataclasses
 import functools
@@ -24,14 +24,14 @@ from yosinski_jax.training.step import PARTS, Metrics
 if TYPE_CHECKING:
     from yosinski_jax.training.population import Population
 
-# The batch in use and those on their way to the devices.
+# The batch in use and those being transferred.
 BATCHES_ON_DEVICES = 3
-# How long a process waits for a batch before it looks whether it is asked to stop, in seconds.
+# Seconds to wait for a batch before checking for a stop signal.
 _PATIENCE = 0.5
 
 
 class Streamed:
-    """Batches read and decoded while the devices compute, each sharded over all devices of all processes."""
+    """Batches read and decoded in the background, each sharded over all devices of all processes."""
 
     def __init__(self, population: "Population"):
         self._population = population
@@ -39,8 +39,8 @@ class Streamed:
         self._batches: _Ahead | None = None
         self._mean: Any = None
         self._mark: Any = None
-        # A signal is looked for between two calls. Votes of several processes cost a collective
-        # each, and all must make the same number of steps.
+        # Signals are checked between calls. With several processes each check is a collective, and all must
+        # take the same number of steps.
         self._steps = 1 if jax.default_backend() == "cpu" else 4
         self._own = population.put(population.each)
 
@@ -89,13 +89,9 @@ class Streamed:
             try:
                 while (batch := batches.get()) is not _END:
                     if batch is not None:
-                        rows.append(
-                            p.run("evaluate_batch")(
-                                batch, self._own_with_mean(), carry[0].variables
-                            )
-                        )
-                        # Batches are read faster than they are used: the devices' memory would
-                        # fill up.
+                        run, own = p.run("evaluate_batch"), self._own_with_mean()
+                        rows.append(run(batch, own, carry[0].variables))
+                        # Reading is faster than evaluating: batches would fill the devices' memory.
                         jax.block_until_ready(rows[-3:][0])
                     yield None
             finally:
@@ -110,7 +106,7 @@ class Streamed:
         yield carry, Evaluation(metrics, correct[None, : len(p.task.test_index)])
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Stops the worker processes."""
         if self._batches is not None:
             self._batches.close()
         self._batches = None
@@ -119,7 +115,7 @@ class Streamed:
         return self._own if self._mean is None else self._own | {"mean": self._mean}
 
     def _read(self, task: Task, start: int | None, part: str = "train") -> Iterator[Any]:
-        """Batches on their way to the devices: of training from a step on, or of an evaluation if `start` is None."""
+        """Batches on the devices: for training from step `start` on, or for an evaluation if None."""
         p = self._population
         trainer, options = p.trainer, p.trainer.streaming or Streaming()
         common = dataclasses.asdict(options) | {
@@ -142,7 +138,7 @@ class Streamed:
 
 
 def put_batch(mesh: Mesh, batch: stream.Batch) -> dict[str, jax.Array]:
-    """Starts the transfer of this process's part of a batch: images, labels and mask, cut over the mesh."""
+    """Starts transferring this process's part of a batch: images, labels and mask, sharded over the mesh."""
     cut = NamedSharding(mesh, P("data"))
     return {name: multihost.to_devices(cut, x) for name, x in batch._asdict().items()}
 
@@ -151,10 +147,9 @@ _END = object()
 
 
 class _Ahead:
-    """An iterator run by a thread, so that its user can look away while nothing comes.
+    """An iterator run by a thread, so that its user need not block while no item is ready.
 
-    Several processes must do the same number of steps between two votes, so there it runs when it is
-    asked, and waits.
+    Several processes must take the same number of steps between two votes, so there it blocks instead.
     """
 
     def __init__(self, make: Callable[[], Iterator[Any]]):
@@ -162,13 +157,11 @@ class _Ahead:
         self._queue: queue.Queue[Any] = queue.Queue(1)
         self._iterator = make() if multihost.several() else None
         if self._iterator is None:
-            self._thread = threading.Thread(
-                target=self._work, args=(make,), daemon=True, name="feed"
-            )
+            self._thread = threading.Thread(target=self._work, args=(make,), daemon=True)
             self._thread.start()
 
     def get(self) -> Any:
-        """The next item, None if it is not there yet, `_END` at the end."""
+        """The next item, None if it is not ready yet, `_END` at the end."""
         if self._iterator is not None:
             return next(self._iterator, _END)
         try:
@@ -180,13 +173,12 @@ class _Ahead:
         return item
 
     def close(self) -> None:
-        """Ends it, and what it reads from."""
+        """Stops it and its source."""
         self._closed.set()
         if self._iterator is not None:
             self._iterator.close()  # pyright: ignore[reportAttributeAccessIssue]
             return
-        with_time = 2.0  # seconds; a thread that waits for a worker ends with the process
-        self._thread.join(with_time)
+        self._thread.join(2.0)  # seconds; a thread that waits for a worker ends with the process
 
     def _work(self, make: Callable[[], Iterator[Any]]) -> None:
         iterator = make()
@@ -218,14 +210,14 @@ def hosts() -> stream.Hosts:
 def mean_image(
     dataset: Dataset, task: Task, streaming: Streaming | None, shape: Sequence[int], batch_size: int
 ) -> np.ndarray:
-    """Mean of the task's training images as they are fed, float32 [H, W, C]."""
+    """Mean of the task's training images as fed, float32 [H, W, C]."""
     if streaming is None or streaming.size is None:
         try:
             return dataset.train.mean_image(task.train_index)
         except CorruptRecord:
             if streaming is None or not streaming.skip_corrupt:
                 raise
-    # Every training image once, as if it were to be tested on.
+    # Reads every training image once, as if it were a test image.
     whole = dataclasses.replace(task, test_index=task.train_index, test_labels=task.train_labels)
     total, count = np.zeros(tuple(shape), np.float64), np.zeros((), np.int32)
     options = dataclasses.asdict(streaming)

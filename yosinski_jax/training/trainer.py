@@ -1,19 +1,18 @@
 """Training: populations of networks, each trained together by one compiled program.
 
-What XLA compiles depends on which layers are frozen and on shapes, not on where initial values come
-from. So runs with the same frozen layers and equally large tasks are replicas of one program. The
-mesh has two axes: replicas are spread over `replica` (padded with repetitions of the last, so that
-no device stands idle while another has two), batches over `data`: those of streamed images, and on
-GPU and TPU those of populations with fewer replicas than devices. On each device its replicas are
-stacked (`vmap`) or, if there is one, run as they are. On a CPU every core counts as a device, because
-stacked convolutions are slow there (BUILD_NOTES.md).
+What XLA compiles depends on shapes and on which layers are frozen, not on the origin of initial values. So
+runs with the same frozen layers and tasks of equal size are replicas of one program. The mesh has two axes:
+replicas are spread over `replica` (padded by repeating the last one, so that no device is idle while another
+has two), batches over `data`: those of streamed images, and on GPU and TPU those of populations with fewer
+replicas than devices. The replicas of a device are stacked (`vmap`); a single one is run without. On a CPU
+each core is a device, because stacked convolutions are slow there (BUILD_NOTES.md).
 
-The result of a run depends on its key alone. In a population of the same size on the same devices
-it is equal to the bit, whatever the other replicas are and however often it was interrupted; with
-other sizes, devices or another feed it is equal to float tolerance.
+The result of a run depends on its key alone. In a population of the same size on the same devices it is
+bitwise reproducible, whatever the other replicas are and however often it was interrupted; with other sizes,
+devices or feeds it is equal within float tolerance.
 
-Where the frozen prefix is deterministic, its output over the whole task is computed once and only
-the layers above are trained.
+Where the frozen prefix is deterministic, its output for the whole task is computed once and only the layers
+above are trained.
 """
 
 import dataclasses
@@ -40,7 +39,7 @@ from yosinski_jax.training.jobs import Job
 from yosinski_jax.training.population import Population
 from yosinski_jax.training.step import Program, network_input
 
-# Programs that run for little longer than they are compiled.
+# Programs that run for little longer than their compilation takes.
 _SHORT = ("train_and_evaluate", "features")
 
 
@@ -52,22 +51,19 @@ class Trainer:
       recipe: how to train; "auto" precision is resolved here.
       dataset: the source of images; it must fit in the devices' memory unless it is streamed.
       seed: changes all random numbers of all jobs.
-      devices: by default all devices of all processes. Replicas are spread over them, and so are
-        batches of streamed images, except that on CPU only the first device of each process is
-        used, with all cores (CaffeNet: 2.7 times as fast as one device per core). If their number
-        does not divide a streamed batch, the largest number that does is used.
-      feature_bytes: memory that the outputs of frozen prefixes may take on each device, in bytes; 0
-        for none.
+      devices: by default all devices of all processes. Replicas and streamed batches are spread over them,
+        except that streaming on a CPU uses only the first device of each process, with all cores (CaffeNet:
+        2.7 times as fast as one device per core). If their number does not divide a streamed batch, the
+        largest number that does is used.
+      feature_bytes: memory for cached outputs of frozen prefixes on each device, in bytes; 0 disables caching.
       streaming: how to stream the images, one network at a time; None to hold them on the devices
         (as they are, usually uint8).
-      share_batches: whether devices left over by a population of fewer replicas, of images held on
-        the devices, take a share of each batch, as many as divide it. None: unless they are a CPU's,
-        whose spare devices are no idle cores: one network's convolutions are spread over all of
-        them. With several processes devices repeat the last network instead.
+      share_batches: whether devices without a replica of their own take a share of each resident batch, as
+        many as divide it. By default not on a CPU, where one network's convolutions use all cores anyway.
+        With several processes devices repeat the last network instead.
 
     Raises:
-      UserError: the images vary in size and no size is given, or several processes cannot share a
-        batch.
+      UserError: the images vary in size and no size is given, or several processes cannot share a batch.
     """
 
     def __init__(
@@ -85,9 +81,9 @@ class Trainer:
         self.recipe = recipe.resolved()
         self.dataset, self.seed, self.streaming = dataset, seed, streaming
         self.feature_bytes = feature_bytes
-        #: Shape of one image as it is fed.
+        #: Shape of one image as fed.
         self.fed_shape = self._fed_shape()
-        #: Shape and dtype of one image as the network gets it.
+        #: Shape and dtype of one network input.
         self.input = network_input(self.recipe, self.fed_shape, dataset.dtype)
         self.devices = self._streams_to(devices) if streaming else list(devices or jax.devices())
         if share_batches is None:
@@ -98,7 +94,7 @@ class Trainer:
         )
         self._programs: dict[Any, Any] = {}
         self._means: dict[bytes, np.ndarray] = {}
-        #: Features of the population before, by what they were computed from.
+        #: Features of the previous population, by a digest of their inputs.
         self.features: dict[bytes, dict[str, jax.Array]] = {}
 
     def _fed_shape(self) -> tuple[int, ...]:
@@ -124,30 +120,26 @@ class Trainer:
             )
         return found[: _shares(batch, len(found))]
 
-    def described(self) -> dict[str, Any]:
-        """What settings.json says of the images: their shape as they are fed."""
-        return {"image_shape": list(self.fed_shape)}
-
     def _layout(self, replicas: int) -> tuple[int, int]:
         """Devices along the axes `replica` and `data` of a population of that size."""
         devices = len(self.devices)
         if self.streaming:
             return 1, devices
-        # Of several processes each takes part, if only with repetitions of the last network.
+        # With several processes each takes part, if only with copies of the last network.
         count = devices if multihost.several() else min(replicas, devices)
         shared = self.share_batches
         return count, _shares(self.recipe.batch_size, devices // count) if shared else 1
 
     def mesh(self, replicas: int) -> Mesh:
-        """The devices that a population of that size uses, along the axes `replica` and `data`."""
+        """The mesh of a population of that size, with the axes `replica` and `data`."""
         shape, axes = self._layout(replicas), ("replica", "data")
         types, used = (AxisType.Auto,) * 2, self.devices[: math.prod(shape)]
-        if len(used) < len(self.devices):  # `make_mesh` refuses a TPU's chips that are no cuboid
+        if len(used) < len(self.devices):  # `make_mesh` refuses TPU chips that do not form a cuboid
             return Mesh(np.asarray(used).reshape(shape), axes, axis_types=types)
         return jax.make_mesh(shape, axes, axis_types=types, devices=used)
 
     def mean_image(self, task: Task) -> np.ndarray:
-        """Mean of the task's training images as they are fed, float32 [H, W, C]."""
+        """Mean of the task's training images as fed, float32 [H, W, C]."""
         name = task.train_index.tobytes()
         if name not in self._means:
             self._means[name] = streamed.mean_image(
@@ -156,9 +148,9 @@ class Trainer:
         return self._means[name]
 
     def compiled(self, mesh: Mesh, program: Program, what: str) -> Callable:
-        """`getattr(program, what)` with a replica axis on its second and third argument and its result, sharded and jitted."""
+        """`getattr(program, what)` with a replica axis on its last two arguments and its result, sharded and jitted."""
         if what == "evaluate" and not program.cached:
-            program = dataclasses.replace(program, frozen=())  # it does not matter there
+            program = dataclasses.replace(program, frozen=())  # shares one program
         name = (mesh.devices.shape, program, what)
         if name not in self._programs:
             one = getattr(program, what)
@@ -166,13 +158,13 @@ class Trainer:
             def local(shared, own, state):
                 if jax.tree.leaves(own)[0].shape[0] > 1:
                     return jax.vmap(one, in_axes=(None, 0, 0))(shared, own, state)
-                # Not vmap: a convolution with a batched kernel is slow even for a batch of one.
+                # Without vmap: convolutions with a batched kernel are slow even for a batch of one.
                 own, state = jax.tree.map(lambda x: x[0], (own, state))
                 return jax.tree.map(lambda x: x[None], one(shared, own, state))
 
             by_hand = set(mesh.axis_names)
             options: dict[str, Any] = {}
-            if mesh.shape["data"] > 1:  # the compiler cuts what follows from a batch that is cut
+            if mesh.shape["data"] > 1:  # the compiler propagates the sharding of the batch
                 by_hand = {"replica"}
                 options = {"out_shardings": NamedSharding(mesh, P("replica"))}
             if mesh.shape["replica"] > 1 or mesh.size == 1:
@@ -197,13 +189,13 @@ class Trainer:
         return counts
 
     def feature_size(self, task: Task, frozen: int) -> int:
-        """Bytes that the outputs of `frozen` layers over a whole task take, for one job."""
+        """Bytes of the outputs of `frozen` layers for a whole task and one job."""
         shape = self.network(len(task.classes)).output(self.input, frozen)
         images = len(task.train_index) + len(task.validation_index) + len(task.test_index)
         return images * int(np.prod(shape.shape)) * shape.dtype.itemsize
 
     def caches(self, task: Task, frozen: int) -> bool:
-        """Whether the features of a prefix of so many frozen layers are computed once instead of at every step."""
+        """Whether the output of so many frozen layers is computed once instead of at every step."""
         network = self.network(len(task.classes))
         if self.streaming or self.recipe.augments:
             return False
@@ -218,14 +210,14 @@ class Trainer:
         return self.feature_size(task, frozen) <= self.feature_bytes
 
     def replicas(self, task: Task, frozen: int) -> int:
-        """Number of networks to train together that is fast on these devices and fits in their memory."""
+        """Number of networks to train together: fast on these devices, and within their memory."""
         devices = len(self.devices)
         if self.streaming:
             return 1
         if jax.default_backend() == "cpu":
             return devices
         most = min(32, self._fit(task, frozen)) * devices
-        if not most:  # not even one on each device; of a batch that is cut each holds a part
+        if not most:  # not even one per device; a sharded batch needs less
             sizes = range(devices, 0, -1) if self.share_batches else [devices]
             cuts = ((size, self._layout(size)[1]) for size in sizes)
             most = next((size for size, cut in cuts if self._fit(task, frozen, cut)), sizes[-1])
@@ -234,56 +226,56 @@ class Trainer:
         return most
 
     def _fit(self, task: Task, frozen: int, cut: int = 1) -> int:
-        """Number of networks whose states and activations, of batches in `cut` parts, fit on a device beside the images."""
+        """Number of networks that fit on a device beside the images, if batches are cut into `cut` parts."""
         network = self.network(len(task.classes))
         step = step_cost(
             network, self.input, batch_size=self.recipe.batch_size, frozen=frozen,
             prefix_cached=self.caches(task, frozen), moments=self.recipe.moments,
         )  # fmt: skip
-        # A tenth is left to the runtime; the backward pass holds about as much as the forward one left.
+        # A tenth is for the runtime; the backward pass holds about as much as the forward pass left.
         free = 0.9 * machine.memory() - self._held()
         each = self._each(task, frozen, step, cut) + step.activation_bytes // cut
         return max(0, int(free / each))
 
     def _held(self) -> int:
-        """Bytes of images on each device: of all, or of the batches that are streamed to it."""
+        """Bytes of images on each device: all images, or the streamed batches."""
         images = len(self.dataset.train) + len(self.dataset.test)
         if self.streaming:
             images = streamed.BATCHES_ON_DEVICES * self.recipe.batch_size // len(self.devices)
         return images * math.prod(self.fed_shape)
 
     def _each(self, task: Task, frozen: int, step: StepCost, cut: int) -> int:
-        """Bytes of one network in training on each of its devices: state, activations, cached features."""
+        """Bytes of a network in training on each of its devices: state, activations, cached features."""
         features = self.feature_size(task, frozen) if self.caches(task, frozen) else 0
         return step.state_bytes + step.activation_bytes // cut + features
 
     def schedule(self, images: int) -> tuple[int, int]:
-        """Steps and evaluations of a job whose task has this many training images."""
+        """Numbers of steps and evaluations for a task with so many training images."""
         steps = self.recipe.steps_for(images)
         return steps, -(-steps // self.recipe.steps_to_evaluation(images))
 
     def memory(self, task: Task, frozen: int, replicas: int, step: StepCost) -> tuple[int, int]:
-        """Bytes that a population of so many jobs takes on a device, the images among them, and the devices it uses."""
+        """Bytes of a population of so many jobs on a device, including images, and the number of devices it uses."""
         count, cut = self._layout(replicas)
         each = self._each(task, frozen, step, cut)
         return self._held() + -(-replicas // count) * each, count * cut
 
     def start(self, jobs: Sequence[Job], replicas: int | None = None) -> Population:
-        """A population ready to train its first step.
+        """A population ready for its first training step.
 
         Args:
-          jobs: with equal `frozen` and tasks of equal size.
-          replicas: size of the population; if larger than the number of jobs the last is repeated,
-            which costs time but keeps results equal to the bit.
+          jobs: jobs with equal `frozen` and tasks of equal size.
+          replicas: size of the population; if larger than the number of jobs the last is repeated, which
+            costs time but keeps results bitwise reproducible.
 
         Raises:
-          UserError: the batch is larger than the task, several networks are to be streamed to, or the
-            recipe has patience and the tasks no validation part.
-          ValueError: the jobs do not go together.
+          UserError: the batch is larger than the task, several networks would be streamed to, or the
+            recipe has patience but the tasks have no validation images.
+          ValueError: the jobs cannot share a program.
         """
         return Population(self, jobs, replicas or len(jobs))
 
 
 def _shares(batch: int, devices: int) -> int:
-    """The most devices that can have equal shares of a batch."""
+    """The largest number of devices that can share a batch equally."""
     return max(n for n in range(1, devices + 1) if batch % n == 0)

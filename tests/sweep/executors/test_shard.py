@@ -30,7 +30,7 @@ def test_what_a_shard_is_called():
     for wrong in ("", "1", "a/b", "-1/4", "1/", "1/2/3", "²/4", "1/99999999999999"):
         with pytest.raises(UserError, match=f"shard={wrong}: must be I/N"):
             shard.parse(wrong)
-    with pytest.raises(UserError, match=r"shard=4/4: is out of range; .* give 0/4 to 3/4"):
+    with pytest.raises(UserError, match=r"shard=4/4: out of range; .* use 0/4 to 3/4"):
         shard.parse("4/4")
     with pytest.raises(UserError, match="shard=0/0: must be I/N with N at least 1"):
         shard.parse("0/0")
