@@ -39,7 +39,7 @@ def test_a_class_in_a_file_or_a_module(tmp_path, monkeypatch):
         ("net.py:", FILE, "must be of the form my_module:Net or path/to/file.py:Net"),
         ("other.py:Net", FILE, "there is no file .*other.py; check the path"),
         ("net.py:Nte", FILE, "net.py has no Nte; it has Net$"),
-        ("net.py:Net", "1 +", r"cannot be imported \(SyntaxError: .*\); correct it first"),
+        ("net.py:Net", "1 +", r"cannot be imported \(SyntaxError: .*\); fix it first"),
         ("net.py:Net", "import no_such", r"cannot be imported \(ModuleNotFoundError: No module"),
     ],
 )

@@ -183,7 +183,7 @@ def test_every_misfit_is_listed_at_once():
         convert(weights, RESNET, shapes_of(RESNET))
     assert sorted(line[: line.index(": build")] for line in caught.value.mismatches) == [
         "batch_stats/block1/norm1/var: the source has no layer1.0.bn1.running_var",
-        "layer3.0.conv1.weight: of no use to the network",
+        "layer3.0.conv1.weight: unused by the network",
         "params/stem/conv/kernel: conv1.weight is [8, 3, 3, 2], needed is [3, 3, 3, 8]",
     ]
 

@@ -1,4 +1,4 @@
-"""Proposals for the layers of a module: its parameters' subtrees in the order in which they are called."""
+"""Proposes the layers of a module: subtrees of its parameters in the order in which they are called."""
 
 import json
 import math
@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import first_line
 from yosinski_jax.splicing import path_names
 
 Path = tuple[str, ...]
-# Arrays of a normalisation; a module with no others belongs to a neighbor.
+# Arrays of a normalization; a module with no others joins a neighbor.
 _NORM = {"scale", "bias", "mean", "var"}
 
 
@@ -47,9 +48,8 @@ def suggest_layers(module: Any, x: Any, *, show: bool = True) -> dict[str, list[
     try:
         variables = jax.eval_shape(init, x)
     except (TypeError, ValueError) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"{type(module).__name__} cannot be called on inputs {list(x.shape)} ({reason[:200]})"
+            f"{type(module).__name__} cannot be called on inputs {list(x.shape)} ({first_line(e)})"
         ) from e
     sizes: dict[Path, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
@@ -95,7 +95,7 @@ def _units(called: list[Path], sizes: dict[Path, int]) -> list[Path]:
 
 
 def _grouped(units: list[Path], sizes: dict[Path, int]) -> dict[str, list[str]]:
-    """Units as layers, each normalisation and each lone array with its neighbor."""
+    """Units as layers, each normalization and each lone array with its neighbor."""
     layers: dict[str, list[str]] = {}
     waiting: list[str] = []
     for unit in units:

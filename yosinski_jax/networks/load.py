@@ -15,11 +15,12 @@ from typing import Any
 import flax.linen as nn
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import error_line, first_line
 from yosinski_jax.networks.network import Network
 
 Layers = Sequence[str] | Mapping[str, Sequence[str]]
 
-# What a network's argument for the number of outputs may be called.
+# Accepted names of a network's argument for the number of outputs.
 _CLASSES = ("classes", "num_classes", "n_classes", "num_outputs")
 
 
@@ -29,10 +30,10 @@ def is_own(network: str) -> bool:
 
 
 def load(network: str) -> Any:
-    """What "my_module:Net" or "path/to/file.py:Net" names: a class, a function or an instance.
+    """Loads "my_module:Net" or "path/to/file.py:Net": a class, a function or an instance.
 
     Raises:
-      UserError: there is no such file, module or name, or it cannot be imported; one line.
+      UserError: the file, module or name does not exist or cannot be imported.
     """
     where, _, name = network.rpartition(":")
     if not where or not name.isidentifier():
@@ -43,10 +44,9 @@ def load(network: str) -> Any:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except FileNotFoundError as e:
         raise UserError(f"network={network}: there is no file {where}; check the path") from e
-    except Exception as e:  # whatever the code of a stranger raises while it is imported
-        reason = (str(e).strip().splitlines() or [""])[0]
+    except Exception as e:  # user code can raise anything while it is imported
         raise UserError(
-            f"network={network}: {where} cannot be imported ({type(e).__name__}: {reason}); correct it first"
+            f"network={network}: {where} cannot be imported ({error_line(e)}); fix it first"
         ) from e
     if not callable(getattr(module, name, None)):
         own = [
@@ -61,7 +61,7 @@ def load(network: str) -> Any:
 
 
 def _import_module(name: str) -> ModuleType:
-    here = str(Path.cwd())  # a console script does not look there by itself
+    here = str(Path.cwd())  # not on the path of a console script
     if here not in sys.path:
         sys.path.append(here)
     return importlib.import_module(name)
@@ -71,14 +71,14 @@ def _import_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(path)
-    # One name for one file: two files called net.py are two modules.
+    # Unique per file: two files called net.py are two modules.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickling and dataclasses look there
+    sys.modules[name] = module  # needed by pickle and dataclasses
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -88,16 +88,16 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[[int], Any]:
-    """What makes a network from a number of classes.
+    """A function that makes a network for a number of classes.
 
     Args:
-      network: a linen or NNX class, a function that returns a network, or an instance, which is
-        taken as it is. The number of classes goes to the argument called `classes`, `num_classes`,
-        `n_classes` or `num_outputs`, or to the only one that has no default.
+      network: a linen or NNX class, a function that returns a network, or an instance, which is used as
+        it is. The number of classes is passed as the argument `classes`, `num_classes`, `n_classes` or
+        `num_outputs`, or as a function's only argument without a default.
       options: other arguments of the class or function.
 
     Returns:
-      A function from a number of classes to a network; of NNX to a function of `rngs`, too.
+      A function from a number of classes to a network, or for NNX to a function of `rngs`.
 
     Raises:
       UserError: no argument takes the number of classes, or one is missing or unknown.
@@ -142,7 +142,7 @@ def builder(network: Any, options: Mapping[str, Any] | None = None) -> Callable[
 
 
 def _is_instance(network: Any) -> bool:
-    # Loaded only by those who use it.
+    # Not imported here: only users of NNX have loaded it.
     nnx = sys.modules.get("flax.nnx")
     return isinstance(network, (nn.Module, nnx.Module) if nnx else nn.Module)
 
@@ -154,7 +154,7 @@ def _signature(network: Callable[..., Any]) -> inspect.Signature:
 
 def _call(network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if "rngs" in _signature(network).parameters:
-        return functools.partial(network, **arguments)  # NNX draws its initial values from them
+        return functools.partial(network, **arguments)  # NNX initializes in the constructor
     return network(**arguments)
 
 
@@ -162,8 +162,8 @@ class Own:
     """Builds a custom network for a number of classes; can be pickled if its arguments can.
 
     Args:
-      network: a linen or NNX module or its class, a function that returns a network, or where one
-        is: "my_module:Net", "path/to/file.py:Net".
+      network: a linen or NNX module or its class, a function that returns a network, or a reference to
+        one: "my_module:Net", "path/to/file.py:Net".
       layers: see `Network.of`.
       options: other arguments of the class or function.
 
@@ -175,7 +175,7 @@ class Own:
         self, network: Any, layers: Layers | None = None, options: Mapping[str, Any] | None = None
     ):
         self._given, self._layers, self._options = network, layers, dict(options or {})
-        self._builder  # noqa: B018 (refuses at once)
+        self._builder  # noqa: B018 (raises errors now)
 
     @functools.cached_property
     def _builder(self) -> Callable[[int], Any]:
@@ -192,7 +192,7 @@ class Own:
 
 
 def read_json(path: Path | str, argument: str) -> Any:
-    """A JSON file's content.
+    """The content of a JSON file.
 
     Raises:
       UserError: it cannot be read; names `argument`.
@@ -200,8 +200,7 @@ def read_json(path: Path | str, argument: str) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError, RecursionError) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise UserError(f"{argument}={path}: cannot be read as JSON ({reason[:200]})") from e
+        raise UserError(f"{argument}={path}: cannot be read as JSON ({first_line(e)})") from e
 
 
 def read_layers(path: Path | str) -> Layers:

@@ -1,9 +1,10 @@
-"""The network protocol: a module, its layers in order, and how training initializes, applies and freezes it.
+"""The network protocol: a module, the order of its layers, and how to initialize, apply and freeze it.
 
-`Network` is all that training, measures and the sweep know about a network. A linen module works as
-it is; another framework needs a subclass that overrides `init` and `apply`.
+`Network` is all that training, measures and the sweep know about a network. Linen modules work as they are;
+another framework needs a subclass that overrides `init` and `apply`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -18,13 +19,14 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import first_line
 from yosinski_jax.splicing import path_names
 
 Variables = Mapping[str, Any]
-#: What one input is like, without a batch axis: shape and dtype, or the shape of float32 inputs.
+#: One input without a batch axis: shape and dtype, or the shape of float32 inputs.
 Like = jax.ShapeDtypeStruct | Sequence[int]
 
-# What modules call the flag that tells training from evaluation, and its value in training.
+# Names of the flag that distinguishes training from evaluation, and its value in training.
 _FLAGS = {
     "train": True,
     "training": True,
@@ -39,13 +41,12 @@ class Network:
     """A module and the order of its layers; see `of`.
 
     Attributes:
-      module: called on a batch of inputs [B, ...], gives logits [B, classes]. A flag of its
-        `__call__` (or a field) named `train`, `training`, `is_training`, `deterministic` or
-        `use_running_average` tells training from evaluation. If its `__call__` takes `start` and
-        `stop`, it can be applied from layer to layer, and frozen prefixes are computed once.
+      module: maps a batch of inputs [B, ...] to logits [B, classes]. An argument of its `__call__` (or a
+        field) named `train`, `training`, `is_training`, `deterministic` or `use_running_average`
+        distinguishes training from evaluation. If its `__call__` takes `start` and `stop`, it can be
+        applied partially, and frozen prefixes are computed once.
       layers: (name, paths of its subtrees) of each layer, first to last.
-      compute_dtype: type that parameters and inputs are cast to before the module sees them; None
-        for no cast. Set by `with_precision`.
+      compute_dtype: type to which parameters and inputs are cast; None for no cast. Set by `with_precision`.
     """
 
     module: nn.Module
@@ -60,12 +61,11 @@ class Network:
 
         Args:
           module: a linen or NNX module, or an NNX class or function called as `module(rngs=…)`.
-          layers: in order, names or paths ("encoder/block_0") of subtrees of its parameters, or a
-            mapping from a layer's name to the paths of its subtrees; `module.layer_names` if None.
+          layers: in order, names or paths ("encoder/block_0") of subtrees of its parameters, or a mapping
+            from a layer's name to the paths of its subtrees; `module.layer_names` if None.
 
         Raises:
-          UserError: neither the caller nor the module says what the layers are, or two layers
-            overlap.
+          UserError: the layers are not known, or two of them overlap.
         """
         if not isinstance(module, nn.Module):
             from yosinski_jax.networks import nnx
@@ -76,7 +76,7 @@ class Network:
             raise UserError(f"layers={given!r}: must be a list, such as [{given!r}]")
         if not given:
             raise UserError(
-                f"{type(module).__name__} has no layer_names: pass layers=[...], its parameters' subtrees in order"
+                f"{type(module).__name__} has no layer_names: pass layers=[...], the subtrees of its parameters in order"
             )
         if isinstance(given, Mapping):
             pairs = [
@@ -106,10 +106,10 @@ class Network:
         return tuple(path for name in names for path in known[name])
 
     def layer_of(self, path: Sequence[str]) -> int:
-        """The index of the layer that holds a leaf of a collection.
+        """The index of the layer that contains a leaf of a collection.
 
         Raises:
-          KeyError: no layer does; `init` refuses such a network.
+          KeyError: no layer does; `init` rejects such networks.
         """
         for i, (_, own) in enumerate(self.layers):
             if _lies_in(tuple(path), [_parts(subtree) for subtree in own]):
@@ -118,27 +118,25 @@ class Network:
 
     @property
     def computes_in(self) -> Any:
-        """The type of the computation: that of `with_precision`, or the module's own `dtype`."""
+        """The dtype of the computation: of `with_precision`, or the module's own."""
         return self.compute_dtype or getattr(self.module, "dtype", None) or jnp.float32
 
     @property
     def supports_partial_apply(self) -> bool:
-        """Whether it can be applied from layer to layer."""
-        return self._takes("start") and self._takes("stop")
-
-    def _takes(self, argument: str) -> bool:
-        return argument in _arguments(type(self.module))
+        """Whether it can be applied partially."""
+        return {"start", "stop"} <= _arguments(type(self.module))
 
     def with_precision(self, precision: str) -> "Network":
         """The network computing in `precision`, "float32" or "bfloat16"; parameters stay float32.
 
-        A module with a field `dtype` is told by that field. For any other, parameters and inputs
-        are cast, and the output is cast back to float32.
+        Sets the module's field `dtype` if it has one. Otherwise parameters and inputs are cast, and the
+        output is cast back to float32.
         """
         if "dtype" in {field.name for field in dataclasses.fields(self.module)}:
             now = getattr(self.module, "dtype")  # noqa: B009 (not every module has it)
-            if (now is None and precision == "float32") or _same_dtype(now, precision):
-                return self
+            with contextlib.suppress(TypeError):  # a field of that name need not be a dtype
+                if jnp.dtype("float32" if now is None else now) == jnp.dtype(precision):
+                    return self
             module = self.module.clone(dtype=jnp.dtype(precision).type)
             return dataclasses.replace(self, module=module)
         cast = None if precision == "float32" else precision
@@ -159,7 +157,7 @@ class Network:
             variables = module.init({"params": key, "dropout": key}, x, **flags)
         except TypeError as e:
             raise UserError(
-                f"{type(self.module).__name__} cannot be called on inputs {list(x.shape)} ({_first_line(e)}); its "
+                f"{type(self.module).__name__} cannot be called on inputs {list(x.shape)} ({first_line(e)}); its "
                 "__call__ may take train, training, deterministic, start and stop besides the inputs"
             ) from e
         variables = unfreeze(variables)
@@ -176,19 +174,14 @@ class Network:
             raise UserError(
                 f"layers {', '.join(self.layer_names)} leave out the parameters {', '.join(outside)}: put each into a layer"
             )
-        empty = [
-            name
-            for name, own in self.layers
-            if not all(
-                any(_lies_in(leaf[1:], [_parts(path)]) for leaf in leaves if leaf[0] == "params")
-                for path in own
-            )
-        ]
+        parameters = [leaf[1:] for leaf in leaves if leaf[0] == "params"]
+        has = lambda path: any(_lies_in(leaf, [_parts(path)]) for leaf in parameters)
+        empty = [name for name, own in self.layers if not all(map(has, own))]
         if empty:
-            tops = dict.fromkeys(leaf[1] for leaf in leaves if leaf[0] == "params")
+            tops = dict.fromkeys(leaf[0] for leaf in parameters)
             raise UserError(
                 f"layer {', '.join(empty)}: not among the parameters of {type(self.module).__name__}, "
-                f"which are {', '.join(tops)}: correct the layers"
+                f"which are {', '.join(tops)}: fix the layers"
             )
 
     def apply(
@@ -202,19 +195,19 @@ class Network:
         key: jax.Array | None = None,
         frozen: Sequence[str] = (),
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Output of layers start + 1 … stop.
+        """Applies layers start + 1 … stop.
 
         Args:
-          variables: as `init` gives them.
+          variables: as returned by `init`.
           x: inputs [B, ...], or the output of layer number `start`.
           start: number of layers already applied; needs `supports_partial_apply` unless 0.
           stop: number of the last layer to apply; all if None.
           train: whether dropout is active and running statistics are updated.
-          key: random key of the dropout; needed in training where the network draws.
+          key: random key for dropout; needed in training if the network is stochastic.
           frozen: names of layers whose BatchNorm runs in inference mode and keeps its statistics.
 
         Returns:
-          The output, and the new collections other than parameters ({} in evaluation).
+          The output, and the updated collections other than parameters ({} in evaluation).
         """
         module, options = self._prepared(train)
         if self.supports_partial_apply:
@@ -224,10 +217,12 @@ class Network:
         state = {name: tree for name, tree in variables.items() if name != "params"}
         mutable = list(state) if train else []
         seen = self._cast(variables["params"])
-        # "params" feeds every stream of random numbers that has another name than "dropout".
+        # "params" is the default for random number streams with other names than "dropout".
         rngs = None if key is None else {"dropout": key, "params": jax.random.fold_in(key, 1)}
         kept = [_parts(path) for path in self.paths(*frozen)]
-        if kept and hasattr(module, "frozen_subtrees"):  # of NNX there is nothing to intercept
+        if kept and hasattr(
+            module, "frozen_subtrees"
+        ):  # NNX bridges: there is nothing to intercept
             module = module.clone(frozen_subtrees=self.paths(*frozen))
         with nn.intercept_methods(functools.partial(_in_inference_mode, kept)):
             out = module.apply(
@@ -248,17 +243,17 @@ class Network:
         return jax.tree.map(lambda x: x.astype(self.compute_dtype) if floats(x) else x, tree)
 
     def _prepared(self, train: bool) -> tuple[nn.Module, dict[str, Any]]:
-        """The module and the arguments that say whether this is training."""
+        """The module and the arguments for training or evaluation."""
         arguments = _arguments(type(self.module))
         fields = {field.name for field in dataclasses.fields(self.module)}
         values = {flag: train == value for flag, value in _FLAGS.items()}
         called = {flag: value for flag, value in values.items() if flag in arguments}
-        # Where flag is both, a field that is set would contradict the argument.
+        # Where a flag is both field and argument, the field must not be set.
         set_: Any = {f: v if f not in called else None for f, v in values.items() if f in fields}
         return (self.module.clone(**set_) if set_ else self.module), called
 
     def bound(self, variables: Variables) -> Any:
-        """The module with these variables: an NNX module, to go on with in NNX, or a bound linen module."""
+        """The module with these variables: an NNX module, or a bound linen module."""
         if hasattr(self.module, "build"):
             from yosinski_jax.networks import nnx
 
@@ -271,14 +266,11 @@ class Network:
         return jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
 
     def stochastic(self, stop: int, like: Like) -> bool:
-        """Whether the first `stop` layers draw random numbers in training, as dropout does.
-
-        Of a network that cannot be cut: whether any layer does.
-        """
+        """Whether the first `stop` layers (any layer without partial application) draw random numbers in training."""
         return _stochastic(self, as_input(like), stop)
 
     def has_statistics(self, names: Sequence[str], like: Like) -> bool:
-        """Whether the named layers hold other variables than parameters, as BatchNorm does."""
+        """Whether the named layers have variables other than parameters, as BatchNorm does."""
         paths = [_parts(path) for path in self.paths(*names)]
         leaves = _leaves(shapes(self, as_input(like)))
         return any(leaf[0] != "params" and _lies_in(leaf[1:], paths) for leaf in leaves)
@@ -300,7 +292,7 @@ class Network:
         tree = shapes(self, as_input(like))
         flat = jax.tree_util.tree_leaves_with_path(tree)
         return {
-            # Functions are shown with an address, which differs from process to process.
+            # Functions are shown with an address, which differs between processes.
             "module": re.sub(r" at 0x[0-9a-f]+", "", repr(self.module)),
             "layers": [[name, list(paths)] for name, paths in self.layers],
             "compute_dtype": self.compute_dtype,
@@ -312,7 +304,7 @@ class Network:
 
 
 def as_input(like: Like) -> jax.ShapeDtypeStruct:
-    """What one input is like, without a batch axis; float32 if only the shape is given."""
+    """Shape and dtype of one input without a batch axis; float32 if only the shape is given."""
     if isinstance(like, jax.ShapeDtypeStruct):
         return like
     return jax.ShapeDtypeStruct(tuple(like), jnp.float32)
@@ -325,17 +317,6 @@ def _batch_of_one(like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 @functools.lru_cache(maxsize=256)
 def _arguments(kind: type) -> frozenset[str]:
     return frozenset(inspect.signature(kind.__call__).parameters)
-
-
-def _same_dtype(now: Any, precision: str) -> bool:
-    try:
-        return jnp.dtype(now) == jnp.dtype(precision)
-    except TypeError:
-        return False
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -358,7 +339,7 @@ def _check_disjoint(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         raise UserError(f"layers {', '.join(twice)} are given twice: name each layer once")
     empty = [name for name, paths in pairs if not paths]
     if empty:
-        raise UserError(f"layer {empty[0]} has no paths: name the subtrees that it consists of")
+        raise UserError(f"layer {empty[0]} has no paths: list its subtrees")
     flat = [(name, path) for name, paths in pairs for path in paths]
     for i, (name, path) in enumerate(flat):
         for other, longer in flat[:i] + flat[i + 1 :]:
@@ -370,7 +351,7 @@ def _check_disjoint(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def shapes(network: Network, like: jax.ShapeDtypeStruct) -> dict[str, Any]:
-    """The network's variables as shapes and dtypes, for inputs like that; traced once."""
+    """Shapes and dtypes of the network's variables for such inputs; traced once."""
     return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch_of_one(like))
 
 
@@ -386,7 +367,7 @@ def _stochastic(network: Network, like: jax.ShapeDtypeStruct, stop: int) -> bool
     run = lambda variables, x: network.apply(variables, x, stop=stop_, train=True)[0]
     try:
         jax.eval_shape(run, shapes(network, like), _batch_of_one(like))
-    except flax.errors.InvalidRngError:  # it asks for the key that it was not given
+    except flax.errors.InvalidRngError:  # it needs the key that it was not given
         return True
     return False
 
@@ -399,8 +380,8 @@ def _in_inference_mode(frozen, method, args, kwargs, context):
         and _lies_in(tuple(module.path), frozen)
     ):  # fmt: skip
         return method(*args, **kwargs)
-    # The flag may be a field or an argument and must not be both, so the argument is taken out (it
-    # is the second) and the field set for the time of the call; bound modules refuse assignment.
+    # The flag must not be both field and argument, so the argument (the second) is removed and the field set
+    # during the call; bound modules refuse normal assignment.
     kwargs = {name: value for name, value in kwargs.items() if name != "use_running_average"}
     before = module.use_running_average
     object.__setattr__(module, "use_running_average", True)

@@ -1,8 +1,8 @@
-"""NNX modules as linen modules, so that everything that trains linen trains them: NNX in, NNX out.
+"""NNX modules wrapped as linen modules, so that everything that trains linen modules trains them, too.
 
-A run draws its own initial values, so the bridge wraps a function from `rngs` to a module: a class
-with its other arguments bound. An instance does not know how it was made, so a run's initial values
-are its own, shuffled (`Shuffled`). Frozen BatchNorm and dropout work as in linen.
+Each run draws its own initial values, so the bridge wraps a function from `rngs` to a module: a class with
+its other arguments bound. An instance does not know how it was made, so runs start from its values,
+shuffled (`Shuffled`). Frozen BatchNorm and dropout work as in linen.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ import numpy as np
 from flax import nnx
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.splicing import path_names
 
 Path = tuple[str, ...]
 
 
 class Bridge(nn.Module):
-    """An NNX module made by `build`, its variables in linen's collections.
+    """An NNX module made by `build`, with its variables in linen collections.
 
-    `nnx.Param` is in "params", `nnx.BatchStat` in "batch_stats", any other kind under its own name;
-    states of random number generators are not kept, but made of the "dropout" key of each call.
+    `nnx.Param` is in "params", `nnx.BatchStat` in "batch_stats", any other kind under its own name; random
+    number generators are not stored, but seeded from the "dropout" key of each call.
 
     Attributes:
       build: makes the module, called as `build(rngs=nnx.Rngs(…))`.
@@ -39,7 +40,7 @@ class Bridge(nn.Module):
     @property
     def layer_names(self) -> Any:
         """The NNX module's own, if it has them; its attributes with parameters otherwise."""
-        order: list[str] = []  # noted while the module is made: a split one has sorted names
+        order: list[str] = []  # recorded while the module is made: a split one has sorted names
 
         def make():
             module = self.build(rngs=nnx.Rngs(0))
@@ -97,7 +98,7 @@ class Bridge(nn.Module):
     def _restored(self, train: bool = False) -> nnx.Module:
         """The module with the values of the collections."""
         graph, state = nnx.split(nnx.eval_shape(lambda: self.build(rngs=nnx.Rngs(0))))
-        # Asked for where it is used, so that training without a key is refused as in linen.
+        # Requested only where used, so that training without a key fails as in linen.
         draws = train and any(isinstance(v, nnx.RngKey) for v in _flat(state).values())
         key = self.make_rng("dropout") if draws else jax.random.key(0)
         leaves = []
@@ -136,7 +137,7 @@ def _flat(state: Any) -> dict[Path, Any]:
     found = jax.tree_util.tree_flatten_with_path(
         state, is_leaf=lambda node: isinstance(node, nnx.Variable)
     )[0]
-    return {tuple(str(getattr(k, "key", k)) for k in path): variable for path, variable in found}
+    return {path_names(path): variable for path, variable in found}
 
 
 def _lies_in(path: Any, frozen: tuple[str, ...]) -> bool:
@@ -150,11 +151,11 @@ def _copied(tree: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shuffled:
-    """Makes modules like an instance, the elements of each of its parameters shuffled.
+    """Makes modules like an instance, with the elements of each parameter shuffled.
 
-    For values drawn independently, as all of flax's initializers but the orthogonal ones draw them, a
-    random permutation is as good as a new draw; constants are unchanged. For trained values it is not:
-    pass those as pretrained weights.
+    For independent values, as from all of flax's initializers except the orthogonal ones, a random
+    permutation is as good as a new draw; constants are unchanged. For trained values it is not: pass those
+    as pretrained weights.
 
     Attributes:
       module: the instance; it is not changed.

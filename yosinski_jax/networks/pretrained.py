@@ -1,6 +1,6 @@
-"""Weights that others trained: files in common formats, and the names of torchvision, timm and AugReg.
+"""Pretrained weights: files in common formats, and the parameter names of torchvision, timm and AugReg.
 
-Read here are single files; folders are orbax's (`training.checkpoints.load_pretrained` takes both).
+This module reads single files; folders are orbax checkpoints (`training.checkpoints.load_pretrained` reads both).
 PyTorch's own files are pickles, which can run code when read: save them as safetensors.
 """
 
@@ -14,11 +14,13 @@ import jax
 import numpy as np
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.extras import install
+from yosinski_jax.base.files import first_line
 from yosinski_jax.networks.resnet import ResNet
 from yosinski_jax.networks.vit import ViT
 from yosinski_jax.splicing import TreeMismatch, path_names
 
-#: From the name of one of our leaves to the source's name and what makes our array of the source's.
+#: Maps the name of one of our leaves to the source's name and the conversion of its array.
 NameMap = Callable[[tuple[str, ...]], tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 _TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -34,18 +36,17 @@ def read_file(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(
-            f"{path}: is neither an orbax folder nor one of {', '.join(SUFFIXES)}; of a PyTorch file save the "
-            "state_dict with safetensors.torch.save_file"
+            f"{path}: is neither an orbax folder nor one of {', '.join(SUFFIXES)}; save the state_dict of a PyTorch "
+            "file with safetensors.torch.save_file"
         )
     try:
         flat = _READERS[path.suffix](path)
     except ImportError as e:
         raise UserError(
-            f"{path}: needs safetensors, which is not installed: pip install yosinski-jax[pretrained]"
+            f"{path}: needs safetensors, which is not installed; {install('safetensors')}"
         ) from e
-    except Exception as e:  # damaged files raise whatever their bytes lead to
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise UserError(f"{path}: cannot be read ({reason[:200]}); give a complete file") from e
+    except Exception as e:  # damaged files can raise anything
+        raise UserError(f"{path}: cannot be read ({first_line(e)}); give a complete file") from e
     tree: dict[str, Any] = {}
     for parts, leaf in _leaves(flat):
         node = tree
@@ -124,18 +125,15 @@ def _torch_vit(network: ViT) -> NameMap:
             return _torch(f"{block}.{'mlp.' if inner[0].startswith('fc') else ''}{inner[0]}", leaf)
         if inner[1] == "out":
             name, kernel = _torch(f"{block}.attn.proj", leaf)
-            return name, (
-                lambda x: kernel(x).reshape(heads, -1, len(x))
-            ) if leaf == "kernel" else kernel
+            merge = lambda x: kernel(x).reshape(heads, -1, len(x))
+            return name, merge if leaf == "kernel" else kernel
         third = ("query", "key", "value").index(inner[1])
 
         def cut(x):
             part = x.reshape(3, len(x) // 3, *x.shape[1:])[third]
-            return (
-                part.T.reshape(-1, heads, len(part) // heads)
-                if leaf == "kernel"
-                else part.reshape(heads, -1)
-            )
+            if leaf == "kernel":
+                return part.T.reshape(-1, heads, len(part) // heads)
+            return part.reshape(heads, -1)
 
         return _torch(f"{block}.attn.qkv", leaf)[0], cut
 
@@ -176,27 +174,27 @@ def _name_map(module: nn.Module, names: set[str]) -> NameMap | None:
     return None
 
 
-# What a source may hold besides: PyTorch's count of batches, AugReg's unused layer before the head.
+# Unused entries of sources: PyTorch's count of batches, AugReg's layer before the head.
 _UNUSED = re.compile(r".*num_batches_tracked|pre_logits/.*")
 
 
 def convert(
     tree: Any, module: nn.Module, like: Mapping[str, Any], head: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """A source's arrays as variables of a network.
+    """Converts arrays of a source to variables of a network.
 
     Args:
-      tree: arrays of a source: of torchvision, timm or AugReg for built-in networks, else with the
-        network's own names, with collections or parameters alone.
+      tree: arrays of torchvision, timm or AugReg for built-in networks, otherwise with the network's own
+        names, as collections or parameters alone.
       module: the network's module.
       like: its variables, or their shapes and dtypes.
       head: paths of the last layer's subtrees; by the module's `layer_names` if None.
 
     Returns:
-      A tree with the structure and dtypes of `like`; the last layer may be of another width.
+      A tree with the structure and dtypes of `like`; the last layer may have another width.
 
     Raises:
-      TreeMismatch: lists every leaf that is missing, of another shape, or of no use.
+      TreeMismatch: lists all leaves that are missing, unused, or of another shape.
     """
     flat = {"/".join(path): leaf for path, leaf in _leaves(tree)}
     if all(name.endswith("/value") for name in flat):  # an NNX state, saved as it is
@@ -205,7 +203,7 @@ def convert(
     bare = not any(name.startswith("params/") for name in flat)
     if head is None:
         head = list(getattr(module, "layer_names", ()))[-1:]
-    last = [tuple(path.split("/")) for path in head]  # of other classes, left behind
+    last = [tuple(path.split("/")) for path in head]  # for other classes, so not copied
     lines, used = [], set()
 
     def one(path, leaf):
@@ -224,17 +222,15 @@ def convert(
         except (ValueError, IndexError):
             found = np.asarray(found)
         if found.shape != tuple(leaf.shape) and not any(path[1:][: len(p)] == p for p in last):
-            shapes = [
-                f"[{', '.join(map(str, shape))}]" for shape in (np.shape(flat[name]), leaf.shape)
-            ]
+            given_shape, own_shape = list(np.shape(flat[name])), list(leaf.shape)
             lines.append(
-                f"{'/'.join(path)}: {name} is {shapes[0]}, needed is {shapes[1]}: build both alike"
+                f"{'/'.join(path)}: {name} is {given_shape}, needed is {own_shape}: build both alike"
             )
         return found.astype(leaf.dtype)
 
     variables = jax.tree_util.tree_map_with_path(one, dict(like))
     lines += [
-        f"{name}: of no use to the network: build the network that it was saved from"
+        f"{name}: unused by the network: build the network that it was saved from"
         for name in flat
         if name not in used and not _UNUSED.fullmatch(name)
     ]

@@ -54,7 +54,7 @@ def initialize(
         return
     if mode not in MODES:
         raise UserError(f"distributed={mode}: must be one of {', '.join(MODES)}")
-    given = {
+    given: dict[str, Any] = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
         "process_id": process_id,

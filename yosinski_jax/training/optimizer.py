@@ -36,7 +36,7 @@ def optimizer(recipe: Recipe, rate_given: bool = False) -> optax.GradientTransfo
         order = (scale, momentum) if recipe.caffe_momentum else (momentum, scale)
         return optax.chain(decayed, *order)
 
-    kinds = {
+    kinds: dict[Any, optax.GradientTransformation] = {
         "kernel": chain(1.0, recipe.weight_decay),
         "scale": chain(1.0, 0.0),
         "bias": chain(recipe.bias_rate, 0.0),
