@@ -409,7 +409,9 @@ def test_without_gcsfs(bucket, monkeypatch, capfd):
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     assert sweep("gs://bucket/x") == 2
     out, err = capfd.readouterr()
-    assert err.count("\n") == 1 and 'pip install -e ".[gcs]"' in err and "Traceback" not in out
+    assert (
+        err.count("\n") == 1 and 'pip install "yosinski-jax[gcs]"' in err and "Traceback" not in out
+    )
 
 
 def test_local_paths_import_nothing():

@@ -107,8 +107,8 @@ def test_a_record_that_contradicts_itself_is_neither_made_nor_read(tmp_path, fie
         (json.dumps(FIELDS)[:50], "not readable as JSON"),
         ("[" * 200_000, "not readable as JSON"),
         ("[1]", "not a JSON object but a list"),
-        (json.dumps(FIELDS), "its digest does not fit"),
-        (json.dumps(dict(RECORD) | {"seconds": 1.0}), "its digest does not fit"),
+        (json.dumps(FIELDS), "its digest does not match"),
+        (json.dumps(dict(RECORD) | {"seconds": 1.0}), "its digest does not match"),
         (json.dumps(sealed(FIELDS | {"split_seed": 1})), "holds the record of random-1/A3B"),
     ],
 )

@@ -77,7 +77,7 @@ def test_tensorboard_gets_every_evaluation_once(tmp_path):
 
 def test_progress_goes_to_a_run_of_its_own(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
-    monkeypatch.setattr(trackers, "_SECONDS_BETWEEN_SIGNS", 0)
+    monkeypatch.setattr(trackers, "_SECONDS_BETWEEN_UPDATES", 0)
     display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path)])
     display.progress(sweep(*STUDY), None, types.SimpleNamespace(done=1, total=4))
     display.close()

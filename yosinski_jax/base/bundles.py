@@ -1,8 +1,8 @@
-"""Many small objects of a bucket read at once, most of them out of one object that holds copies.
+"""Reads many small objects of a bucket at once, most of them from a single object with copies.
 
-A bucket answers in tens of milliseconds: ten thousand questions one after the other take minutes. The single
-objects stay the truth: a copy counts only while its object is of the generation that was copied, so what
-was altered, replaced or removed since is never taken from the copies.
+A request to a bucket takes tens of milliseconds, so ten thousand in sequence take minutes. The individual
+objects remain authoritative: a copy is used only while its object still has the generation that was copied,
+so objects that were altered, replaced or deleted are never read from the copies.
 """
 
 import os
@@ -12,16 +12,16 @@ from typing import Any
 
 from yosinski_jax.base.files import Damaged, read_sealed, reading, sealed, write_json
 
-#: Objects without a copy that are worth writing all copies anew.
+#: Number of objects without a copy from which on all copies are rewritten.
 WORTH = 100
 
 
 class Objects(dict[str, str]):
-    """Texts of objects by their names below a folder.
+    """Contents of objects by their names below a folder.
 
     Attributes:
-      generations: of the objects that the bucket says one of.
-      read: names of those that there was no copy of.
+      generations: generations by name, as far as the bucket reports them.
+      read: names of the objects without a valid copy.
     """
 
     generations: Mapping[str, str]
@@ -32,8 +32,8 @@ def load(folder: Path, bundle: Path) -> Objects:
     """Reads every object below a folder.
 
     Args:
-      folder: in a bucket.
-      bundle: where copies are, if there are any.
+      folder: a folder in a bucket.
+      bundle: the object with the copies, if it exists.
 
     Raises:
       UserError: the bucket cannot be read.
@@ -43,7 +43,7 @@ def load(folder: Path, bundle: Path) -> Objects:
     with reading(folder, "workdir"):
         system, root = url_to_fs(os.fspath(folder))
         root = root.rstrip("/") + "/"
-        # Listed before anything is read: a content that is newer than its generation is only read again.
+        # Listed before anything is read: content newer than its listed generation is simply read again next time.
         listed: dict[str, dict[str, Any]] = system.find(root, detail=True)
         names = {path.removeprefix(root): info for path, info in listed.items()}
         found = Objects()
@@ -55,12 +55,12 @@ def load(folder: Path, bundle: Path) -> Objects:
                 found[name] = text
         found.read = sorted(names.keys() - found.keys())
         if found.read:
-            # gcsfs asks for many at a time; of one object some file systems answer with its bytes alone.
+            # gcsfs reads many concurrently; for a single object some file systems return only its bytes.
             contents = system.cat([root + name for name in found.read], on_error="return")
             if not isinstance(contents, dict):
                 contents = {root + found.read[0]: contents}
             for path, content in contents.items():
-                if isinstance(content, FileNotFoundError):  # removed since it was listed
+                if isinstance(content, FileNotFoundError):  # deleted since it was listed
                     continue
                 if isinstance(content, Exception):
                     raise content
@@ -69,7 +69,7 @@ def load(folder: Path, bundle: Path) -> Objects:
 
 
 def available() -> bool:
-    """Whether objects can be listed with their generations: TensorFlow, where it reads buckets, cannot."""
+    """Whether objects can be listed with their generations, which TensorFlow cannot do."""
     try:
         import fsspec
 
@@ -88,7 +88,7 @@ def _copies(bundle: Path) -> Mapping[str, tuple[str, str]]:
 
 
 def save(bundle: Path, objects: Objects) -> bool:
-    """Writes copies of all objects, if many had none; returns whether it did.
+    """Writes copies of all objects if many had none; returns whether it did.
 
     Raises:
       UserError: the bucket cannot be written.

@@ -1,9 +1,8 @@
-"""The one exception that a command line turns into a single line and exit code 2."""
+"""The exception that command lines print as a single line, with exit code 2."""
 
 
 class UserError(Exception):
-    """A mistake that the user can repair.
+    """An error that the user can fix.
 
-    The message is one line. It names the flag or the file, the value found, what was expected and
-    what to do.
+    The message is one line: the argument or file with its value, what was expected, and what to do.
     """

@@ -1,11 +1,11 @@
-"""Packages that only part of the work needs: imported where they are used, from an extra that brings them."""
+"""Optional packages: imported where they are used, installed by an extra."""
 
 import importlib
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
 
-#: Module → the extra of pyproject.toml that brings it. What is not here is a dependency of the core.
+#: Module → the extra of pyproject.toml that installs it. Other modules are core dependencies.
 EXTRAS = {
     "array_record": "data",
     "grain": "data",
@@ -20,17 +20,17 @@ EXTRAS = {
 
 
 def load(module: str, what: str) -> Any:
-    """Imports a module that an extra brings.
+    """Imports an optional module.
 
     Args:
       module: its name, such as "tensorflow_datasets" or "grain.python".
-      what: what needs it, as the user asked for it: "dataset=cifar10", "streaming".
+      what: what needs it, in the user's terms: "dataset=cifar10", "streaming".
 
     Returns:
       The module.
 
     Raises:
-      UserError: it cannot be imported; names the extra.
+      UserError: it cannot be imported; names the extra to install.
     """
     try:
         return importlib.import_module(module)
@@ -41,5 +41,5 @@ def load(module: str, what: str) -> Any:
 
 
 def install(module: str) -> str:
-    """The command that installs what a module needs."""
+    """The command that installs a module."""
     return f'pip install "yosinski-jax[{EXTRAS[module.split(".")[0]]}]"'

@@ -1,7 +1,7 @@
-"""Paths on a disk (pathlib) and in a bucket (etils), told apart by the `gs://` in front.
+"""Paths on a disk (pathlib) and in a bucket (etils, `gs://`), atomic writes, and sealed JSON files.
 
-`Path("gs://b/x")` of pathlib is the local "gs:/b/x", and of a bucket's path the local "/gs/b/x", so
-whatever may be in a bucket goes through `as_path`. Standard library only, as long as paths are local.
+pathlib turns "gs://b/x" into the local "gs:/b/x", and a bucket's path into "/gs/b/x", so everything that may
+be in a bucket goes through `as_path`. Uses only the standard library as long as paths are local.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.extras import install
 
 SCHEME = "gs://"
 
@@ -26,14 +27,14 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def as_path(path: str | os.PathLike[str], argument: str = "workdir") -> Path:
-    """A path that can be read and written; one in a bucket is an `epath.Path`.
+    """A readable and writable path; an `epath.Path` if it is in a bucket.
 
     Args:
-      path: of a file or folder, or what this function returned before.
-      argument: the one that named it, for errors.
+      path: a file or folder, or a result of this function.
+      argument: name of the argument that gave it, for errors.
 
     Raises:
-      UserError: a scheme other than gs://, no bucket's name, or nothing is installed that reads it.
+      UserError: the scheme is not gs://, the bucket's name is missing, or gcsfs is not installed.
     """
     if not is_remote(path):
         return Path(path)
@@ -42,7 +43,7 @@ def as_path(path: str | os.PathLike[str], argument: str = "workdir") -> Path:
         raise UserError(f"{argument}={text}: must be a local path or gs://BUCKET/FOLDER")
     from etils import epath
 
-    # etils takes TensorFlow for buckets where that is installed, else gcsfs.
+    # etils uses TensorFlow for buckets if it is installed, else gcsfs.
     if importlib.util.find_spec("tensorflow") is None:
         _prepare_gcsfs(argument, text)
     return epath.Path(text)  # pyright: ignore[reportReturnType]
@@ -53,27 +54,27 @@ def _prepare_gcsfs(argument: str, text: str) -> None:
         import fsspec
         from fsspec import config
 
-        # gcsfs remembers listings, but orbax, array_record and other processes write past it.
+        # gcsfs caches listings, but orbax, array_record and other processes bypass it.
         config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
         fsspec.get_filesystem_class("gcs")
     except ImportError as e:
         raise UserError(
-            f'{argument}={text}: gcsfs is needed for buckets and not installed; pip install -e ".[gcs]"'
+            f"{argument}={text}: buckets need gcsfs, which is not installed; {install('gcsfs')}"
         ) from e
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], argument: str) -> Iterator[None]:
-    """Makes one line of what goes wrong on the way to a bucket; local errors pass.
+    """Turns exceptions about a bucket into one line; local errors pass unchanged.
 
     Raises:
-      UserError: the path is in a bucket and the body raised something else.
+      UserError: the path is in a bucket and the body raised another exception.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as e:  # gcsfs, Google's libraries and TensorFlow have kinds of their own
+    except Exception as e:  # gcsfs, Google's libraries and TensorFlow raise their own
         if not is_remote(path):
             raise
         raise UserError(
@@ -93,7 +94,7 @@ def error_line(error: Exception) -> str:
 
 
 def local_path(path: str | os.PathLike[str], argument: str, advice: str) -> Path:
-    """A path that must be on a disk.
+    """Checks that a path is on a local disk.
 
     Raises:
       UserError: it is in a bucket; says what to do instead.
@@ -104,24 +105,22 @@ def local_path(path: str | os.PathLike[str], argument: str, advice: str) -> Path
 
 
 class Damaged(Exception):
-    """A file that does not hold what was written; the message names it and the cause."""
+    """A file that does not contain what was written; the message names it and the cause."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it is either as before or complete, also after a crash.
+    """Writes a file so that even after a crash it is either unchanged or complete.
 
-    On a disk it is written beside its final place and renamed; an object in a bucket becomes visible
-    as a whole and is written in place.
+    On a disk a temporary file in the same folder is renamed; objects in a bucket are atomic anyway.
 
     Raises:
-      UserError: the disk is full, the folder is read-only, or the like; names the file and the
-        cause.
+      UserError: the disk is full, the folder is read-only, etc.; names the file and the cause.
     """
     data = content.encode() if isinstance(content, str) else content
     if is_remote(path):
         try:
             path.write_bytes(data)
-        except Exception as e:  # gcsfs, Google's libraries and TensorFlow have kinds of their own
+        except Exception as e:  # gcsfs, Google's libraries and TensorFlow raise their own
             raise UserError(write_failure(path, e)) from e
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -139,17 +138,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_failure(path: Path, error: Exception) -> str:
-    """One line about a file that could not be written, and what to do about it."""
+    """One line about a file that could not be written, with advice."""
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
-        errno.EROFS: "choose a folder that can be written",
-        errno.EACCES: "choose a folder that you may write",
-        errno.EPERM: "choose a folder that you may write",
+        errno.EROFS: "choose a writable folder",
+        errno.EACCES: "choose a folder where you have write permission",
+        errno.EPERM: "choose a folder where you have write permission",
         errno.ELOOP: "remove that link",
         errno.ENOTDIR: "choose a path whose parts are folders",
         errno.EEXIST: "choose a path whose parts are folders",
-    }.get(getattr(error, "errno", None) or 0, "repair that")
+    }.get(getattr(error, "errno", None) or 0, "fix that")
     cause = getattr(error, "strerror", None) or first_line(error)
     return (
         f"{path}: cannot be written ({cause}); {advice} and start again, finished networks are kept"
@@ -162,23 +161,23 @@ def write_json(path: Path, value: object) -> None:
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a digest of itself, in the form in which `read_sealed` returns it."""
+    """A JSON object with its digest, as `read_sealed` returns it."""
     plain = {k: v for k, v in _plain(value).items() if k != "digest"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return plain | {"digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_sealed(path: Path, advice: str = "") -> dict[str, Any]:
-    """Reads what `write_json` wrote of `sealed`.
+    """Reads a file that `write_json` wrote from `sealed`.
 
     Args:
-      path: of the file.
-      advice: what else can be done where it cannot be read, for the error.
+      path: the file.
+      advice: what else can be done if it cannot be read, for the error.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      Damaged: it is not what was written.
-      UserError: it cannot be read, which says nothing of what it holds.
+      FileNotFoundError: the file does not exist.
+      Damaged: the content is not what was written.
+      UserError: it cannot be read, so that its content is unknown.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -186,19 +185,19 @@ def read_sealed(path: Path, advice: str = "") -> dict[str, Any]:
         raise
     except UnicodeDecodeError as e:
         raise Damaged(f"{path}: not readable as JSON ({first_line(e)})") from e
-    except Exception as e:  # gcsfs and Google's libraries have kinds of their own
+    except Exception as e:  # gcsfs and Google's libraries raise their own
         raise UserError(
-            f"{path}: cannot be read ({first_line(e)}); repair that and start again"
+            f"{path}: cannot be read ({first_line(e)}); fix that and start again"
             + (f", {advice}" if advice else "")
         ) from e
     return unsealed(path, text)
 
 
 def unsealed(path: Path, text: str) -> dict[str, Any]:
-    """What `write_json` wrote of `sealed`, from the text of the file.
+    """Parses the text of a file that `write_json` wrote from `sealed`.
 
     Raises:
-      Damaged: it is not what was written.
+      Damaged: the content is not what was written.
     """
     try:
         value = json.loads(text)
@@ -207,12 +206,12 @@ def unsealed(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Damaged(f"{path}: not a JSON object but a {type(value).__name__}")
     if sealed(value)["digest"] != value.get("digest"):
-        raise Damaged(f"{path}: was altered since it was written (its digest does not fit)")
+        raise Damaged(f"{path}: was altered since it was written (its digest does not match)")
     return value
 
 
 def _plain(value: Any) -> Any:
-    """As JSON reads it back."""
+    """The value as JSON reads it back."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

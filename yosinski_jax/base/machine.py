@@ -1,6 +1,6 @@
-"""The machine: what a result was computed with, cores and memory, worker processes that end with their parent.
+"""The machine: environment of a result, cores and memory, worker processes that exit with their parent.
 
-Without jax until devices are asked about: worker processes import this room first.
+Imports jax only in functions about devices, since worker processes import this module first.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 
 @functools.cache
 def describe() -> dict[str, str | int | None]:
-    """Versions of the libraries that results depend on, the devices, and the git revision of this code if it has one."""
+    """Versions of the libraries that results depend on, the devices, and the git revision of this code, if any."""
     import jax
 
     versions = {}
@@ -42,14 +42,14 @@ def describe() -> dict[str, str | int | None]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory() -> int:
-    """Bytes of memory of a device; the machine's, which all its devices share, if that is a CPU."""
+    """Memory of a device in bytes; for a CPU that of the machine, which all its devices share."""
     import jax
 
     device = jax.local_devices()[0]
@@ -61,10 +61,10 @@ def memory() -> int:
 def _memory_limit(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Smallest limit of the control groups that this process is in, bytes; None if there is none.
+    """Smallest memory limit of this process's control groups in bytes; None if there is none.
 
-    Version 2 has `memory.max` in one tree, version 1 `memory.limit_in_bytes` in a tree for memory; a limit further up
-    holds too. Inside of a container the root is the container's own group, and the path may be one of the host.
+    Version 2 has `memory.max` in one tree, version 1 `memory.limit_in_bytes` in a tree for memory; limits of parents
+    apply, too. In a container the root is the container's own group, while the path may be the host's.
     """
     limits = []
     with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ def _memory_limit(
 
 
 def is_running(process: Any) -> bool:
-    """Whether a process of this machine, given by its number, exists; True if that cannot be found out."""
+    """Whether a process of this machine exists, given its PID; True if unknown."""
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
@@ -94,7 +94,7 @@ def is_running(process: Any) -> bool:
 
 
 def processor() -> str:
-    """The model of the processor, on which the last bits of a CPU's results depend."""
+    """The processor model, on which the last bits of CPU results depend."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -103,21 +103,21 @@ def processor() -> str:
 
 
 def use_all_cores() -> None:
-    """Makes each core of a CPU a device; to be called before jax starts, later it does nothing.
+    """Makes each CPU core a device; has no effect once jax is initialized.
 
-    Stacked convolutions are slow on a CPU, whole networks side by side are not.
+    On a CPU stacked convolutions are slow, networks on separate devices are not.
     """
     import jax
 
-    with contextlib.suppress(RuntimeError):  # a program that runs this in itself has started jax
+    with contextlib.suppress(RuntimeError):  # the calling program has initialized jax
         jax.config.update("jax_num_cpu_devices", min(8, cores()))
 
 
 def matmul_peak(precision: str) -> Callable[[], float]:
-    """Returns a measure of the fastest this machine multiplies matrices, in FLOP/s.
+    """Returns a function that measures the peak speed of matrix products, in FLOP/s.
 
-    The best of a few products on one device, times the number of devices where each is hardware of
-    its own: the devices of a CPU share its cores.
+    The best of a few products on one device, times the number of devices, except on a CPU, whose devices
+    share its cores.
     """
     import jax
     import jax.numpy as jnp
@@ -147,13 +147,13 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def start_worker(seconds_after_sigterm: float = 0.0) -> None:
-    """What a worker process calls first.
+    """Must be called first in a worker process.
 
-    Ctrl-C, and a cluster's SIGTERM, reach the workers together with their parent, which decides what
-    becomes of them: it may need them up to where it saves.
+    Ctrl-C and a cluster's SIGTERM reach the workers as well as their parent, which decides when they stop: it
+    may need them until it has saved.
 
     Args:
-        seconds_after_sigterm: how long the worker outlives SIGTERM, if its parent does.
+        seconds_after_sigterm: how long the worker survives SIGTERM if its parent does.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if seconds_after_sigterm:
@@ -170,7 +170,7 @@ def _end_with_parent() -> None:
 
 
 def _revision() -> str | None:
-    """The commit of the checkout that this file lies in, "+" behind it if files differ from it."""
+    """The commit of this file's checkout, with "+" if there are uncommitted changes."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

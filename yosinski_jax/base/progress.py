@@ -1,15 +1,14 @@
-"""Progress of long loops: a rich bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long loops: a rich bar on a terminal, occasional lines elsewhere."""
 
 import sys
 import time
-from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts finished pieces of work and shows them on stderr; stays silent for short work.
+    """Counts finished items and shows the progress on stderr; silent if it is quick.
 
     ```
     with Progress("labels of cifar10", total=60_000) as progress:
@@ -19,13 +18,13 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int, unit: str = "images", stream: TextIO | None = None):
-        """Prepares a display.
+        """Prepares the display.
 
         Args:
             what: what is being done, in a few words.
-            total: number of pieces.
-            unit: name of a piece, in the plural.
-            stream: where to write; stderr if not given.
+            total: number of items.
+            unit: name of the items, plural.
+            stream: where to write; stderr by default.
         """
         self._what, self._total, self._unit = what, total, unit
         self._stream = stream or sys.stderr
@@ -37,12 +36,10 @@ class Progress:
             import rich.console
             import rich.progress as rp
 
-            columns: list[Any] = [rp.TextColumn("{task.description}"), rp.BarColumn()]
-            columns += [
-                rp.MofNCompleteColumn(),
-                rp.TextColumn(self._unit),
-                rp.TimeRemainingColumn(),
-            ]
+            columns = [
+                rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(),
+                rp.TextColumn(self._unit), rp.TimeRemainingColumn(),
+            ]  # fmt: skip
             console = rich.console.Console(file=self._stream)
             self._bar = rp.Progress(*columns, console=console, transient=True)
             self._bar_task = self._bar.add_task(self._what, total=self._total)
@@ -50,7 +47,7 @@ class Progress:
         return self
 
     def advance(self, pieces: int = 1) -> None:
-        """Adds finished pieces."""
+        """Counts finished items."""
         self._done += pieces
         if self._bar is not None and self._bar_task is not None:
             self._bar.advance(self._bar_task, pieces)
@@ -62,17 +59,12 @@ class Progress:
             self.note(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s")
 
     def note(self, line: str) -> None:
-        """Writes a line of its own, above the bar where there is one."""
+        """Writes a line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self._stream, flush=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
