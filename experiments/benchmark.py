@@ -309,7 +309,7 @@ def _precision(precisions: Any) -> Any:
     from yosinski_jax.study import recipes
 
     dataset = _dataset(data.DIGITS)
-    names = FLAGS.networks or [convnets.default_network(dataset.name, dataset.image_shape)]
+    names = FLAGS.networks or [convnets.default_network(dataset.image_shape)]
     if len(names) != 1:
         raise UserError(f"--networks={','.join(names)}: precision takes one")
     recipe = recipes.get(recipes.default_recipe(names[0]))

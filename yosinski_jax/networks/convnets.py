@@ -1,13 +1,13 @@
 """The networks of the study, each an ordered list of named layers.
 
-A layer is what has parameters, with the ReLU, pooling, normalisation and dropout that follow it.
-So "the first n layers" means the same thing in every network, and a network can be applied from any
-layer to any other: `network.apply(variables, features, start=3)`.
+A layer is a convolution or product with parameters and the ReLU, pooling, normalization and dropout after it. So
+"the first n layers" means the same in every network, and a network can be applied from any layer to any
+other: `network.apply(variables, features, start=3)`.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,12 +18,12 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.networks import ops
 from yosinski_jax.networks.layered import Layered, Shape
 
-#: For `std` of a layer: kernel and bias uniform in ±1/√(inputs of an output), PyTorch's default.
+#: Value of `std` for PyTorch's default: kernel and bias uniform in ±1/√fan_in.
 TORCH = "torch"
 
 
 def _initializers(layer: "Conv | Dense", kernel_shape: Shape) -> tuple[Callable, Callable]:
-    """What makes the kernel and the bias, each called with key, shape and dtype."""
+    """The initializers of the kernel and the bias."""
     constant = nn.initializers.constant(layer.bias)
     if layer.std is None:
         return nn.initializers.he_normal(), constant
@@ -39,7 +39,7 @@ def _initializers(layer: "Conv | Dense", kernel_shape: Shape) -> tuple[Callable,
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A convolution with bias and ReLU, then pooling, then local response normalisation.
+    """A convolution with bias and ReLU, then pooling, then local response normalization.
 
     Attributes:
         name: the layer's name, the key of its parameters.
@@ -47,9 +47,9 @@ class Conv:
         size: side of the square kernel, in pixels.
         stride: step of the kernel, in pixels.
         padding: zeros added on each side, in pixels.
-        groups: independent groups into which input and output channels are cut.
+        groups: independent groups of input and output channels.
         pool: (window, stride) of the max pooling, in pixels; None for no pooling.
-        norm: whether local response normalisation follows the pooling.
+        norm: whether local response normalization follows the pooling.
         std: standard deviation of the gaussian initial kernel; None for He's, `TORCH` for PyTorch's
             default of kernel and bias.
         bias: the initial bias.
@@ -70,21 +70,13 @@ class Conv:
         """Returns the kernel's shape for an input of `shape` (H, W, C)."""
         return (self.size, self.size, shape[-1] // self.groups, self.features)
 
-    def convolved_shape(self, shape: Shape) -> Shape:
-        """Returns the shape (H, W, C) after the convolution and before the pooling."""
-        height, width, _ = shape
-        height, width = (
-            (side + 2 * self.padding - self.size) // self.stride + 1 for side in (height, width)
-        )
-        return (height, width, self.features)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape (H, W, C) of the output; sides below 1: it does not fit."""
-        height, width, channels = self.convolved_shape(shape)
+    def output_side(self, side: int) -> int:
+        """The side of the output for an input of that side, in pixels; below 1 if the input is too small."""
+        side = (side + 2 * self.padding - self.size) // self.stride + 1
         if self.pool is not None:
             window, stride = self.pool
-            height, width = (height - window) // stride + 1, (width - window) // stride + 1
-        return (height, width, channels)
+            side = (side - window) // stride + 1
+        return side
 
     def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         """Applies the layer to `x` [B, H, W, C]."""
@@ -120,11 +112,6 @@ class Dense:
         """Returns the kernel's shape for one input of `shape`."""
         return (math.prod(shape), self.features)
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape of one output."""
-        del shape
-        return (self.features,)
-
     def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         """Applies the layer, without its dropout, to `x` [B, ...]."""
         x = x.reshape(x.shape[0], -1) @ kernel + bias
@@ -135,7 +122,7 @@ Layer = Conv | Dense
 
 
 class _Bound(nn.Module):
-    """One layer with its parameters: float32 in the tree, `dtype` in the computation."""
+    """A layer with its parameters: float32 in the tree, `dtype` in the computation."""
 
     layer: Layer
     dtype: Any
@@ -210,7 +197,7 @@ def caffenet(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
     """CaffeNet as in the 2014 study, for 227×227 crops; 60,965,224 parameters with 1000 classes.
 
     Gaussian initial kernels, biases of 0 or 1, two groups in conv2, conv4 and conv5, pooling
-    before normalisation, dropout after fc6 and fc7; pooled sides 55 → 27 → 13 → 6. Source: the
+    before normalization, dropout after fc6 and fc7; pooled sides 55 → 27 → 13 → 6. Source: the
     network files of https://github.com/yosinski/convnet_transfer.
     """
     del image_shape
@@ -244,7 +231,7 @@ def caffenet64(classes: int, image_shape: Shape) -> tuple[Layer, ...]:
             upper layers have grown: a few of 450,000 iterations there, all of a short training here
             (BUILD_NOTES.md).
 
-    Groups, pooling before normalisation, dropout and the widths of conv1 … conv5 are CaffeNet's.
+    Groups, pooling before normalization, dropout and the widths of conv1 … conv5 are CaffeNet's.
     """
     stride = 2 if min(image_shape[:2]) >= 48 else 1
     layers = (
@@ -266,14 +253,6 @@ NETWORKS: dict[str, Callable[[int, Shape], tuple[Layer, ...]]] = {
 }
 
 
-def shapes(layers: Sequence[Layer], image_shape: Shape) -> list[Shape]:
-    """Returns the shape of one input of each layer, then of the last layer's output."""
-    found = [tuple(image_shape)]
-    for layer in layers:
-        found.append(layer.output_shape(found[-1]))
-    return found
-
-
 def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) -> ConvNet:
     """Returns the network `name` with `classes` outputs for images of `image_shape` (H, W, C).
 
@@ -283,22 +262,20 @@ def make(name: str, classes: int, image_shape: Shape, dtype: Any = jnp.float32) 
     if name not in NETWORKS:
         raise UserError(f"network={name}: unknown; choose one of {', '.join(sorted(NETWORKS))}")
     layers = NETWORKS[name](classes, tuple(image_shape))
-    for layer, shape in zip(layers, shapes(layers, image_shape)[1:], strict=True):
-        if min(shape) < 1:
+    side = min(image_shape[:2])
+    for layer in layers:
+        side = layer.output_side(side) if isinstance(layer, Conv) else side
+        if side < 1:
             size = "×".join(map(str, image_shape))
             raise UserError(
                 f"network={name}: does not fit images of {size}: nothing is left after"
-                f" {layer.name}; use larger images or network={default_network('', image_shape)}"
+                f" {layer.name}; use larger images or network={default_network(image_shape)}"
             )
     return ConvNet(layers, dtype)
 
 
-def default_network(dataset: str, image_shape: Shape | None) -> str:
-    """Returns the name of the network that suits a dataset and its image shape (H, W, C).
-
-    Images that vary in size (`image_shape` None) are taken for ImageNet's.
-    """
-    del dataset
+def default_network(image_shape: Shape | None) -> str:
+    """Returns the name of the network that suits images of a shape (H, W, C); None if they vary in size."""
     if image_shape is None:
         return "caffenet"
     side = min(image_shape[:2])

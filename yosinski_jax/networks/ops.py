@@ -1,8 +1,8 @@
-"""Convolution, pooling and local response normalisation, in the form each backend runs fastest.
+"""Convolution, pooling and local response normalization, in the form that is fastest on each backend.
 
-On GPU and TPU these are `lax`'s own operations. On CPU XLA's automatic derivatives of convolutions
-and of pooling miss the fast paths, so the derivatives are written out here. They are the same
-derivatives, ties of the pooling included. `compiler_options` is what to tell the CPU compiler.
+On GPU and TPU these are `lax`'s own operations. On CPU XLA's derivatives of convolutions and pooling miss the
+fast paths, so equal ones are written out here, including ties in pooling. `compiler_options` are for the CPU
+compiler.
 """
 
 import functools
@@ -16,8 +16,7 @@ CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def _on_cpu() -> bool:
-    # Decided while tracing, by the backend that programs go to unless told otherwise. A wrong guess
-    # costs speed, never correctness.
+    # Decided while tracing, by the default backend. A wrong guess only costs speed.
     return jax.default_backend() == "cpu"
 
 
@@ -137,8 +136,8 @@ _conv_with_gradient.defvjp(_conv_forward, _conv_backward)
 
 
 def _conv_input_gradient(g, kernel, shape, stride, padding):
-    """Spreads `g` [B, H', W', F] over the input: the convolution with the kernel turned round."""
-    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    """Spreads `g` [B, H', W', F] over the input: the convolution with the flipped kernel."""
+    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
     pads = []
     for side, kernel_side, steps in zip(shape[1:3], kernel.shape[:2], g.shape[1:3], strict=True):
         low = kernel_side - 1 - padding
@@ -146,7 +145,7 @@ def _conv_input_gradient(g, kernel, shape, stride, padding):
         pads.append((low, side - spread + kernel_side - 1 - low))
     return lax.conv_general_dilated(
         g,
-        turned,
+        flipped,
         (1, 1),
         pads,
         lhs_dilation=(stride, stride),
@@ -260,8 +259,8 @@ def local_response_norm(
 ) -> jax.Array:
     """Divides `x` [B, H, W, C] by (k + alpha / size · Σ x²) ** beta, summed over `size` channels.
 
-    Caffe's ACROSS_CHANNELS normalisation; its `alpha`, too, is divided by the size. The sum of
-    squares is taken in float32 at least: bfloat16 would round k + … to k.
+    Caffe's ACROSS_CHANNELS normalization, which also divides `alpha` by the size. The sum of squares is
+    computed in at least float32: bfloat16 would round k + … to k.
     """
     squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
     window, pad = (1, 1, 1, size), ((0, 0), (0, 0), (0, 0), (size // 2, (size - 1) // 2))

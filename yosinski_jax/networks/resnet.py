@@ -1,6 +1,6 @@
 """Residual networks as ordered layers: stem, blocks, head. `resnet20` for CIFAR, `resnet18` and `resnet50` for ImageNet.
 
-A layer is a whole block, with its normalisations and its shortcut, so that a network can be cut
+A layer is a whole block, with its normalizations and its shortcut, so that a network can be cut
 after any of them; `by="stage"` takes all blocks of one resolution for a layer. Blocks are those of
 He et al. 2016 (https://arxiv.org/abs/1512.03385), the stride of a bottleneck in its 3×3 convolution
 as in torchvision's weights.
@@ -26,7 +26,7 @@ _torch_dense = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _norm(kind: str, dtype: Any, train: bool) -> Callable[..., nn.Module]:
-    """What makes a normalisation, called with the number of channels and a name."""
+    """What makes a normalization, called with the number of channels and a name."""
     if kind == "batch":  # momentum and epsilon as in PyTorch, which writes the momentum as 0.1
         norm = functools.partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
         return lambda channels, name: norm(name=name)
@@ -43,7 +43,7 @@ def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Co
 
 
 class Stem(nn.Module):
-    """Convolution, normalisation, ReLU, and the max pooling of large images.
+    """Convolution, normalization, ReLU, and the max pooling of large images.
 
     Attributes:
       features: output channels.

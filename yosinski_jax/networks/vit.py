@@ -1,7 +1,7 @@
 """Vision transformers as ordered layers: embedding, blocks, head. `vit_tiny` and `vit_s16`.
 
 The architecture of Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929) with a class token,
-learned positions and normalisation before each part of a block, as timm's `vit_tiny_patch16_224`
+learned positions and normalization before each part of a block, as timm's `vit_tiny_patch16_224`
 and `vit_small_patch16_224`.
 """
 
@@ -52,7 +52,7 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention and a perceptron of one hidden layer, each normalised before and added.
+    """Self-attention and a perceptron of one hidden layer, each normalized before and added.
 
     Attributes:
       heads: of the attention.
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The class token, normalised, and a fully connected layer.
+    """The class token, normalized, and a fully connected layer.
 
     Attributes:
       classes: number of outputs.

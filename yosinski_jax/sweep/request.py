@@ -112,7 +112,7 @@ def sweep(
         dataset, grid = _joined(base_datasets, dataset, grid)
     trainer, shape = feeding.choose(dataset)
     if network is None:
-        network = _network_by_shape(dataset, shape)
+        network = _network_by_shape(shape)
     own = not isinstance(network, str) or load.is_own(network)
     if recipe_name is None:
         recipe_name = recipes.default_recipe("" if own else network, shape)
@@ -170,12 +170,12 @@ def _joined(
     return joined.join(bases, target), {**grid, "base_dataset": named}
 
 
-def _network_by_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
+def _network_by_shape(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         raise UserError(
             f"network=None: inputs are {list(shape)}, not images; give a network of your own"
         )
-    return convnets.default_network(dataset.name, shape)
+    return convnets.default_network(shape)
 
 
 def _default_folder(settings: Settings, of_few_images: bool, own: bool) -> Path:
