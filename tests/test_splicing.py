@@ -248,7 +248,7 @@ def test_errors_of_nested_names_list_siblings():
         "encoder": {"block_0": {"w": jnp.ones(1)}, "block_1": {"w": jnp.ones(1)}},
         "head": jnp.ones(1),
     }
-    expected = "encoder/block_2: not in the tree, whose encoder has block_0, block_1: correct"
+    expected = "encoder/block_2: not in the tree, whose encoder has block_0, block_1: fix"
     for variables in (params, {"params": params}):
         with pytest.raises(TreeMismatch) as caught:
             labels(variables, ["encoder/block_2", "haed"])
@@ -309,7 +309,7 @@ def test_renames_that_do_not_fit():
     with pytest.raises(TreeMismatch) as caught:
         splice(square, fresh, ["fc1"], rename={"fc2": "fc1", "fc9": "fc3"})
     assert "fc1/bias: two leaves of the base are renamed to it" in str(caught.value)
-    assert "fc9: not in the base, which has fc1, fc2: correct `rename`" in str(caught.value)
+    assert "fc9: not in the base, which has fc1, fc2: fix `rename`" in str(caught.value)
 
 
 def stack(value, blocks=4):
