@@ -54,13 +54,13 @@ def initialize(
         return
     if mode not in MODES:
         raise UserError(f"distributed={mode}: must be one of {', '.join(MODES)}")
-    given: dict[str, Any] = {
+    arguments = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
         "process_id": process_id,
     }
-    missing = [name for name, value in given.items() if value is None]
-    given = {name: value for name, value in given.items() if value is not None}
+    missing = [name for name, value in arguments.items() if value is None]
+    given: dict[str, Any] = {k: v for k, v in arguments.items() if v is not None}
     if mode == "off":
         if given:
             name, value = next(iter(given.items()))
