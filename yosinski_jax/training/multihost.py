@@ -87,7 +87,9 @@ def initialize(
     try:
         known = inspect.signature(jax.distributed.initialize).parameters
         # By default the others wait 100 s for a process that was killed.
-        patience = {k: _PATIENCE_SECONDS for k in ("heartbeat_timeout_seconds",) if k in known}
+        patience: dict[str, Any] = {
+            k: _PATIENCE_SECONDS for k in ("heartbeat_timeout_seconds",) if k in known
+        }
         jax.distributed.initialize(**given, **patience)
     except (ValueError, RuntimeError) as e:
         raise UserError(
