@@ -143,7 +143,9 @@ def test_stopped_and_again(bucket, local, capfd):
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 128 + signal.SIGTERM, err
-    assert "saved, start the same command again" in err and "lock" not in bucket.names("bucket/y/")
+    assert "saved, run the same command again to resume" in err and "lock" not in bucket.names(
+        "bucket/y/"
+    )
     saves = {n.split("/")[1] for n in bucket.names("bucket/y/running/")}
     assert 1 <= len(saves) <= 2
     child = start("gs://bucket/y", "--noreport", "--epochs=400")
@@ -265,7 +267,7 @@ def test_the_lock_is_held_renewed_and_removed(bucket, monkeypatch):
             workdir.lock(folder),
         ):
             pass
-        assert "\n" not in str(e.value) and "remove gs://bucket/l/lock" in str(e.value)
+        assert "\n" not in str(e.value) and "delete gs://bucket/l/lock" in str(e.value)
         time.sleep(0.5)
         assert read()["token"] == first["token"] and read()["renewed"] > first["renewed"]
     assert bucket.names("bucket/l/") == []
