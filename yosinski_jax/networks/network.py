@@ -225,13 +225,10 @@ class Network:
         ):  # NNX bridges: there is nothing to intercept
             module = module.clone(frozen_subtrees=self.paths(*frozen))
         with nn.intercept_methods(functools.partial(_in_inference_mode, kept)):
-            out = module.apply(
+            out: Any = module.apply(
                 {"params": seen, **state}, self._cast(x), rngs=rngs, mutable=mutable or False, **options
             )  # fmt: skip
-        y: Any = out
-        updates: Any = {}
-        if mutable:
-            y, updates = out
+        y, updates = out if mutable else (out, {})
         if self.compute_dtype and stop in (None, len(self.layers)):
             y = y.astype(jnp.float32)
         return y, _keep(state, unfreeze(updates), kept) if mutable else {}
