@@ -200,7 +200,7 @@ def _train(sweep: Any, name: str) -> Record:
         for member in group.members:
             if member.waits_for:
                 train(member.waits_for)
-        found.update((r.id, r) for r in train_group(group, sweep.work, sweep.folder))
+        found.update((r.id, r) for r in train_group(group, sweep.work, sweep.folder, sweep))
 
     train(name)
     return found[name]
