@@ -27,13 +27,15 @@ def run(
         seeds: numbers of split seeds; each adds 32 networks to a sweep of the digits.
         images: training images per class.
         devices: numbers of devices; virtual ones on a CPU.
-        epochs: training epochs.
+        epochs: training epochs, at least 2: the first, which compiles, is left out of the images per second.
         rounds: runs of each.
         options: extra flags of the sweep.
 
     Raises:
-        UserError: there are fewer devices than the smallest of the numbers.
+        UserError: there are fewer devices than the smallest of the numbers, or one epoch.
     """
+    if epochs < 2:
+        raise UserError(f"--epochs={epochs}: the first epoch is not timed; give 2 or more")
     available = _available()
     usable = [n for n in devices if 1 <= n <= available]
     if not usable:

@@ -509,12 +509,24 @@ def test_the_command_writes_machine_versions_and_itself(tmp_path):
             "--frozen=0,1: population takes one number",
         ),
         (["scaling", "--devices=0", "--out={tmp}/x"], "--devices=0: there are"),
+        (["scaling", "--epochs=1", "--out={tmp}/x"], "--epochs=1: the first epoch is not timed"),
         (["step", "--out={tmp}/file/x"], "--out={tmp}/file/x: cannot be written"),
         (["precision", "--networks=a,b", "--out={tmp}/x"], "--networks=a,b: precision takes one"),
         (["precision", "--epochs=1,2", "--out={tmp}/x"], "--epochs=1,2: precision takes one"),
         (["input", "--dataset=digits", "--out={tmp}/x"], "--dataset=digits: its images are of one"),
     ],
-    ids=["what", "network", "depth", "frozen", "devices", "out", "networks", "epochs", "input"],
+    ids=[
+        "what",
+        "network",
+        "depth",
+        "frozen",
+        "devices",
+        "epoch",
+        "out",
+        "networks",
+        "epochs",
+        "input",
+    ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, args, line):
     (tmp_path / "file").write_text("")
