@@ -121,3 +121,19 @@ def test_examples_in_docstrings():
 
     result = doctest.testmod(splicing)
     assert result.failed == 0 and result.attempted > 5
+
+
+def test_imports_in_docstrings_work():
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = {
+        line
+        for room in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(room.read_text()))
+        if isinstance(node, documented)
+        for line in re.findall(
+            r"^ *(from yosinski_jax\S* import .*)", ast.get_docstring(node) or "", re.M
+        )
+    }
+    assert len(found) > 2
+    for line in found:
+        exec(line, {})

@@ -178,6 +178,17 @@ def test_the_version_is_the_same_everywhere():
     )
 
 
+def test_everything_is_installed_from_the_same_repository():
+    path = "docs/notebooks/colab.ipynb"
+    repository, notebook = PROJECT["urls"]["Repository"], (ROOT / path).read_text()
+    assert f'REPOSITORY = \\"{repository}\\"' in notebook
+    assert (
+        f"{repository.replace('github.com', 'colab.research.google.com/github')}/blob/main/{path}"
+        in notebook
+    )
+    assert f"git+{repository}`" in (ROOT / "README.md").read_text()
+
+
 def test_the_distribution_holds_the_licence_and_the_package_alone():
     # What is installed; an egg-info in the checkout would list its sources.
     found = metadata.distributions(name="yosinski-jax")

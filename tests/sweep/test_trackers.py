@@ -149,6 +149,11 @@ def test_without_the_package(monkeypatch, tmp_path):
         trackers.WandB("p")
 
 
+def test_event_files_are_not_written_to_a_bucket():
+    with pytest.raises(UserError, match="tensorboard=gs://b/logs: must be a local folder"):
+        trackers.TensorBoard("gs://b/logs")
+
+
 def test_wandb_itself_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

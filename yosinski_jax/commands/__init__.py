@@ -10,7 +10,7 @@ import sys
 COMMANDS = {
     "sweep": "trains the networks of a study and ends with a table, figures and a page",
     "report": "writes the figures and the page of a finished study again, or compares two",
-    "prepare": "writes CIFAR, ImageNet or a folder of images as a dataset that the sweep reads",
+    "prepare": "writes CIFAR or ImageNet as a dataset that the sweep reads",
     "measure": "measures each layer of trained bases: similarity, probes, costs of transfer",
 }
 _USAGE = "usage: yosinski-jax COMMAND [--flags]; yosinski-jax COMMAND --help lists the flags\n\n"

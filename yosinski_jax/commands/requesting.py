@@ -18,7 +18,9 @@ _SPLIT = flags.DEFINE_string(
     "networks on all classes; paper: all 163 networks of the paper. Default random; paper with --recipe=paper",
 )
 _DATASET = flags.DEFINE_string(
-    "dataset", "digits", "digits, a TFDS name such as cifar10, or the folder of a prepared dataset"
+    "dataset",
+    "digits",
+    "digits, a TFDS name such as cifar10, the folder of a prepared dataset, or FILE.npz with your own images",
 )
 _BASE_DATASET = flags.DEFINE_list(
     "base_dataset",

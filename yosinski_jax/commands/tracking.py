@@ -7,7 +7,9 @@ from typing import Any
 from absl import flags
 
 _TENSORBOARD = flags.DEFINE_string(
-    "tensorboard", None, "folder for TensorBoard, which gets every evaluation of every network"
+    "tensorboard",
+    None,
+    "folder for TensorBoard, which gets every evaluation of every finished network",
 )
 _WANDB = flags.DEFINE_string(
     "wandb", None, "PROJECT or ENTITY/PROJECT of Weights & Biases, the same way"

@@ -1,11 +1,12 @@
 """Datasets as arrays of labels and images, and the tasks that a split makes of them.
 
 ```
-from yosinski_jax import data, splits
+from yosinski_jax import make_split
+from yosinski_jax.data import dataset
 
-digits = data.load("digits")
-split = splits.make_split("random", digits.label_names, seed=0)
-task = data.make_task(digits, split.A, images_per_class=100)
+digits = dataset.load("digits")
+split = make_split("random", digits.label_names, seed=0)
+task = dataset.make_task(digits, split.A, images_per_class=100)
 images = digits.train.images()[task.train_index]   # uint8 [500, 8, 8, 1]
 ```
 """

@@ -4,7 +4,7 @@ The order of the training images depends only on the seed. Global batch k holds 
 positions for any number of hosts and worker processes, so a run resumes from its step number, on any machines.
 
 ```
-task = data.make_task(dataset, split.A)
+task = make_task(dataset, split.A)
 with stream.train(dataset.train, task, batch_size=256, seed=0, workers=8) as batches:
     for batch in batches:                # infinite; the caller counts the steps
         step(state, batch.images, batch.labels)

@@ -87,8 +87,8 @@ def _how_to_prepare(name: str, data_dir: str | None, root: Path) -> str:
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     found = f"; prepared under {root}: {', '.join(here)}" if here else ""
     return (
-        f"unknown dataset {name}; expected digits, a TFDS name or the path of a prepared "
-        f"directory{hint}{found}"
+        f"unknown dataset {name}; expected digits, a TFDS name, the path of a prepared directory or FILE.npz"
+        f"{hint}{found}"
     )
 
 
@@ -112,7 +112,7 @@ def _newest(folder: Path, argument: str) -> Path:
         )
     raise UserError(
         f"{argument}: {folder} is not a prepared TFDS directory (no dataset_info.json in it or in a "
-        "version folder); remove it and prepare the dataset again"
+        "version folder); prepare the dataset again, or give your own images as FILE.npz"
     )
 
 

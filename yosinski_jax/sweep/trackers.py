@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yosinski_jax.base import extras
-from yosinski_jax.base.files import first_line, is_remote, write_atomically
+from yosinski_jax.base.files import first_line, is_remote, local_path, write_atomically
 from yosinski_jax.study.plan import Group
 from yosinski_jax.study.records import CURVE, Record
 from yosinski_jax.sweep.runner import Display, Sweep
@@ -69,9 +69,10 @@ class TensorBoard(Tracker):
         """Loads tensorboardX.
 
         Raises:
-          UserError: tensorboardX is not installed.
+          UserError: tensorboardX is not installed, or the folder is in a bucket.
         """
-        self._folder = Path(folder).expanduser()
+        advice = "copy it to the bucket afterwards"
+        self._folder = local_path(folder, "tensorboard", advice).expanduser()
         self._writer = extras.load("tensorboardX", f"tensorboard={folder}").SummaryWriter
         self._sweep = None
 
