@@ -1,14 +1,22 @@
 """Trackers get what the records say, once each; offline."""
 
+import contextlib
+import dataclasses
+import os
+import signal
 import struct
 import types
 
 import pytest
 import simulated
+import small_sweep
 
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.study import records
 from yosinski_jax.study.records import Record
 from yosinski_jax.sweep import trackers
+from yosinski_jax.sweep.worker import Interrupted
+from yosinski_jax.training import feeds
 
 STUDY = [Record.of(r) for r in simulated.study(seeds=1, layers=(1,), treatments=("base", "AnB"))]
 
@@ -60,7 +68,7 @@ def test_tensorboard_gets_every_evaluation_once(tmp_path):
     first, *rest = STUDY
     for start in range(2):  # the second time everything is there already
         display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path)])
-        display.plan(sweep(first), 1)
+        display.plan(sweep(first, folder=tmp_path / "sweep"), 1)
         for record in rest if start == 0 else ():
             display.recorded(sweep(*STUDY), record)
         display.close()
@@ -79,12 +87,86 @@ def test_progress_goes_to_a_run_of_its_own(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
     monkeypatch.setattr(trackers, "_SECONDS_BETWEEN_UPDATES", 0)
     display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path)])
-    display.progress(sweep(*STUDY), None, types.SimpleNamespace(done=1, total=4))
+    population = types.SimpleNamespace(done=1, total=4, curves=lambda: [])
+    display.progress(sweep(*STUDY), types.SimpleNamespace(members=()), population)
     display.close()
     assert {(tag, value) for tag, _, value in events(tmp_path / "sweep")} == {
         ("sweep/networks", float(len(STUDY))),
         ("sweep/group", 0.25),
     }
+
+
+def test_networks_in_training_are_followed_and_a_resumed_one_is_sent_once(
+    wandb, tmp_path, monkeypatch
+):
+    """Stopped in training: what was sent by then is the beginning of the record's curve."""
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(trackers, "_SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr(feeds, "_TOGETHER", 0)  # a dispatch an epoch
+    settings = dataclasses.replace(
+        small_sweep.SETTINGS,
+        recipe=dataclasses.replace(small_sweep.RECIPE, epochs=4),
+        treatments=("base", "BnB"),
+    )
+
+    class Stop(small_sweep.Log):
+        def progress(self, sweep, group, population):
+            if population.dispatched == 9 and not group.frozen:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(display):
+        named = [trackers.TensorBoard(tmp_path / "board"), trackers.WandB("project")]
+        with contextlib.closing(trackers.Tracked(display, named)) as tracked:
+            small_sweep.make(tmp_path / "sweep", settings, display=tracked).run()
+
+    def sent(network):
+        found = events(tmp_path / "board" / network)
+        assert len({(tag, step) for tag, step, _ in found}) == len(found), "sent twice"
+        return {(tag, step): value for tag, step, value in found}
+
+    with pytest.raises(Interrupted):
+        run(Stop())
+    early = {run.keywords["name"]: dict(run.logged) for run in wandb.runs}
+    assert {run.tags + (run.finished,) for run in wandb.runs} == {("interrupted", 1)}
+    stopped = {network: sent(network) for network in early}
+    assert {step for _, step in stopped["random-0/baseA"]} == set(early["random-0/baseA"]) == {3, 6}
+    # The same command sends all of it again, and the networks that were not begun.
+    run(small_sweep.Log())
+    found = records.read_all(tmp_path / "sweep")[0]
+    assert len(found) == 4
+    late = {run.keywords["name"]: run for run in wandb.runs[len(early) :]}
+    for record in found:
+        expected = dict(trackers.rows_of(record.curve))
+        assert sorted(expected) == [3, 6, 9, 12]
+        assert dict(late[record.id].logged) == expected and late[record.id].finished == 0
+        flat = {
+            (name, step): pytest.approx(value)
+            for step, row in expected.items()
+            for name, value in row.items()
+        }
+        whole = sent(record.id)
+        assert whole == flat
+        for network, rows in early.items():
+            if network == record.id:
+                assert all(expected[step] == row for step, row in rows.items())
+                assert stopped[network].items() <= whole.items()
+
+
+def test_a_folder_of_another_workdir_is_refused(tmp_path):
+    pytest.importorskip("tensorboardX")
+    for name in ("one", "one", "two"):
+        display = trackers.Tracked(Told(), [trackers.TensorBoard(tmp_path / "board")])
+        with (
+            pytest.raises(UserError, match=r"holds the networks of .*/one; choose another folder")
+            if name == "two"
+            else contextlib.nullcontext()
+        ):
+            display.plan(sweep(folder=tmp_path / name), 0)
+
+
+def test_rows_end_where_a_network_diverged():
+    curve = {"step": [3, 6, 9], "loss": [1.0, float("nan"), 2.0], "accuracy": [0.5, 0.1, None]}
+    assert list(trackers.rows_of(curve)) == [(3, {"loss": 1.0, "accuracy": 0.5})]
 
 
 class FakeWandb(types.ModuleType):
@@ -98,9 +180,11 @@ class FakeWandb(types.ModuleType):
     def init(self, **keywords):
         if self.down:
             raise ConnectionError("no network\nand more lines")
-        run = types.SimpleNamespace(keywords=keywords, logged=[], summary={}, finished=False)
+        run = types.SimpleNamespace(
+            keywords=keywords, logged=[], config={}, summary={}, tags=(), finished=None
+        )
         run.log = lambda values, step: run.logged.append((step, values))
-        run.finish = lambda: setattr(run, "finished", True)
+        run.finish = lambda exit_code=0: setattr(run, "finished", exit_code)
         self.runs.append(run)
         return run
 
@@ -120,7 +204,7 @@ def test_wandb_gets_every_network_once(wandb, tmp_path):
     assert [run.keywords["name"] for run in wandb.runs] == [r.id for r in STUDY]
     for run, record in zip(wandb.runs, STUDY, strict=True):
         assert (run.keywords["entity"], run.keywords["project"]) == ("team", "project")
-        assert run.keywords["config"]["treatment"] == record.treatment and run.finished
+        assert run.config["treatment"] == record.treatment and run.finished == 0
         assert run.summary["accuracy"] == record.accuracy
         assert [step for step, _ in run.logged] == record.curve["step"]
         assert run.logged[-1][1]["accuracy"] == record.curve["accuracy"][-1]

@@ -122,6 +122,10 @@ def test_each_network_of_a_population_stops_by_itself():
         Job(f"network {i}", task(classes)) for i, classes in enumerate(("01234", "56789", "13579"))
     ]
     together, population = train(shared(), jobs)
+    for result, curve in zip(together, population.curves(), strict=True):
+        known = len(curve["step"])  # without the last evaluation, which need not be finished
+        assert known in (len(result.step) - 1, len(result.step))
+        assert {name: getattr(result, name)[:known] for name in curve} == curve
     stops = [r.stopped_at_step or population.total for r in together]
     assert len(set(stops)) > 1 and population.dispatched == max(stops)
     for job, result in zip(jobs, together, strict=True):

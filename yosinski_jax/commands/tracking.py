@@ -9,7 +9,8 @@ from absl import flags
 _TENSORBOARD = flags.DEFINE_string(
     "tensorboard",
     None,
-    "folder for TensorBoard, which gets every evaluation of every finished network",
+    "folder for TensorBoard, which gets every evaluation of every network: within seconds of networks trained "
+    "in this process, else when a network is finished",
 )
 _WANDB = flags.DEFINE_string(
     "wandb", None, "PROJECT or ENTITY/PROJECT of Weights & Biases, the same way"

@@ -38,9 +38,18 @@ class Curve:
         self.steps += steps
         self._found.append(metrics)
 
-    def columns(self) -> Metrics:
-        """All evaluations on the host, [replicas, evaluations, …]. Waits for the devices; collective."""
-        whole = [Metrics(*(multihost.whole(x) for x in found)) for found in self._found]
+    def columns(self, before: int | None = None) -> Metrics:
+        """Evaluations on the host, [replicas, evaluations, …]. Waits for the devices; collective.
+
+        Args:
+          before: leaves out what was not dispatched before this step; None for all.
+        """
+        found, count = [], 0
+        for one in self._found:
+            count += one.losses.shape[1] if one.losses.ndim > 1 else 1
+            if before is None or self.steps[count - 1] < before:
+                found.append(one)
+        whole = [Metrics(*(multihost.whole(x) for x in one)) for one in found]
         return Metrics(*(np.asarray(self._joined(i, whole)) for i in range(len(_KINDS))))
 
     def snapshot(self) -> dict[str, Any]:

@@ -272,6 +272,22 @@ class Population:
         leader, blank = multihost.leader(), np.zeros(np.shape(self._correct), bool)
         self._correct = multihost.broadcast(np.asarray(self._correct) if leader else blank)
 
+    def curves(self) -> list[dict[str, list]]:
+        """The series of each job's `Result` so far, without waiting for evaluations in progress.
+
+        Empty with several processes, which would have to ask together.
+        """
+        if multihost.several():
+            return [{} for _ in self.jobs]
+        curve = self._curve.columns(before=self.done)
+        steps = self._curve.steps[: curve.losses.shape[1]]
+        stopped = np.full(len(self.slots), -1) if self._kept is None else self._kept.stopped_at
+        ends = [int(at) if at >= 0 else self.total for at in np.asarray(stopped)]
+        return [
+            self._series(i, [step for step in steps if step <= ends[i]], curve)
+            for i in range(len(self.jobs))
+        ]
+
     def results(self) -> list[Result]:
         """One result per job, in order. Waits for the devices; collective."""
         get = lambda tree: jax.tree.map(np.asarray, jax.tree.map(multihost.whole, tree))
@@ -285,30 +301,36 @@ class Population:
     def _result(
         self, i: int, state: State, curve: Metrics, correct: np.ndarray, kept: Any
     ) -> Result:
-        each, steps = self.trainer.recipe.steps_per_epoch(self.train_images), self._curve.steps
-        state, stopped = jax.tree.map(lambda x: x[i], state), {}
+        steps, state, stopped = self._curve.steps, jax.tree.map(lambda x: x[i], state), {}
         if kept is not None:
             steps, state, stopped = stopping.ended(i, kept, steps, state, self.total)
-        losses, right, evaluated, test_loss = (x[i, : len(steps)] for x in curve)
-        shares = (right / np.maximum(evaluated, 1)).T.tolist()
-        accuracy, train_accuracy, validation_accuracy = shares
-        spans = np.diff([0, *steps]).tolist()
         return summarize(
             self.program,
             self.initial[i],
             state,
-            step=list(steps),
-            epoch=[step / each if step % each else step // each for step in steps],
-            loss=[total / span for total, span in zip(losses.tolist(), spans, strict=True)],
-            accuracy=accuracy,
-            test_loss=test_loss.tolist(),
-            train_accuracy=train_accuracy,
+            **self._series(i, steps, curve),
             train_accuracy_images=len(feeds.subset(self.train_images)),
             correct=np.array(correct[i, : self.test_images], bool),
-            validation_accuracy=validation_accuracy if self.validation_images else [],
             validation_images=self.validation_images,
             **stopped,
         )
+
+    def _series(self, i: int, steps: Sequence[int], curve: Metrics) -> dict[str, list]:
+        """The first evaluations of a job, those at `steps`, by the names of `Result`."""
+        each = self.trainer.recipe.steps_per_epoch(self.train_images)
+        losses, right, evaluated, test_loss = (x[i, : len(steps)] for x in curve)
+        shares = (right / np.maximum(evaluated, 1)).T.tolist()
+        accuracy, train_accuracy, validation_accuracy = shares
+        spans = np.diff([0, *steps]).tolist()
+        return {
+            "step": list(steps),
+            "epoch": [step / each if step % each else step // each for step in steps],
+            "loss": [total / span for total, span in zip(losses.tolist(), spans, strict=True)],
+            "accuracy": accuracy,
+            "test_loss": test_loss.tolist(),
+            "train_accuracy": train_accuracy,
+            "validation_accuracy": validation_accuracy if self.validation_images else [],
+        }
 
 
 def _images(task: Task) -> tuple[int, int, int]:
