@@ -217,7 +217,8 @@ def rows_of(curve: Mapping[str, Sequence[float | None]]) -> Iterator[Row]:
     """The evaluations of a curve by the names in `records.CURVE`, up to where the network diverged."""
     names = [name for name in CURVE if name != "step" and curve.get(name)]
     for i, step in enumerate(curve.get("step", ())):
-        values = {name: float(curve[name][i]) for name in names if curve[name][i] is not None}
+        found = {name: curve[name][i] for name in names}
+        values = {name: float(value) for name, value in found.items() if value is not None}
         if step is None or not math.isfinite(values.get("loss", 0)):
             return
         yield int(step), values
