@@ -145,11 +145,12 @@ def _write_pictures(target: Path, workdir: Path) -> list[str]:
 def _finished(workdir: Path) -> list[Record]:
     study = results.read(workdir)
     found, damaged = records.read_all(workdir)
-    missing = [row["name"] for row in study.plan if row["name"] not in {r.name for r in found}]
-    if damaged or missing or not found:
-        raise UserError(
-            f"workdir={workdir}: {len(missing) + len(damaged)} networks have no record; finish the sweep first"
-        )
+    lacking = max(
+        len(study.missing), len(damaged)
+    )  # a network whose record is damaged is missing too
+    if lacking or not found:
+        networks = "1 network has" if lacking == 1 else f"{lacking} networks have"
+        raise UserError(f"workdir={workdir}: {networks} no record; finish the sweep first")
     return found
 
 

@@ -61,3 +61,20 @@ def test_numbers_of_the_sentences_are_those_of_the_table():
         if row[:2] == ["AnB", "2"]:
             assert f"{row[3]} {row[5]}" in line
     assert len(re.findall(r"leads", line)) == 3
+
+
+def test_split_seeds_of_classes_of_unequal_size_all_count():
+    records = study()
+    for r in records:
+        r["train_images"] += r["split_seed"]
+    assert {o.seeds for o in base_datasets.orders(records)} == {4}
+    few = [
+        r | {"images_per_class": 5, "accuracy": 0.0, "name": f"{r['name']}-0005"} for r in records
+    ]
+    assert base_datasets.orders([*records, *few]) == base_datasets.orders(records)
+
+
+def test_an_n_with_one_seed_among_others_is_told():
+    cut = [r for r in study(2) if (r["split_seed"], r["n"]) != (1, 2)]
+    text = base_datasets.answer(base_datasets.orders(cut))[-1]
+    assert text.startswith("1 to 2 split seeds") and "Where there is only one" in text

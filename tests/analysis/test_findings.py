@@ -11,9 +11,11 @@ from scipy import stats
 from yosinski_jax.analysis import contrasts, effects, findings, published, scores, statistics
 from yosinski_jax.analysis.results import Study, read_published
 from yosinski_jax.analysis.verdicts import ON_IMAGES
+from yosinski_jax.analysis.wording import gap_text
 from yosinski_jax.report import figures, filters
 from yosinski_jax.report.sections import answers as answer_section
 from yosinski_jax.report.sections import tables as table_section
+from yosinski_jax.report.sections.comparison import compared
 from yosinski_jax.report.sections.report import Report
 
 
@@ -258,3 +260,77 @@ def test_a_ceiling_is_told():
     assert any(f.code == "ceiling" for f in notes)
     _, notes = answered(simulated.study())
     assert not any(f.code == "ceiling" for f in notes)
+
+
+def how_sudden(drops):
+    """The answer for drops from specificity by n, given for each split seed."""
+    records = simulated.study(len(drops), treatments=("base", "BnB", "AnB"), noise=0)
+    for r in records:
+        lost = drops[r["split_seed"]][r["n"] - 1] if r["treatment"] == "AnB" else 0.0
+        r["accuracy"] = 0.9 - lost
+    return findings.how_sudden(records, "last", ["a", "b", "c", "d"]).short.text
+
+
+def test_suddenness_does_not_contradict_itself_nor_its_interval():
+    nearly = [[0.0005, 0.05, 0.05], [0.0005, 0.0501, 0.0501], [0.0005, 0.0499, 0.05]]
+    assert how_sudden(nearly) == "all at one layer, or nearly so"
+    elsewhere = [[0.05, 0.05, 0.05], [0.0, 0.05, 0.05], [0.0, 0.0, 0.05]]  # 0 %, interval 0 to 1 %
+    assert how_sudden(elsewhere).startswith("less concentrated than an even spread")
+
+
+def test_seeds_that_agree_by_chance_do_not_make_the_share_certain():
+    records = simulated.study(2, treatments=("base", "BnB", "AnB"), noise=0, test_images=100)
+    for r in records:
+        r["accuracy"] = 0.9 - 0.05 * (r["treatment"] == "AnB" and r["n"] == 3)
+    share = scores.suddenness(records).estimate
+    assert share.value == pytest.approx(1) and share.low < 0.5
+
+
+def test_halves_made_equal_are_no_random_halves():
+    records = simulated.study(3, split="manmade_natural_equal", pairs_of_tasks=3)
+    (text,) = [f.text for f in answered(records)[1] if f.code == "scope"]
+    assert "other classes drawn from the larger half of digits" in text and "random" not in text
+
+
+def test_a_small_gap_that_is_significant_is_not_printed_as_0():
+    row = effects.effect_rows(
+        study_with([0.0004, 0.0005, 0.0004, 0.0003]), effects.BY_KEY["specificity_drop"]
+    )[0]
+    assert row["verdict"] == "above"
+    assert re.fullmatch(r"0\.04 points \[0\.0[1-9], 0\.1\]", gap_text(row))
+    assert gap_text(row | {"low": -0.001}) == "0.0 points [−0.1, 0.1]"
+
+
+def test_an_n_with_one_direction_is_not_compared_with_both():
+    """Natural from man-made features is not as hard as the other way round."""
+    near = simulated.study(4)
+    far = simulated.study(1, split="manmade_natural")
+    for r in far:
+        r["accuracy"] -= 0.2 * (r["treatment"] == "AnB" and r["target"] == "B" and r["n"] < 3)
+    lost = [r for r in far if r["name"] != "B2A"]
+    answer = contrasts.dissimilar_tasks(near, lost, "last")
+    assert answer.short.facts["layers"] == (1, 3)
+
+
+def test_amounts_of_data_of_another_network_are_not_of_one_series():
+    few, many = (
+        [r | {"images_per_class": amount} for r in simulated.study(2, treatments=("RnB",))]
+        for amount in (5, 100)
+    )
+    for network, questions in (("digits4", 1), ("other", 0)):
+        other = report_of([r | {"network": network} for r in many]).study
+        report = dataclasses.replace(report_of(few), others=[other])
+        assert len(answer_section(report).values["more"]) == questions
+        assert len(figures.amount_of_data([report.study, other])) == questions
+
+
+def test_splits_are_compared_in_tables_of_their_own():
+    splits = [r for s in ("random", "manmade_natural") for r in simulated.study(2, split=s)]
+    report = report_of(splits)
+    there = dataclasses.replace(report.study, title="there")
+    titles = [title for title, _ in compared(dataclasses.replace(report, others=[there]))]
+    assert titles == ["there, random halves", "there, man-made / natural"]
+    alone = report_of(simulated.study(2, split="manmade_natural"))
+    halves = dataclasses.replace(report_of(simulated.study(2)).study, title="there")
+    ((title, rows),) = compared(dataclasses.replace(alone, others=[halves]))
+    assert title == "there, man-made / natural here and random halves there" and rows

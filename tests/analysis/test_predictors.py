@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from measured import study
@@ -119,3 +121,44 @@ def test_pairs_that_agree_exactly_give_no_interval_of_no_width():
     values = np.repeat([0.1, 0.2, 0.6], 4)
     found = p.jackknife(lambda kept: float(values[kept].mean()), groups)
     assert found is not None and found.low is not None and found.low < 0.3 < found.value + 1e-9
+
+
+def test_seconds_of_measures_of_like_names_all_count():
+    records, values = study(pairs=2)
+    values = [
+        dataclasses.replace(
+            v, measure={"good": "cka", "noise": "cka_seed"}.get(v.measure, v.measure)
+        )
+        for v in values
+    ]
+    values = [dataclasses.replace(v, seconds=2.0 if v.measure == "cka" else 1.0) for v in values]
+    assert p.measure_seconds(values) == 16 * (2 + 1 + 1)
+    assert "took 64.0 s, plus" in words.answer(p.predictors(values, records), records, values)[-1]
+
+
+def test_one_pair_of_tasks_trained_again_is_one_pair():
+    records, values = study(pairs=3)
+    for r in records:
+        r |= {"classes": [r["target"]], "split": "manmade_natural"}
+    values = [
+        dataclasses.replace(v, network=v.network.replace("random", "manmade_natural"))
+        for v in values
+    ]
+    text = " ".join(words.answer(p.predictors(values, records), records, values))
+    assert "Of these 3 pairs of tasks only 1 is different" in text
+    for r in records:
+        r["split"] = "random"
+        r["classes"] = [f"{r['target']}{r['split_seed']}"]
+    values = [
+        dataclasses.replace(v, network=v.network.replace("manmade_natural", "random"))
+        for v in values
+    ]
+    assert "only" not in " ".join(words.answer(p.predictors(values, records), records, values))
+
+
+@pytest.mark.parametrize(("measure", "said"), [("noise", "noise is not shown"), (None, "")])
+def test_answers_of_one_measure_or_none(measure, said):
+    records, values = study(pairs=3)
+    values = [v for v in values if v.measure == measure]
+    text = " ".join(words.answer(p.predictors(values, records), records, values))
+    assert said in text and "none of" not in text and "picked among" not in text

@@ -101,3 +101,12 @@ def test_what_the_rule_came_to_is_told_and_kept(tmp_path):
     assert not wide.stops and "inconclusive at n = 1, 2" in wide.in_words()
     assert sequential.stopping(study(4, lambda s, n: 0.5 * (-1) ** s), (1, 2), 4, 0.02).stops
     assert sequential.read(tmp_path / "none") is None
+
+
+def test_drops_that_agree_by_chance_on_few_images_are_no_proof():
+    """As one test image of 180 in each of three split seeds."""
+    drops = {1: [0.5 / 180] * 3}
+    assert sequential.decide(drops, 16, 0.02)[0][1].what == SPECIFIC
+    assert sequential.decide(drops, 16, 0.02, resolution=1 / 180)[0][1].what == GENERAL
+    records = [r | {"test_images": 180} for r in study(3, lambda s, n: 0.5 / 180)]
+    assert not sequential.stopping(records, (1, 2), 16, 0.003).verdicts

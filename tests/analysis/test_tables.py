@@ -355,6 +355,12 @@ def test_holm_runs_over_the_layers_of_one_gap():
     assert average["p_holm"] == average["p"]
 
 
+def test_a_base_that_is_always_wrong_counts():
+    records = simulated.study(2, treatments=())
+    records[0]["accuracy"] = 0.0
+    assert len(effects.bases(records)) == 4
+
+
 def test_diverged_networks_enter_no_gap():
     records = simulated.study(noise=0)
     for r in records:
@@ -423,6 +429,14 @@ def test_equal_tasks_are_compared_pair_by_pair():
     assert all(r["value"] == pytest.approx(0.01) for r in rows)
     assert all(r["high"] - r["low"] < 1e-3 for r in rows)
     assert rows[0]["pairs"] == 8
+
+
+def test_all_numbers_of_a_paired_comparison_are_of_the_pairs():
+    a = simulated.study(4, noise=0.02)
+    b = [r | {"accuracy": r["accuracy"] - 0.01} for r in a if r["split_seed"] < 2]
+    for row in compare.rows(a, b, ("last", "last")):
+        assert row["ours"] - row["theirs"] == pytest.approx(row["value"]) == pytest.approx(0.01)
+        assert row["drop_ours"] == pytest.approx(row["drop_theirs"])
 
 
 def test_amounts_of_data_are_compared_pair_by_pair():

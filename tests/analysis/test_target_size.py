@@ -135,3 +135,18 @@ def test_overfitting_by_target_size(added, words):
     assert row.wider.value == pytest.approx(added, abs=0.001)
     (line,) = target_size.overfitting([row])
     assert words in line
+
+
+def test_cells_of_fewer_seeds_are_not_said_of_the_others():
+    found = records((0.5, 0.5), (0.5, 0.5), (0.5, 0.5), noise=0.01, sizes=(5, 25))
+    for r in found:
+        r["curve"] = {"train_accuracy": [0.9]}
+    rows = target_size.cells(
+        [r for r in found if r["images_per_class"] == 5 or not r["split_seed"]]
+    )
+    for line in (*target_size.answer(rows), *target_size.overfitting(rows)):
+        assert (
+            "1 to 4 split seeds, Holm-corrected over the map; one alone gives no interval" in line
+        )
+    alone = target_size.cells([r for r in found if not r["split_seed"]])
+    assert "(one split seed gives no interval)" in target_size.overfitting(alone)[0]

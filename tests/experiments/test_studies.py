@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import pytest
+import simulated
 from places import ROOT
 
 from experiments.studies import store, verify
 from experiments.studies.__main__ import main
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.base.files import sealed, write_json
 from yosinski_jax.report import plots_measures
 
 
@@ -196,3 +198,13 @@ def test_other_data_is_refused(study):
     settings = json.loads((study / "settings.json").read_text())
     with pytest.raises(UserError, match="has other data or settings: the images differ"):
         verify._check_same(settings, settings | {"data": settings["data"] | {"images": "0"}})
+
+
+def test_a_network_that_only_another_split_seed_has_is_missing(tmp_path):
+    found = simulated.study(2, treatments=("AnB",))
+    write_json(tmp_path / "plan.json", sealed(simulated.plan(found)))
+    for record in found:
+        if (record["split_seed"], record["name"]) != (1, "A2B"):
+            simulated.write(tmp_path, record)
+    with pytest.raises(UserError, match="1 network has no record; finish the sweep first"):
+        store.store(str(tmp_path / "study"), tmp_path)

@@ -25,3 +25,12 @@ def test_what_cannot_be_features_is_refused():
         linear.as_matrix(np.array([[1.0, np.nan]]))
     with pytest.raises(ValueError, match="of 3 and of 4 images"):
         linear.check_same_images(np.zeros((3, 1)), np.zeros((4, 1)))
+
+
+def test_held_out_images_are_every_fifth_unless_that_separates_a_class():
+    mixed = np.random.default_rng(0).integers(0, 5, 203)
+    assert np.array_equal(np.flatnonzero(linear.held_out(mixed)), np.arange(4, 203, 5))
+    for classes in (5, 10):
+        in_turn = np.arange(200) % classes
+        held = linear.held_out(in_turn)
+        assert held.sum() == 40 and len(set(in_turn[held])) == classes

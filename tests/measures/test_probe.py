@@ -42,3 +42,16 @@ def test_constant_features_do_no_harm():
     labels = np.arange(50) % 2
     x = np.stack([labels, np.zeros(50)], 1).astype(float)
     assert probe.probe(x, labels, x, labels) == 1
+
+
+def test_classes_in_turn_are_all_held_out():
+    """Every fifth image of five classes in turn is of one class: its choice would know nothing of the others."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(1000) % 5
+    means, turn = rng.normal(size=(5, 3)), np.linalg.qr(rng.normal(size=(63, 63)))[0]
+
+    def features():
+        weak = 0.05 * means[labels] + 0.01 * rng.normal(size=(1000, 3))
+        return np.concatenate([weak, 5 * rng.normal(size=(1000, 60))], 1) @ turn
+
+    assert probe.probe(features(), labels, features(), labels) > 0.8

@@ -1,7 +1,10 @@
+import math
+
 from measured import study
 
 from yosinski_jax.analysis import predictors
 from yosinski_jax.report import plots_measures
+from yosinski_jax.report.sections.measures import _by_layer
 
 
 def test_figures_of_measures_and_of_what_predicts(tmp_path):
@@ -40,3 +43,11 @@ def test_nothing_to_draw(tmp_path):
     assert plots_measures.write(tmp_path, [], []) == []
     one = predictors.Value("random-0/baseA", "conv1", "rank", 3.0, 0.1)
     assert len(plots_measures.write(tmp_path, [one], [])) == 2
+
+
+def test_a_measure_that_is_undefined_for_a_base_is_left_out_of_the_mean():
+    values = [
+        predictors.Value(f"random-0/base{h}", "conv1", "cka", v, 0.1)
+        for h, v in (("A", 0.5), ("B", math.nan))
+    ]
+    assert _by_layer(values).rows == [["cka", "0.500"]]

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from yosinski_jax.analysis import effects, statistics
+from yosinski_jax.analysis.results import most_images
 from yosinski_jax.analysis.statistics import Estimate, Tested
 from yosinski_jax.analysis.tables import accuracy
-from yosinski_jax.analysis.wording import at, interval, listing, number, p_text, plural, symbol
+from yosinski_jax.analysis.wording import at, interval, listing, number, p_text, symbol
 from yosinski_jax.study.splits import FROM
 
 #: Treatments that copy layers of the other dataset.
@@ -57,7 +58,7 @@ class Order:
         return len(self.behind(self.best)) == len(self.gains) - 1
 
 
-def orders(records: Iterable[Mapping], statistic: str = "last") -> list[Order]:
+def orders(records: Iterable[dict], statistic: str = "last") -> list[Order]:
     """Orders the bases at each n, for frozen and for fine-tuned copies.
 
     Only networks on all images of the target count, and only split seeds in which every base has its copy.
@@ -71,8 +72,7 @@ def orders(records: Iterable[Mapping], statistic: str = "last") -> list[Order]:
     """
     mine = [r for r in records if r["split"].startswith(FROM) and r["target"] == "B"]
     mine = [r for r in mine if not r.get("preserve")]
-    whole = max((r.get("train_images") or 0 for r in mine), default=0)
-    mine = [r for r in mine if (r.get("train_images") or 0) == whole]
+    mine = most_images(mine)
     scratch: dict[int, list[float]] = {}
     copies: dict[tuple[str, int], dict[int, dict[str, Mapping]]] = {}
     for r in mine:
@@ -167,12 +167,15 @@ def _in_order(order: Order) -> str:
 
 def _scope(found: Sequence[Order]) -> str:
     scopes = {lead.scope for o in found for lead in o.leads.values()}
-    seeds = min(o.seeds for o in found)
     if "seeds" in scopes:
-        return (
-            f"{plural(seeds, 'split seed')}: intervals hold for other halves and initial values; leads are Holm-corrected "
-            "over all pairs of bases and all n."
+        least, most = min(o.seeds for o in found), max(o.seeds for o in found)
+        seeds = str(most) if least == most else f"{least} to {most}"
+        text = (
+            f"{seeds} split seeds: intervals hold for other halves and initial values; leads are Holm-corrected over all "
+            "pairs of bases and all n."
         )
+        alone = " Where there is only one, leads are over test images, if tested, and hold for these networks only."
+        return text + alone * (least < 2)
     if "images" in scopes:
         return (
             "One split seed: leads are tested over test images (McNemar) and hold for these networks only; they say "

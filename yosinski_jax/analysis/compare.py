@@ -2,7 +2,7 @@
 
 import math
 import statistics as stdlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from yosinski_jax.analysis import effects, statistics
 from yosinski_jax.analysis.tables import order_kinds
@@ -35,10 +35,10 @@ def rows(
 
     Returns:
       Rows with `treatment`, `n`, `ours`, `theirs`, `value` (the difference), `low`, `high`, `pairs`
-      (0 where the two studies share no task) and `drop_ours`, `drop_theirs`: the accuracies minus
-      their own bases, which can be compared across data sets. The interval is that of the pairs
-      (same split seed and target) where both studies have the same tasks, Welch's over the split
-      seeds otherwise; none with one split seed.
+      (0 where the two studies share no task; otherwise everything is of these pairs alone) and
+      `drop_ours`, `drop_theirs`: the accuracies minus their own bases, which can be compared across
+      data sets. The interval is that of the pairs (same split seed and target) where both studies
+      have the same tasks, Welch's over the split seeds otherwise; none with one split seed.
     """
     paired = same_tasks(ours, theirs)
     a, b = (_cells(r, s) for r, s in zip((ours, theirs), statistic, strict=True))
@@ -48,18 +48,21 @@ def rows(
     found = []
     for key in sorted(keys, key=lambda k: (k[1], kinds.index(k[0]))):
         here, there = ({p: c[key] for p, c in t.items() if key in c} for t in (a, b))
+        shared = here.keys() & there.keys() if paired else None
+        if shared is not None:
+            if not shared:
+                continue
+            here, there = ({p: v for p, v in t.items() if p in shared} for t in (here, there))
         row = {
             "treatment": key[0],
             "n": key[1],
             "ours": stdlib.fmean(here.values()),
             "theirs": stdlib.fmean(there.values()),
-            "drop_ours": _drop(a, *key),
-            "drop_theirs": _drop(b, *key),
+            "drop_ours": _drop(a, *key, shared),
+            "drop_theirs": _drop(b, *key, shared),
         }
-        if paired:
-            pairs = sorted(here.keys() & there.keys(), key=str)
-            if not pairs:
-                continue
+        if shared:
+            pairs = sorted(shared, key=str)
             apart = [here[p] - there[p] for p in pairs]
             e = statistics.mean(apart, [p[0] for p in pairs], resolution=step)
             row |= {"value": e.value, "low": e.low, "high": e.high, "pairs": e.pairs}
@@ -77,9 +80,12 @@ def _cells(records: Sequence[Mapping], statistic: str) -> effects.Cells:
     return {(seed, target, None): cell for (seed, target, _), cell in table.items()}
 
 
-def _drop(table: effects.Cells, treatment: str, n: int) -> float | None:
+def _drop(
+    table: effects.Cells, treatment: str, n: int, among: Container[effects.Pair] | None
+) -> float | None:
     effect = effects.Effect("", "", treatment, "base", "")
-    found = [d for _, d in effects.differences(table, effect, n)]
+    differences = effects.differences(table, effect, n)
+    found = [d for pair, d in differences if among is None or pair in among]
     return stdlib.fmean(found) if found else None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from yosinski_jax.analysis import effects, statistics
 from yosinski_jax.analysis.effects import BY_KEY, Effect
 from yosinski_jax.analysis.verdicts import told, unanswerable, verdicts
-from yosinski_jax.analysis.wording import Answer, Finding, interval, p_text, plural, points
+from yosinski_jax.analysis.wording import Answer, Finding, gap_text, p_text, plural, points
 
 
 def dissimilar_tasks(
@@ -51,13 +51,18 @@ def dissimilar_tasks(
 
 
 def _drops(records: Sequence[Mapping], statistic: str) -> dict[int, dict[int, float]]:
-    """The mean drop base - AnB over both directions, by split seed and n."""
+    """The mean drop base - AnB over both directions, by split seed and n; without an n that lacks one."""
     table = effects.cells(records, statistic)
     found: dict[int, dict[int, list[float]]] = {}
     for n in effects.cuts(records):
         for pair, d in effects.differences(table, BY_KEY["total_drop"], n):
             found.setdefault(pair[0], {}).setdefault(n, []).append(d)
-    return {s: {n: stdlib.fmean(v) for n, v in drops.items()} for s, drops in found.items()}
+    # One direction may be much harder than the other, so a mean of one is not comparable with that of both.
+    both = max((len(v) for drops in found.values() for v in drops.values()), default=0)
+    return {
+        s: {n: stdlib.fmean(v) for n, v in drops.items() if len(v) == both}
+        for s, drops in found.items()
+    }
 
 
 def _dissimilar_short(rows: Mapping[str, Mapping]) -> str:
@@ -80,7 +85,7 @@ def _dissimilar_text(facts: Mapping) -> str:
         over = f"n = {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"n = {layers[0]}"
         what = f"drop against the base, mean of {over}" if name == "level" else "drop per layer"
         text = f"{what}: {points(row['far'])} here, {points(row['near'])} between random halves"
-        text += f", difference {points(row['value'])}{interval(row)}"
+        text += f", difference {gap_text(row)}"
         text += "" if row["p_holm"] is None else f", {p_text(row['p_holm'])}"
         parts.append(text)
     text = "; ".join(parts) + f". One pair of tasks (trained {plural(len(facts['far']), 'time')})"
@@ -127,7 +132,7 @@ def few_images(records: Sequence[Mapping], statistic: str) -> Answer | None:
     rows = [row | mean | {"margin": margin} for row, mean in tested]
     text = "; ".join(
         f"{points(r['few'])} with {few}, {points(r['many'])} with {many}: closer by "
-        f"{points(r['value'])}{interval(r)} at n = {r['n']}"
+        f"{gap_text(r)} at n = {r['n']}"
         for r in rows
     )
     facts = {"rows": tuple(rows), "amounts": (few, many)}

@@ -115,7 +115,7 @@ def cells(
 def bases(records: Iterable[Mapping], statistic: str = "last") -> dict[Pair, float]:
     """Returns the accuracy of the base by pair."""
     found = cells(records, statistic)
-    return {pair: cell["base", 0] for pair, cell in found.items() if cell.get(("base", 0))}
+    return {pair: cell["base", 0] for pair, cell in found.items() if ("base", 0) in cell}
 
 
 def correct_bits(record: Mapping) -> np.ndarray | None:

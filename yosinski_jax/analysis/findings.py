@@ -24,6 +24,7 @@ from yosinski_jax.analysis.wording import (
     Finding,
     at,
     dataset_name,
+    gap_text,
     interval,
     layer,
     margin_text,
@@ -33,6 +34,7 @@ from yosinski_jax.analysis.wording import (
     plural,
     points,
 )
+from yosinski_jax.study.pairs import EQUAL
 
 #: Bases nearer than this to 100 %, or to chance, are reported to be at it (accuracy, 0..1).
 NEAR = 0.02
@@ -85,7 +87,7 @@ def how_sudden(records, statistic, names) -> Answer:
         reason = Finding("no_share", f"The largest-step share has no value: {found.reason}.", facts)
         if found.total is None:
             return unanswerable(question, reason)
-        total = f"The whole drop is {points(found.total.value)}{interval(found.total)}."
+        total = f"The whole drop is {gap_text(found.total)}."
         return Answer(
             question,
             Finding("no_drop", "no significant drop to judge", facts),
@@ -116,13 +118,17 @@ def how_sudden(records, statistic, names) -> Answer:
     second = Finding("share", text, facts)
     # As the rounded numbers read, so that no sentence contradicts the interval beside it.
     low, high, level = (round(100 * v) for v in (share.low, share.high, even))
-    sudden, whole = low > level, high >= 100
-    short = (
-        ("all at one layer, or nearly so" if low >= 95 else "more concentrated than an even spread")
-        if sudden
-        else "not distinguishable from an even spread"
-    )
-    short += "" if whole else ", but not all at one layer"
+    if low >= 95:
+        short = "all at one layer, or nearly so"
+    elif high < level:
+        short = "less concentrated than an even spread: the largest step is not at the same layer in all split seeds"
+    else:
+        short = (
+            "more concentrated than an even spread"
+            if low > level
+            else "not distinguishable from an even spread"
+        )
+        short += "" if high >= 100 else ", but not all at one layer"
     return Answer(question, Finding("sudden", short, facts), (first, second))
 
 
@@ -148,7 +154,7 @@ def where(rows, names) -> Answer:
         if above:
             first = above[0]
             text += (
-                f"first significant at {layer(first['n'], names)}: {points(first['value'])}{interval(first)}, "
+                f"first significant at {layer(first['n'], names)}: {gap_text(first)}, "
                 f"{p_text(first['p_holm'])}, corrected over {plural(tests, 'test')}"
             )
             text += "; it is largest " if largest["n"] != first["n"] else ""
@@ -156,7 +162,7 @@ def where(rows, names) -> Answer:
             text += "not significant at any n; " if tests else "not tested; "
             text += "it is largest "
         if not above or largest["n"] != above[0]["n"]:
-            text += f"at n = {largest['n']}: {points(largest['value'])}{interval(largest)}"
+            text += f"at n = {largest['n']}: {gap_text(largest)}"
         found.append(Finding("first_drop", f"{text}.", {"rows": tuple(mine), "largest": largest}))
     short = Finding("where", "; ".join(shorts), {"by_drop": tuple(all_rows)})
     return Answer(question, short, tuple(found))
@@ -206,7 +212,7 @@ def does_it_help(rows) -> Answer:
 
 
 def _average(row: Mapping, against: str) -> Finding:
-    text = f"Against {against}, layers {row['layers']} on average: {points(row['value'], 2)}{interval(row, 2)}"
+    text = f"Against {against}, layers {row['layers']} on average: {gap_text(row, 2)}"
     text += (
         f", {p_text(row['p_holm'])}" if row["p_holm"] is not None else ", one split seed: no test"
     )
@@ -300,11 +306,23 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
     data = next(
         (dataset_name(str(r["dataset"])) for r in records if r.get("dataset")), "this data set"
     )
-    facts = {"seeds": seeds, "pairs": pairs, "scopes": tuple({r["scope"] for r in rows})}
-    if seeds > 1 and pairs > 1:
+    scopes = {r["scope"] for r in rows}
+    facts = {"seeds": seeds, "pairs": pairs, "scopes": tuple(scopes)}
+    if seeds > 1 and "seeds" not in scopes and any(r["value"] is not None for r in rows):
+        text = f"{seeds} split seeds, but no gap has pairs of networks from more than one of them"
+        over_images = (
+            ": tests are exact ones over test images (McNemar) and hold for these networks only."
+        )
+        text += over_images if "images" in scopes else "."
+    elif seeds > 1 and pairs > 1:
+        # Of halves made equal, each split seed draws anew which classes the larger one keeps.
+        equal = any(r["split"].endswith(EQUAL) for r in records)
+        others = (
+            f"classes drawn from the larger half of {data}" if equal else f"random halves of {data}"
+        )
         text = (
-            f"{seeds} split seeds: intervals hold for other random halves of {data} and other initial values, given "
-            "this network, recipe and test set."
+            f"{seeds} split seeds: intervals hold for other {others} and other initial values, given this network, "
+            "recipe and test set."
         )
     elif seeds > 1:
         text = (

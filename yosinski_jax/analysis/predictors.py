@@ -303,6 +303,11 @@ def training_seconds(records: Sequence[Mapping]) -> float:
     return sum(r.get("seconds") or 0.0 for r in records if r["treatment"] in ("BnB", "AnB"))
 
 
+def measure_seconds(values: Sequence[Value]) -> float:
+    """Seconds spent on all measures, without the features; of a measure's several values one has them."""
+    return sum(v.seconds for v in values if v.measure != _FEATURES)
+
+
 def feature_seconds(values: Sequence[Value]) -> float:
     """Seconds spent on the features, which all measures share."""
     return sum(v.seconds for v in values if v.measure == _FEATURES)

@@ -3,16 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from yosinski_jax.analysis import effects
 from yosinski_jax.analysis.predictors import (
     DROPS,
     Interval,
     Predictor,
     Value,
     feature_seconds,
+    measure_seconds,
     training_seconds,
 )
 from yosinski_jax.analysis.tables import csv_text
-from yosinski_jax.analysis.wording import number, upper_first
+from yosinski_jax.analysis.wording import number, plural, upper_first
+from yosinski_jax.study.treatments import HALVES
 
 
 def answer(
@@ -28,7 +31,9 @@ def answer(
         mine = [f for f in found if f.drop == kind]
         if mine:
             said += _answer_for(kind, mine)
-    cost = sum({_owner(f, found): f.seconds for f in found}.values())
+    repeated = _repeated(found, records)
+    said += [repeated] if repeated else []
+    cost = measure_seconds(values)
     said.append(
         f"All measures together took {cost:.1f} s, plus {feature_seconds(values):.1f} s for the features that they share; "
         f"training the frozen copies, which they would replace, took {training_seconds(records):.1f} s."
@@ -36,10 +41,19 @@ def answer(
     return said
 
 
-def _owner(f: Predictor, found: Sequence[Predictor]) -> str:
-    """The shortest name that a variant begins with."""
-    names = {g.measure for g in found}
-    return min((n for n in names if f"{f.measure}_".startswith(f"{n}_")), key=len)
+def _repeated(found: Sequence[Predictor], records: Sequence[Mapping]) -> str:
+    """That some pairs are the same two tasks with other seeds, if they are: the man-made and natural halves, say."""
+    pairs = max(f.pairs for f in found)
+    splits = {r["split"] for r in records if r["target"] in HALVES}
+    different = sum(
+        effects.task_pairs([r for r in records if r["split"] == split]) for split in splits
+    )
+    if not 0 < different < pairs:
+        return ""
+    return (
+        f"Of these {pairs} pairs of tasks only {different} {'is' if different == 1 else 'are'} different, the others are the "
+        "same with other seeds; so intervals and errors hold for other initial values rather than for other tasks."
+    )
 
 
 def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
@@ -60,20 +74,23 @@ def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
         )
         said.append(
             f"{upper_first(kind)}: beyond the depth of the cut, {listed} {'is' if len(adds) == 1 else 'are'} shown to predict it "
-            f"(5 % level after Holm's correction over {len(others)} measures, and a smaller error on held-out pairs than "
-            f"the {depth.error_depth:.2f} points of depth alone)."
+            f"(5 % level after Holm's correction over {plural(len(others), 'measure')}, and a smaller error on held-out pairs "
+            f"than the {depth.error_depth:.2f} points of depth alone)."
         )
-    else:
+    elif others:
+        several = len(others) > 1
+        none = f"none of {len(others)} measures is" if several else f"{others[0].measure} is not"
         said.append(
-            f"{upper_first(kind)}: none of {len(others)} measures is shown to predict more than the depth of the cut does "
+            f"{upper_first(kind)}: {none} shown to predict more than the depth of the cut does "
             f"({pairs} pairs of tasks; correlation beyond depth at the 5 % level after Holm's correction, and a smaller "
-            "error on held-out pairs). That is no proof that none does."
+            f"error on held-out pairs). That is no proof that {'none does' if several else 'it does not'}."
         )
     if best is not None and best.error is not None:
+        picked = f", but it was picked among {len(others)} after the fact" * (len(others) > 1)
         said.append(
             f"On a held-out pair of tasks, the mean of the other pairs at each n is off by {depth.error_depth:.2f} points "
             f"(root mean square), their overall mean by {depth.error_constant:.2f}; the best line fitted to a measure alone is "
-            f"that of {best.measure}, off by {best.error:.2f}, but it was picked among {len(others)} after the fact."
+            f"that of {best.measure}, off by {best.error:.2f}{picked}."
         )
     return said
 
@@ -108,7 +125,9 @@ def text_table(found: Sequence[Predictor]) -> str:
             first, depth = mine[0], ""
             if first.error_depth is not None:
                 depth = f", depth alone: error {first.error_depth:.2f} points"
-            lines.append(f"{kind} ({first.pairs} pairs of tasks, {first.points} drops{depth})")
+            lines.append(
+                f"{kind} ({plural(first.pairs, 'pair')} of tasks, {plural(first.points, 'drop')}{depth})"
+            )
         lines += [
             f"  {f.measure:21}{_text(f.along):>24}{_text(f.beyond):>24}"
             f"{number(f.error, 2):>16} ({number(f.error_with_depth, 2)}){f.seconds:14.1f}{' *' if f.adds else ''}"

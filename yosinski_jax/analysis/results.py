@@ -75,6 +75,11 @@ class Study:
         """The records of one split; of "all", only those with the most training images."""
         return most_images([r for r in self.records if r["split"] == split])
 
+    def continues(self, other: "Study") -> bool:
+        """Whether it has the same data and network as another study, so that amounts of data of both make one series."""
+        networks = ({r.get("network") for r in study.records} for study in (self, other))
+        return self.label == other.label and next(networks) == next(networks)
+
     @property
     def kinds(self) -> list[str]:
         """The treatments of the records and the plan."""

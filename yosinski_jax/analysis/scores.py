@@ -139,7 +139,9 @@ def suddenness(records: Sequence[Mapping], statistic: str = "last") -> Suddennes
         reason = "there is no drop distinguishable from zero at the last n"
         return Suddenness(None, even, None, total, reason)
     own = [steps[s][_largest([steps[o] for o in seeds if o != s] or [steps[s]])] for s in seeds]
-    share = statistics.ratio(own, [sum(steps[s]) for s in seeds], seeds)
+    share = statistics.ratio(
+        own, [sum(steps[s]) for s in seeds], seeds, resolution=resolution(records)
+    )
     share = dataclasses.replace(share, pairs=len(whole))
     means = [sum(column) for column in zip(*steps.values(), strict=True)]
     return Suddenness(share, even, layers[largest], total, observed=means[largest] / sum(means))

@@ -18,6 +18,7 @@ import numpy as np
 
 from yosinski_jax.analysis import effects
 from yosinski_jax.analysis.statistics import student
+from yosinski_jax.analysis.wording import margin_text
 from yosinski_jax.base.files import as_path, read_sealed
 from yosinski_jax.study.treatments import HALVES
 
@@ -59,7 +60,11 @@ class Verdict:
 
 
 def look(
-    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = ALPHA
+    drops: Mapping[int, Sequence[float]],
+    most: int,
+    margin: float,
+    alpha: float = ALPHA,
+    resolution: float = 0.0,
 ) -> dict[int, Verdict]:
     """The verdicts of one look.
 
@@ -68,6 +73,8 @@ def look(
       most: see `spent`.
       margin: largest drop that still counts as general (0 … 1).
       alpha: the probability of any wrong verdict over all n and looks.
+      resolution: step of an accuracy; the standard error is never taken as less than its rounding error, because
+        drops on few test images agree exactly by chance (see `statistics.ratio`).
 
     Returns:
       Verdicts by n; an n that cannot be told is not among them.
@@ -79,6 +86,7 @@ def look(
         if level <= 0:
             continue
         mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(seeds)
+        error = max(error, resolution / math.sqrt(12 * seeds))  # two directions a seed
         # One-sided both: a drop above 0, a drop below the margin. Half the level each, since either may be the wrong one.
         half = student(1 - level / 2, seeds - 1) * error
         if mean - half > 0:
@@ -89,7 +97,11 @@ def look(
 
 
 def decide(
-    drops: Mapping[int, Sequence[float]], most: int, margin: float, alpha: float = ALPHA
+    drops: Mapping[int, Sequence[float]],
+    most: int,
+    margin: float,
+    alpha: float = ALPHA,
+    resolution: float = 0.0,
 ) -> tuple[dict[int, Verdict], bool]:
     """Goes through the looks in order; a verdict once told stays.
 
@@ -98,6 +110,7 @@ def decide(
       most: as in `look`.
       margin: as in `look`.
       alpha: as in `look`.
+      resolution: as in `look`.
 
     Returns:
       The verdicts by n, and whether to stop: all n are told or `most` is reached.
@@ -105,7 +118,8 @@ def decide(
     seeds = min(map(len, drops.values()), default=0)
     verdicts: dict[int, Verdict] = {}
     for count in range(FIRST_LOOK, seeds + 1):
-        now = look({n: values[:count] for n, values in drops.items()}, most, margin, alpha)
+        seen = {n: values[:count] for n, values in drops.items()}
+        now = look(seen, most, margin, alpha, resolution)
         verdicts = now | verdicts
         if len(verdicts) == len(drops):
             return verdicts, True
@@ -168,7 +182,7 @@ class Stopping:
         whats |= {n: "" for n in self.layers if n not in whats}
         kinds = {
             SPECIFIC: "specific",
-            GENERAL: f"general within {100 * self.margin:g} points",
+            GENERAL: f"general within {margin_text(self.margin)}",
             "": "inconclusive",
         }
         told = [
@@ -205,7 +219,9 @@ def stopping(
     """
     seeds = len({r["split_seed"] for r in records})
     of = drops(records)
-    verdicts, _ = decide(of, most, margin) if set(of) >= set(layers) else ({}, False)
+    verdicts: dict[int, Verdict] = {}
+    if set(of) >= set(layers):
+        verdicts, _ = decide(of, most, margin, resolution=effects.resolution(records))
     return Stopping(verdicts, tuple(layers), seeds, most, margin, len(records))
 
 

@@ -176,16 +176,21 @@ def answer(rows: Sequence[Cell]) -> list[str]:
         behind = [c for c in open_ if way in c.leads and c.leads[way].significant]
         if behind:
             lines.append(f"Do not {way}: {_places(behind)} (significantly behind the best mean).")
-    seeds = min(lead.seeds for c in rows for lead in c.leads.values())
     if open_:
-        cause = (
-            "one split seed gives no interval"
-            if seeds < 2
-            else f"{seeds} split seeds, Holm-corrected over the map"
-        )
         what = _count(len(open_), len(rows))
+        cause = _power([lead for c in open_ for lead in c.leads.values()])
         lines.append(f"In {what}, no way is significantly ahead of both others ({cause}).")
     return lines
+
+
+def _power(tests: Sequence[Tested]) -> str:
+    """What inconclusive tests rest on: their split seeds, of which one alone gives no interval."""
+    least, most = (pick(test.seeds for test in tests) for pick in (min, max))
+    if most < 2:
+        return "one split seed gives no interval"
+    seeds = f"{most}" if least == most else f"{least} to {most}"
+    alone = "; one alone gives no interval" if least < 2 else ""
+    return f"{seeds} split seeds, Holm-corrected over the map{alone}"
 
 
 def _count(some: int, total: int) -> str:
@@ -220,11 +225,11 @@ def overfitting(rows: Sequence[Cell]) -> list[str]:
                 for c, w in found
             )
             lines.append(f"Fine-tuning {words} the train–test gap compared with freezing: {where}.")
-    open_ = sum(not w.significant for _, w in known)
+    open_ = [w for _, w in known if not w.significant]
     if open_:
         lines.append(
-            f"In {_count(open_, len(known))}, the train–test gap is inconclusive about whether fine-tuning overfits more "
-            "than freezing (Holm-corrected over the map)."
+            f"In {_count(len(open_), len(known))}, the train–test gap is inconclusive about whether fine-tuning overfits "
+            f"more than freezing ({_power(open_)})."
         )
     return lines
 

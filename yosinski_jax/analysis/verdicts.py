@@ -8,10 +8,9 @@ from yosinski_jax.analysis.wording import (
     Answer,
     Finding,
     at,
-    interval,
+    gap_text,
     margin_text,
     plural,
-    points,
     symbol,
 )
 
@@ -102,7 +101,7 @@ def values(rows: Sequence[Mapping], what: str = "") -> Finding:
     text = f"{what}{BY_KEY[known[0]['effect']].formula}: "
     parts = []
     for r in known:
-        part = f"{points(r['value'])}{interval(r)} at n = {r['n']}"
+        part = f"{gap_text(r)} at n = {r['n']}"
         if len(counts) > 1:
             part += f" ({plural(r['pairs'], 'pair')}, {plural(r['seeds'], 'seed')})"
         parts.append(part)

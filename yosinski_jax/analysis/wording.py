@@ -95,6 +95,21 @@ def interval(row: Any, digits: int = 1, scale: float = 100.0) -> str:
     return f" [{ends[0]}, {ends[1]}]"
 
 
+def gap_text(row: Any, digits: int = 1) -> str:
+    """Formats a row or an estimate with its interval: "4.3 points [3.1, 5.4]".
+
+    A value that rounds to 0 although the interval excludes 0 gets more digits.
+    """
+    names = ("value", "low", "high")
+    fields = row if isinstance(row, Mapping) else {name: getattr(row, name) for name in names}
+    value, low, high = (fields[name] for name in names)
+    places = digits
+    if low is not None and not low <= 0 <= high:
+        while round(100 * value, places) == 0 and places < 6:
+            places += 1
+    return points(value, places) + interval(row, digits)
+
+
 def per_cent(value: float | None, digits: int = 1) -> str:
     """Formats an accuracy of 0..1 in percent; None as a dash."""
     return number(None if value is None else 100 * value, digits)

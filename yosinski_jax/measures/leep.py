@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from yosinski_jax.measures.linear import one_hot
+from yosinski_jax.measures.linear import held_out, one_hot
 from yosinski_jax.measures.probe import ridge
 from yosinski_jax.measures.registry import EACH, measure
 from yosinski_jax.measures.subject import Subject
@@ -45,7 +45,7 @@ def _source_predictions(subject: Subject) -> np.ndarray:
     if subject.k == subject.depth:
         return softmax(subject.features("other", "train"), axis=1)
     features, labels = subject.features("own", "train"), subject.labels("own", "train")
-    held = np.arange(len(labels)) % 5 == 4
+    held = held_out(labels)
     fitted = ridge(features[~held], labels[~held], subject.classes("own"))
     scores = fitted.scores(features[held])
 

@@ -1,7 +1,7 @@
 """Linear probe: test accuracy of a ridge classifier on a layer's features.
 
 Features standardised on the training images, targets −1 and 1, least squares with l2‖W‖², the intercept
-free; the class with the largest output wins. l2 is chosen on every fifth training image, then all are
+free; the class with the largest output wins. l2 is chosen on a fifth of the training images, then all are
 used (Alain and Bengio 2016, arXiv 1610.01644; in closed form as in few-shot evaluations). On the task the
 network was trained on, and on the other.
 """
@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from yosinski_jax.measures.linear import as_matrix, one_hot
+from yosinski_jax.measures.linear import as_matrix, held_out, one_hot
 from yosinski_jax.measures.registry import measure
 from yosinski_jax.measures.subject import TASKS, Subject
 
@@ -41,11 +41,11 @@ def ridge(features: np.ndarray, labels: np.ndarray, classes: int, l2: float | No
       features: [images, ...].
       labels: integers 0 … classes − 1, [images].
       classes: number of classes.
-      l2: the penalty; chosen on every fifth image if None.
+      l2: the penalty; chosen on a fifth of the images if None (`held_out`).
     """
     features, labels = as_matrix(features), np.asarray(labels)
     if l2 is None:
-        held = np.arange(len(labels)) % 5 == 4
+        held = held_out(labels)
         tried = _fits(features[~held], labels[~held], classes, None)
         right = [np.mean(r.scores(features[held]).argmax(1) == labels[held]) for r in tried]
         # Among ties the strongest penalty.

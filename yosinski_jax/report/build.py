@@ -148,9 +148,11 @@ def _notices(study: Study, running: bool) -> list[str]:
             "This page refreshes every minute."
         )
     elif study.missing:
+        missing = len(study.missing)
+        are, them = ("is", "it") if missing == 1 else ("are", "them")
         notes.append(
-            f"{len(study.missing)} of the {planned} planned networks are missing; run the same command "
-            "again to train them. Everything below is from the others."
+            f"{missing} of the {planned} planned networks {are} missing; run the same command again to train {them}. "
+            "Everything below is from the others."
         )
     if study.diverged:
         names = ", ".join(where(r) for r in study.diverged[:6])

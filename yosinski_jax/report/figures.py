@@ -282,7 +282,7 @@ def amount_of_data(studies: Sequence[Study]) -> list[Item]:
     """Accuracy against images per class, for each split with two amounts or more."""
     items = []
     for split in [*studies[0].splits, "all"]:
-        same = [s for s in studies if s.label == studies[0].label]
+        same = [s for s in studies if s.continues(studies[0])]
         found = [r for s in same for r in s.records if r["split"] == split]
         lines = series.data_lines(found, studies[0].statistic)
         if not lines:

@@ -50,7 +50,7 @@ def across(report: Report) -> list[Answer]:
         far = study.of("manmade_natural")
         found.append(contrasts.dissimilar_tasks(study.of("random"), far, study.statistic))
     for split in [*study.splits, "all"]:
-        same = [s for s in (study, *report.others) if s.label == study.label]
+        same = [s for s in (study, *report.others) if s.continues(study)]
         mine = [r for s in same for r in s.records if r["split"] == split]
         found.append(contrasts.few_images(mine, study.statistic))
     return [a for a in found if a and a.answerable]

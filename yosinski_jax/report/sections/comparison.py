@@ -3,23 +3,27 @@
 from collections.abc import Mapping, Sequence
 
 from yosinski_jax.analysis import compare
+from yosinski_jax.analysis.results import split_title
 from yosinski_jax.analysis.wording import interval, per_cent
 from yosinski_jax.report.page import Part, Table
 from yosinski_jax.report.sections.report import Report
 
 
 def compared(report: Report) -> list[tuple[str, list[dict]]]:
-    """Returns the title of each other study and the differences from it, for every split."""
+    """Returns the differences from each other study, split by split, under a title that says what is compared."""
     ours = report.study
     found = []
     for theirs in report.others:
-        rows: list[dict] = []
         for split in ours.splits:
             other = split if split in theirs.splits else (theirs.splits or [""])[0]
             statistics = (ours.statistic, theirs.statistic)
-            mine = compare.rows(ours.of(split), theirs.of(other), statistics)
-            rows += [{"split": split, "other_split": other} | row for row in mine]
-        found.append((theirs.title, rows))
+            rows = compare.rows(ours.of(split), theirs.of(other), statistics)
+            title = theirs.title
+            if other != split:
+                title += f", {split_title(split)} here and {split_title(other)} there"
+            elif len(ours.splits) > 1:
+                title += f", {split_title(split)}"
+            found.append((title, [{"split": split, "other_split": other} | row for row in rows]))
     return found
 
 

@@ -1,5 +1,6 @@
 """What predicts transfer: measures of the bases' layers, where `experiments.measure` wrote them."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def _by_layer(values: Sequence["Value"]) -> Item:
     names = [n for n in dict.fromkeys(v.measure for v in values) if n != "features"]
     means: dict[tuple[str, str], list[float]] = {}
     for v in values:
-        means.setdefault((v.measure, v.layer), []).append(v.value)
+        if math.isfinite(v.value):
+            means.setdefault((v.measure, v.layer), []).append(v.value)
     cell = lambda key: f"{sum(means[key]) / len(means[key]):.3f}" if key in means else "–"
     rows = [[name, *(cell((name, layer)) for layer in layers)] for name in names]
     return Item(

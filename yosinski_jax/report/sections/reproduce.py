@@ -94,12 +94,14 @@ def method(report: Report) -> Part | None:
          "procedure runs that test, so it excludes 0 exactly where the test is significant; its coverage is at least "
          "95 %."),
         ("Equivalence", f"“Less than {margin} either way”, “general” and “no difference” rest on two one-sided t tests "
-         f"against ±{margin} (--margin), Holm-corrected over n. A difference that is not significant is never taken "
+         f"against ±{margin} (--margin), Holm-corrected over n. One-sided tests at level 0.05 correspond to a 90 % interval, so "
+         f"the printed one may reach a little beyond ±{margin}. A difference that is not significant is never taken "
          "for equality. The number of split seeds that would settle a question assumes that mean and spread stay as "
          "they are."),
         ("One split seed", "Gaps are tested over the test images: McNemar’s exact test on the images that only one of "
          "the two networks classifies correctly; the interval combines the Clopper–Pearson intervals of their rate and of "
-         "the share that favors the first network. The result holds for these networks only."),
+         "the share that favors the first network. The images of both targets count alike, so where one half has more of "
+         "them the gap is not the mean of the two directions. The result holds for these networks only."),
         ("Generality score", "(AnB − floor) / (BnB − floor) for the first n layers, each a mean over the same pairs. "
          "The floor is RnB where the study has it, otherwise chance. The score is not clipped, and is undefined where "
          "BnB is less than 2 points, or not significantly, above the floor."),
