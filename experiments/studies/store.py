@@ -80,14 +80,11 @@ def unpack(study: Path, workdir: Path) -> None:
 
 
 def write_tables(study: Path, workdir: Path) -> None:
-    """Writes everything that follows from a study's records into a folder."""
-    if study.name == PUBLISHED:
-        build.write_report(workdir, published=True)
-    else:
-        unpack(study, workdir)
-        if (workdir / "measures.csv").exists():
-            plots_measures.compare(workdir)
-        build.write_report(workdir)
+    """Writes the tables that follow from a study's records into a folder."""
+    unpack(study, workdir)
+    if (workdir / "measures.csv").exists():
+        plots_measures.predict(workdir)
+    build.write_tables(workdir, published=study.name == PUBLISHED)
 
 
 def store(name: str, workdir: Path) -> Path:

@@ -74,19 +74,8 @@ def write_report(
     Raises:
       UserError: there is nothing to report, settings are mixed, or a comparison is impossible.
     """
-    output = as_path(workdir, "output" if published else "workdir")
-    if published and output.exists() and not output.is_dir():
-        raise UserError(f"output={output}: is a file; choose a folder")
-    study = (
-        read_published(statistic or STATISTIC) if published else read(output, statistic or "last")
-    )
-    study = dataclasses.replace(study, margin=margin)
-    others = [_other(study, name) for name in comparisons]
-    rows = {
-        split: effects.all_rows(study.of(split), study.statistic, study.margin)
-        for split in study.splits
-    }
-    report = Report(study, rows, others, running)
+    output, report = _read(workdir, published, statistic, margin, comparisons, running)
+    study = report.study
     parts = [part for section in SECTIONS if (part := section(report))] if pages else []
     drawings = {item.name: item.drawing for part in parts for item in part.items}
     files = {}
@@ -106,6 +95,36 @@ def write_report(
         write_atomically(path, text)
     _write_exports(report, output)
     return path
+
+
+def write_tables(workdir: Path | str, *, published: bool = False) -> None:
+    """Writes the exports of a workdir alone: what `write_report` writes besides figures and the page."""
+    output, report = _read(workdir, published)
+    _write_exports(report, output)
+
+
+def _read(
+    workdir: Path | str,
+    published: bool,
+    statistic: str | None = None,
+    margin: float = MARGIN,
+    comparisons: Sequence[str] = (),
+    running: bool = False,
+) -> tuple[Path, Report]:
+    """The folder to write to, and all that is said there."""
+    output = as_path(workdir, "output" if published else "workdir")
+    if published and output.exists() and not output.is_dir():
+        raise UserError(f"output={output}: is a file; choose a folder")
+    study = (
+        read_published(statistic or STATISTIC) if published else read(output, statistic or "last")
+    )
+    study = dataclasses.replace(study, margin=margin)
+    others = [_other(study, name) for name in comparisons]
+    rows = {
+        split: effects.all_rows(study.of(split), study.statistic, study.margin)
+        for split in study.splits
+    }
+    return output, Report(study, rows, others, running)
 
 
 def _other(study: Study, name: str) -> Study:

@@ -12,6 +12,7 @@ from yosinski_jax.base.files import write_atomically
 from yosinski_jax.report import theme
 from yosinski_jax.study import records
 
+PREDICTORS = "predictors.csv"
 _COLUMNS = 4
 _COLOURS = {"baseA": theme.DARK_BLUE, "baseB": theme.DARK_RED}
 
@@ -119,12 +120,17 @@ def compare(folder: Path) -> tuple[list[Predictor], list[str], list[Path]]:
     Returns:
       What each measure predicts, the answer in sentences, and the paths written.
     """
+    predicting, said = predict(folder)
+    paths = write(folder, predictors.read(folder), predicting)
+    return predicting, said, [folder / PREDICTORS, *paths]
+
+
+def predict(folder: Path) -> tuple[list[Predictor], list[str]]:
+    """Writes predictors.csv of a workdir; returns what each measure predicts, and the answer in sentences."""
     values, found = predictors.read(folder), records.read_all(folder)[0]
     predicting = predictors.predictors(values, found)
-    table = folder / "predictors.csv"
-    write_atomically(table, predictors_words.csv_table(predicting))
-    said = predictors_words.answer(predicting, found, values)
-    return predicting, said, [table, *write(folder, values, predicting)]
+    write_atomically(folder / PREDICTORS, predictors_words.csv_table(predicting))
+    return predicting, predictors_words.answer(predicting, found, values)
 
 
 def write(folder: Path, values: Sequence[Value], found: Sequence[Predictor]) -> list[Path]:
