@@ -3,6 +3,8 @@
 import bit_flips
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):

@@ -33,6 +33,8 @@ from yosinski_jax.study import records
 from yosinski_jax.sweep import programs, workdir
 from yosinski_jax.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--seeds=1", "--layers=1", "--treatments=BnB", "--epochs=2", "--images_per_class=40"]
 RECORD = records.Record.of({
     "name": "A3B+", "treatment": "AnB+", "n": 3, "source": "A", "target": "B", "split": "random", "split_seed": 0,

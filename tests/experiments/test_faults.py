@@ -10,6 +10,8 @@ import pytest
 from experiments.benchmarks import engines, faults
 from yosinski_jax.base.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "--split=random", "--seeds=1", "--epochs=1", "--replicas=2", "--treatments=base,AnB+", "--layers=1",
     "--images_per_class=20", "--checkpoint_minutes=0", "--noreport",

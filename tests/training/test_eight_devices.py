@@ -8,6 +8,8 @@ import sys
 import pytest
 from places import ROOT
 
+pytestmark = pytest.mark.slow
+
 ON_EIGHT_DEVICES = """
 import json, jax
 jax.config.update("jax_num_cpu_devices", 8)

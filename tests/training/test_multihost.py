@@ -17,6 +17,8 @@ from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import sealed, write_json
 from yosinski_jax.training import checkpoints, multihost
 
+pytestmark = pytest.mark.slow
+
 # A sweep of one base and one transfer. Its last words are JSON.
 SWEEP = """
 import dataclasses, functools, json, os, sys, time
