@@ -294,8 +294,8 @@ RECIPES = {
             drop_every=64_000,
         ),
         # The paper's recipe at the scale of Tiny ImageNet: half its batch, no crop of images that are
-        # small already, the rate dropped after two fifths and four fifths of 40 × 500 images, and
-        # pixels of −1 … 1, which the network's initial values are made for.
+        # small already, one drop of the rate after four fifths of the training, and pixels of −1 … 1,
+        # which the network's initial values are made for.
         Recipe(
             "caffenet64",
             learning_rate=0.01,
@@ -304,7 +304,7 @@ RECIPES = {
             caffe_momentum=True,
             weight_decay=5e-4,
             bias_rate=2.0,
-            drop_every=3_700,
+            drop_at=(0.8,),
             mirror=True,
         ),
         # He et al. 2016, section 4.2 (https://arxiv.org/abs/1512.03385): 64,000 steps of 128 images are
