@@ -223,7 +223,7 @@ def test_saves_that_do_not_fit_the_plan_are_named_and_not_taken(whole, tmp_path)
     log = Log()
     assert table(make(tmp_path, display=log).run()) == table(whole[1])
     [line] = log.lines
-    assert "2 groups in training were saved" in line and "k0-x1-" in line and "k0-x2-" in line
+    assert "saves of unfinished networks" in line and "k0-x1-" in line and "k0-x2-" in line
     assert not (tmp_path / "running").exists()
 
 

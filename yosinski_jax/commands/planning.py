@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from yosinski_jax.analysis import tables
+from yosinski_jax.analysis.wording import plural
 from yosinski_jax.base import machine
 from yosinski_jax.base.files import is_remote
 from yosinski_jax.sweep import pricing
@@ -58,8 +59,8 @@ def describe(sweep: Sweep, done: int) -> str:
         count["populations"] += 1
     for (frozen, replicas), count in sorted(kinds.items()):
         lines.append(
-            f"  program with {frozen} frozen layers: {count['networks']} networks in {count['populations']} "
-            f"populations of {replicas}"
+            f"  program with {plural(frozen, 'frozen layer')}: {plural(count['networks'], 'network')} in "
+            f"{plural(count['populations'], 'population')} of {replicas}"
         )
     lines.append(f"  {done} done, {len(sweep.planned) - done} to train; workdir {sweep.folder}")
     return "\n".join(lines)

@@ -267,7 +267,7 @@ class Sweep:
         unused = sorted({p.name for p in (self.folder / "running").glob("k*")} - used)
         if unused:
             self.note(
-                f"{self.folder / 'running'}: {len(unused)} groups in training were saved with other devices, "
-                f"replicas or grid ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}); their networks "
+                f"{self.folder / 'running'}: saves of unfinished networks made with other devices, replicas or "
+                f"grid are not used ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}); these networks "
                 "restart unless you stop and resume with the previous setup (x2 stands for replicas=2)"
             )
