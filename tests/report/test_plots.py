@@ -167,6 +167,24 @@ def test_mean_curve_leaves_out_steps_that_few_have():
     assert curve == [(2, pytest.approx(0.2))]
 
 
+def test_curves_of_tasks_of_unequal_size_are_averaged_by_epoch():
+    """By step, the mean would be the larger task's alone from where the smaller one ends, and jump between them before."""
+
+    def network(target, steps, accuracy):
+        curve = {"step": steps, "epoch": [1, 2, 3], "accuracy": accuracy}
+        return {"treatment": "base", "n": 0, "target": target, "curve": curve}
+
+    natural = network("A", [30, 60, 90], [0.5, 0.6, 0.7])
+    made = network("B", [20, 40, 60], [0.7, 0.8, 0.9])
+    assert series.curve_unit([natural, natural]) == "step"
+    unit = series.curve_unit([natural, made])
+    curves = series.mean_curves([natural, made], unit)
+    assert unit == "epoch"
+    assert curves == {("base", 0): [(e, pytest.approx(0.5 + 0.1 * e)) for e in (1, 2, 3)]}
+    drawn = theme.svg_text(plots_training.learning_curves(curves, ["conv1"], unit))
+    assert "Epoch" in drawn and "Training step" not in drawn
+
+
 def test_filters_are_drawn_with_zero_in_the_middle():
     kernel = np.random.RandomState(0).randn(3, 3, 3, 5)
     assert plots_training.picture(np.zeros((3, 3, 3))) == pytest.approx(0.5)

@@ -118,24 +118,32 @@ def drops(
     return [Series(label, tuple(points), look, filled)] if len(points) > 1 else []
 
 
-def mean_curve(records: Sequence[Mapping]) -> list[tuple[int, float]]:
-    """(step, mean test accuracy) at the steps that at least half of the networks evaluated."""
-    at: dict[int, list[float]] = {}
+def curve_unit(records: Sequence[Mapping]) -> str:
+    """What learning curves are averaged at: "step", or "epoch" where tasks of unequal size were evaluated at other steps."""
+    first = {steps[0] for r in records if (steps := r["curve"].get("step"))}
+    return "epoch" if len(first) > 1 else "step"
+
+
+def mean_curve(records: Sequence[Mapping], unit: str = "step") -> list[tuple[float, float]]:
+    """(step or epoch, mean test accuracy) at the evaluations that at least half of the networks had."""
+    at: dict[float, list[float]] = {}
     for r in records:
-        steps, values = r["curve"].get("step", []), r["curve"].get("accuracy", [])
-        for step, value in zip(steps, values, strict=False):
+        done, values = r["curve"].get(unit, []), r["curve"].get("accuracy", [])
+        for when, value in zip(done, values, strict=False):
             if value is not None:
-                at.setdefault(step, []).append(value)
-    return [(s, sum(v) / len(v)) for s, v in sorted(at.items()) if 2 * len(v) >= len(records)]
+                at.setdefault(when, []).append(value)
+    return [(x, sum(v) / len(v)) for x, v in sorted(at.items()) if 2 * len(v) >= len(records)]
 
 
-def mean_curves(records: Sequence[Mapping]) -> dict[tuple[str, int], list[tuple[int, float]]]:
+def mean_curves(
+    records: Sequence[Mapping], unit: str = "step"
+) -> dict[tuple[str, int], list[tuple[float, float]]]:
     """`mean_curve` of each (treatment, n) that has one, bases at n = 0."""
     groups: dict[tuple[int, str], list[Mapping]] = {}
     for r in records:
         groups.setdefault((r["n"], kind(r)), []).append(r)
     ordered = sorted(groups, key=lambda g: (g[0], order_kinds(k for _, k in groups).index(g[1])))
-    found = {(k, n): mean_curve(groups[n, k]) for n, k in ordered}
+    found = {(k, n): mean_curve(groups[n, k], unit) for n, k in ordered}
     return {key: curve for key, curve in found.items() if len(curve) > 1}
 
 

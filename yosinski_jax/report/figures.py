@@ -256,12 +256,15 @@ def training(study: Study, split: str) -> list[Item]:
                 rows,
             )
         )
-    curves = series.mean_curves(mine)
+    unit = series.curve_unit(mine)
+    curves = series.mean_curves(mine, unit)
     if curves:
         rows = []
         for (k, n), curve in curves.items():
             spots = [curve[round(i * (len(curve) - 1) / 4)] for i in range(5)]
-            rows.append([f"{k}, n = {n}"] + [f"{per_cent(v)} (step {s})" for s, v in spots])
+            rows.append(
+                [f"{k}, n = {n}"] + [f"{per_cent(v)} ({unit} {round(at, 1)})" for at, v in spots]
+            )
         ends = "; ".join(f"{r[0]} ends at {r[-1].split(' ')[0]} %" for r in rows)
         items.append(
             Item(
@@ -270,7 +273,10 @@ def training(study: Study, split: str) -> list[Item]:
                 "Mean test accuracy of each treatment during training; the dotted line is the "
                 "base. The lowest evaluations at the start are cut off.",
                 f"Learning curves for each n. {ends}.",
-                Drawing("plots_training.learning_curves", {"curves": curves, "names": names}),
+                Drawing(
+                    "plots_training.learning_curves",
+                    {"curves": curves, "names": names, "unit": unit},
+                ),
                 ["networks", "start", "after ¼", "after ½", "after ¾", "end"],
                 rows,
             )

@@ -26,17 +26,20 @@ FRAMES = {
 
 
 def learning_curves(
-    curves: Mapping[tuple[str, int], Sequence[tuple[int, float]]], names: Sequence[str]
+    curves: Mapping[tuple[str, int], Sequence[tuple[float, float]]],
+    names: Sequence[str],
+    unit: str = "step",
 ) -> Figure:
     """One panel for each n: the mean curve of each treatment, the base's dotted.
 
     Args:
-      curves: (step, accuracy) by treatment and n, from `series.mean_curves`.
+      curves: (step or epoch, accuracy) by treatment and n, from `series.mean_curves`.
       names: of the layers.
+      unit: "step" or "epoch".
     """
     layers = sorted({n for _, n in curves if n}) or [0]
     with theme.styled():
-        figure, axes = _grid(len(layers), "Training step")
+        figure, axes = _grid(len(layers), "Epoch" if unit == "epoch" else "Training step")
         values, ends = [], []
         for ax, n in zip(axes, layers, strict=True):
             for (k, at), curve in curves.items():
