@@ -9,6 +9,7 @@ import simulated
 from scipy import stats
 
 from yosinski_jax.analysis import contrasts, effects, findings, published, scores, statistics
+from yosinski_jax.analysis.readings import readings
 from yosinski_jax.analysis.results import Study, read_published
 from yosinski_jax.analysis.verdicts import ON_IMAGES
 from yosinski_jax.analysis.wording import gap_text
@@ -17,6 +18,7 @@ from yosinski_jax.report.sections import answers as answer_section
 from yosinski_jax.report.sections import tables as table_section
 from yosinski_jax.report.sections.comparison import compared
 from yosinski_jax.report.sections.report import Report
+from yosinski_jax.report.sections.reproduce import method
 
 
 def answered(records, margin=statistics.MARGIN):
@@ -114,6 +116,24 @@ def test_one_generality_score_everywhere():
     assert dict(item.rows)["3"] == expected
     (drawn,) = item.drawing.arguments["rows"].values()
     assert drawn[-1]["value"] == mine.estimate.value
+
+
+def test_man_made_and_natural_classes_are_no_halves():
+    """CIFAR-10 has 4 and 6 of them."""
+    base = simulated.study(1, treatments=("base",))[0]
+    whole = [base | {"split": "all", "target": "all", "accuracy": 0.7}]
+    for split, words in (
+        ("random", "half the classes are easier by "),
+        ("manmade_natural", "each part of the classes is, on average, easier by "),
+    ):
+        first = readings(simulated.study(3, split=split), whole=whole)[0]
+        assert first.number == 1 and first.text.startswith(words)
+
+
+def test_intervals_of_one_pair_of_tasks_are_said_to_hold_for_that_pair():
+    said = lambda records: dict(method(report_of(records)).values["facts"])["Intervals"]
+    assert said(simulated.study(2, split="manmade_natural")).endswith("hold for that pair.")
+    assert "that pair" not in said(simulated.study(2)) + said(simulated.study(1, split="own"))
 
 
 def test_one_pair_of_tasks_trained_again_is_one_pair():

@@ -14,6 +14,7 @@ from experiments import coverage
 from yosinski_jax.analysis import compare, effects, findings, scores, statistics, tables
 from yosinski_jax.analysis import gabor as filters
 from yosinski_jax.base.errors import UserError
+from yosinski_jax.report import build
 
 
 def named(key):
@@ -53,6 +54,45 @@ def test_summary_table_by_hand():
     assert base["standard_error"] == pytest.approx(0.02)
     assert transfer["standard_error"] is None
     assert transfer["count"] == 1
+
+
+def test_the_difference_between_two_kinds_of_tasks_is_no_standard_error():
+    """Natural and man-made tasks trained with two seeds: seven tenths of a point between seeds, 17 between tasks."""
+    values = {("A", 0): 0.696, ("A", 1): 0.682, ("B", 0): 0.860, ("B", 1): 0.853}
+
+    def table(split, chosen):
+        more = {"split": split}
+        return tables.summary_table(
+            [record(f"base{t}", "base", 0, t, v, s, **more) for (t, s), v in chosen.items()]
+        )[0]
+
+    mine = table("manmade_natural", values)
+    # Each task's mean has a standard error of half the difference of its two; halved again in the mean of both.
+    by_hand = math.hypot(0.014 / 2, 0.007 / 2) / 2
+    assert mine["mean"] == pytest.approx(0.77275)
+    assert mine["standard_error"] == pytest.approx(by_hand)
+    plain = np.std(list(values.values()), ddof=1) / 2
+    assert table("random", values)["standard_error"] == pytest.approx(plain)
+    lost = {key: v for key, v in values.items() if key != ("A", 1)}
+    assert table("manmade_natural", lost)["standard_error"] is None
+    # Of one seed, none tells how much of the difference is the tasks'.
+    once = {key: v for key, v in values.items() if not key[1]}
+    assert table("manmade_natural", once)["standard_error"] == pytest.approx(0.164 / 2)
+
+
+def test_what_a_standard_error_is_over_is_said(tmp_path):
+    for split, said in (
+        ("manmade_natural", "over networks of the same target ("),
+        ("random", "over networks ("),
+    ):
+        folder = tmp_path / split
+        for r in simulated.study(2, split=split):
+            simulated.write(folder, r)
+        build.write_report(folder)
+        for name in ("report.html", "table.md", "table.tex"):
+            assert f"standard error {said}number" in " ".join(
+                (folder / name).read_text().split()
+            ), name
 
 
 def test_diverged_networks_are_counted_and_in_no_mean():

@@ -11,8 +11,9 @@ import simulated
 
 from yosinski_jax.analysis import gabor, published, series
 from yosinski_jax.analysis.readings import readings
+from yosinski_jax.analysis.results import Study
 from yosinski_jax.base.errors import UserError
-from yosinski_jax.report import plots, plots_training, theme
+from yosinski_jax.report import figures, plots, plots_training, theme
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,50 @@ def test_curves_of_tasks_of_unequal_size_are_averaged_by_epoch():
     assert curves == {("base", 0): [(e, pytest.approx(0.5 + 0.1 * e)) for e in (1, 2, 3)]}
     drawn = theme.svg_text(plots_training.learning_curves(curves, ["conv1"], unit))
     assert "Epoch" in drawn and "Training step" not in drawn
+
+
+def test_curves_end_where_all_networks_of_one_task_have():
+    """With early stopping the mean would go on as the other task's alone."""
+
+    def network(target, level, evaluations):
+        epochs = list(range(1, evaluations + 1))
+        curve = {"epoch": epochs, "accuracy": [level + 0.01 * e for e in epochs]}
+        return {"target": target, "curve": curve}
+
+    found = [network("A", 0.6, 2), network("A", 0.6, 3), network("B", 0.8, 5), network("B", 0.8, 5)]
+    curve = series.mean_curve(found, "epoch")
+    assert curve == [(e, pytest.approx(0.7 + 0.01 * e)) for e in (1, 2, 3)]
+
+
+def test_each_of_two_kinds_of_tasks_has_its_own_dotted_line():
+    """Their common mean lies where no network is."""
+    found = simulated.study(2, split="manmade_natural", noise=0)
+    for r in found:
+        r["accuracy"] -= 0.2 * (r["target"] == "A")
+    study = Study("cifar10", "", tuple(found), (), {}, (), "last", None)
+    networks, means = figures.figure_2(study, "manmade_natural")
+    assert series.base_levels(found, "last") == [("A", pytest.approx(70)), ("B", pytest.approx(90))]
+    assert "means of the bases of each task: natural 70.0 %, man-made 90.0 %." in networks.caption
+    drawn = networks.drawing.arguments["records"]
+    ax = axes()
+    plots.draw_networks(ax, drawn)
+    dotted = [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1]]
+    assert dotted == [pytest.approx(70), pytest.approx(90)]
+    assert "unequal sets" not in means.caption
+    for r in found:
+        r["split"] = "random"
+    (one,) = series.base_levels(found, "last")
+    assert one == ("", pytest.approx(80))
+    networks, _ = figures.figure_2(study, "random")
+    assert "The dotted line is the mean of the bases." in networks.caption
+
+
+def test_means_over_other_tasks_are_unequal_even_where_they_are_as_many():
+    found = simulated.study(2, split="manmade_natural", treatments=("BnB",), layers=(1, 2))
+    assert not series.unequal_sets(found, "last")
+    lost = {("A1A", 0), ("B2B", 0)}
+    rest = [r for r in found if (r["name"], r["split_seed"]) not in lost]
+    assert series.unequal_sets(rest, "last")
 
 
 def test_filters_are_drawn_with_zero_in_the_middle():

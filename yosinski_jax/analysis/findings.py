@@ -332,7 +332,7 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
     elif "images" in facts["scopes"]:
         text = (
             "One split seed: intervals and tests are exact ones over test images (McNemar) and hold for these networks "
-            "only; they say nothing about other halves or other initial values."
+            "only; they say nothing about other tasks or other initial values."
         )
     else:
         text = "One split seed, and no pair of networks with results for each test image: neither intervals nor tests."

@@ -44,7 +44,9 @@ def readings(
         level = sum(all_.values()) / len(all_)
         gap = statistics.mean([v - level for v in halves.values()], [p[0] for p in halves])
         if gap.low is not None and gap.low > 0:
-            text = f"half the classes are easier by {points(gap.value)}"
+            random = all(r["split"] == "random" for r in records)
+            what = "half the classes are" if random else "each part of the classes is, on average,"
+            text = f"{what} easier by {points(gap.value)}"
             found.append(Reading(1, text, 0, ("base", "base")))
     for number, key, kinds, text in (
         (2, "co_adaptation_drop", ("base", "BnB"), "fragile co-adaptation lost by cutting"),

@@ -12,16 +12,20 @@ from yosinski_jax.analysis.tables import check_records, check_statistic, missing
 from yosinski_jax.analysis.wording import dataset_name
 from yosinski_jax.base.errors import UserError
 from yosinski_jax.base.files import Damaged, as_path, read_sealed, reading
+from yosinski_jax.study.pairs import EQUAL
 from yosinski_jax.study.records import read_all
 from yosinski_jax.study.splits import FROM
-from yosinski_jax.study.treatments import HALVES
+from yosinski_jax.study.treatments import HALVES, other
 
 SPLITS = {
     "random": "random halves",
     "manmade_natural": "man-made / natural",
+    f"manmade_natural{EQUAL}": "man-made / natural, equally many classes",
     "all": "all classes",
     "paper": "the paper's splits",
 }
+#: Splits whose task A is natural and whose task B is man-made.
+_KINDS = ("manmade_natural", f"manmade_natural{EQUAL}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +106,20 @@ def split_title(split: str) -> str:
 
 def direction_title(split: str, target: str) -> str:
     """Returns the networks with one target in words."""
-    if split == "manmade_natural":
-        return "man-made → natural" if target == "A" else "natural → man-made"
+    if target not in HALVES:
+        return "all classes"
+    if split in _KINDS or split.startswith(FROM):
+        return f"{task_title(split, other(target))} → {task_title(split, target)}"
+    return f"target {target} (from {other(target)})"
+
+
+def task_title(split: str, target: str) -> str:
+    """Returns task A or B of a split in words."""
+    if split in _KINDS:
+        return "natural" if target == "A" else "man-made"
     if split.startswith(FROM):
-        base = dataset_name(split.removeprefix(FROM))
-        return f"{base} → target" if target == "B" else f"target → {base}"
-    if target in HALVES:
-        return f"target {target} (from {'B' if target == 'A' else 'A'})"
-    return "all classes"
+        return "target" if target == "B" else dataset_name(split.removeprefix(FROM))
+    return f"target {target}"
 
 
 def read(workdir: Path | str, statistic: str = "last", argument: str = "workdir") -> Study:

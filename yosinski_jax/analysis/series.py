@@ -1,5 +1,6 @@
 """Data behind the figures: means by n, lines against n, learning curves, amounts of data."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -83,6 +84,14 @@ def mean_lines(records: Sequence[Mapping], statistic: str) -> dict[str, list[tup
     }
 
 
+def base_levels(records: Sequence[Mapping], statistic: str) -> list[tuple[str, float]]:
+    """(target, mean accuracy of its bases in percent); of random halves, whose letters mean nothing, one mean for ""."""
+    by_target: dict[str, list[float]] = {}
+    for _, value, r in points_by_kind(records, statistic).get("base", []):
+        by_target.setdefault("" if r["split"] == "random" else r["target"], []).append(value)
+    return [(target, sum(v) / len(v)) for target, v in sorted(by_target.items())]
+
+
 def directions(records: Sequence[Mapping], statistic: str, labels: Mapping) -> list[Series]:
     """Figure 3, first panel: AnB by target, each line starting at its own base."""
     lines = []
@@ -118,6 +127,16 @@ def drops(
     return [Series(label, tuple(points), look, filled)] if len(points) > 1 else []
 
 
+def unequal_sets(records: Sequence[Mapping], statistic: str) -> bool:
+    """Whether the means of copies are over different tasks or split seeds, so that their lines compare more than n."""
+    sets: dict[tuple[str, int], set[tuple]] = {}
+    for k, points in points_by_kind(records, statistic).items():
+        for n, _, r in points:
+            if n:
+                sets.setdefault((k, n), set()).add((r["split_seed"], r["target"]))
+    return len(set(map(frozenset, sets.values()))) > 1
+
+
 def curve_unit(records: Sequence[Mapping]) -> str:
     """What learning curves are averaged at: "step", or "epoch" where tasks of unequal size were evaluated at other steps."""
     first = {steps[0] for r in records if (steps := r["curve"].get("step"))}
@@ -125,14 +144,22 @@ def curve_unit(records: Sequence[Mapping]) -> str:
 
 
 def mean_curve(records: Sequence[Mapping], unit: str = "step") -> list[tuple[float, float]]:
-    """(step or epoch, mean test accuracy) at the evaluations that at least half of the networks had."""
-    at: dict[float, list[float]] = {}
+    """(step or epoch, mean test accuracy) at the evaluations that at least half of the networks of each target had.
+
+    The targets count alike, so that the mean does not jump where networks of one target end before the others.
+    """
+    networks = collections.Counter(r.get("target") for r in records)
+    at: dict[float, dict[str | None, list[float]]] = {}
     for r in records:
         done, values = r["curve"].get(unit, []), r["curve"].get("accuracy", [])
         for when, value in zip(done, values, strict=False):
             if value is not None:
-                at.setdefault(when, []).append(value)
-    return [(x, sum(v) / len(v)) for x, v in sorted(at.items()) if 2 * len(v) >= len(records)]
+                at.setdefault(when, {}).setdefault(r.get("target"), []).append(value)
+    return [
+        (x, sum(sum(v) / len(v) for v in found.values()) / len(networks))
+        for x, found in sorted(at.items())
+        if all(2 * len(found.get(target, ())) >= count for target, count in networks.items())
+    ]
 
 
 def mean_curves(

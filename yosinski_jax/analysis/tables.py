@@ -130,9 +130,11 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
       `standard_error` of
       the accuracy in 0..1 (None where fewer than one or two networks finished), `count` of
       networks in the mean, `diverged` and `without_accuracy`, which are not. The standard error
-      is the plain one over networks; the two directions of a split share classes, so intervals
-      are taken from `effects`, which knows the design.
+      is the plain one over networks, or the one `error_in_words` tells of; the two directions of a
+      split share classes, so intervals are taken from `effects`, which knows the design.
     """
+    records = list(records)
+    apart = tasks_apart(records)
     groups: dict[tuple[int, str], list[Mapping]] = {}
     for record in records:
         groups.setdefault((record["n"], kind(record)), []).append(record)
@@ -142,19 +144,47 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
         group = groups[n, treatment]
         values = [v for r in group if (v := accuracy(r, statistic)) is not None]
         diverged = sum(r.get("status") == "diverged" for r in group)
-        spread = stdlib_statistics.stdev(values) if len(values) > 1 else None
         rows.append(
             {
                 "n": n,
                 "treatment": treatment,
                 "mean": stdlib_statistics.fmean(values) if values else None,
-                "standard_error": None if spread is None else spread / math.sqrt(len(values)),
+                "standard_error": _standard_error(group, statistic, apart),
                 "count": len(values),
                 "diverged": diverged,
                 "without_accuracy": len(group) - len(values) - diverged,
             }
         )
     return rows
+
+
+def tasks_apart(records: Iterable[Mapping]) -> bool:
+    """Whether tasks A and B are two kinds of tasks, such as man-made and natural, trained with several seeds.
+
+    Random halves are drawn alike, so that the difference between the two is chance like any other.
+    """
+    seeds = {(r["split"], r["split_seed"]) for r in records}
+    return len(seeds) > 1 and all(split != "random" for split, _ in seeds)
+
+
+def error_in_words(records: Iterable[Mapping]) -> str:
+    """What the standard errors of `summary_table` are over."""
+    return "networks of the same target" if tasks_apart(records) else "networks"
+
+
+def _standard_error(group: Sequence[Mapping], statistic: str, apart: bool) -> float | None:
+    """Of the mean over a group; `apart` keeps the difference between its targets out."""
+    by_target: dict[str, list[float]] = {}
+    for r in group:
+        value = accuracy(r, statistic)
+        if value is not None:
+            by_target.setdefault(r["target"] if apart else "", []).append(value)
+    parts = by_target.values()
+    if not parts or min(map(len, parts)) < 2:
+        return None
+    # The variance of a sum of n values of one target is n times theirs.
+    variance = sum(len(part) * stdlib_statistics.variance(part) for part in parts)
+    return math.sqrt(variance) / sum(map(len, parts))
 
 
 def cell_text(row: Mapping | None, digits: int = 1) -> str:

@@ -17,6 +17,7 @@ from yosinski_jax.analysis.statistics import MARGIN
 from yosinski_jax.analysis.tables import (
     STATISTIC_IN_WORDS,
     csv_text,
+    error_in_words,
     latex_table,
     markdown_table,
     summary_table,
@@ -228,7 +229,7 @@ def _write_exports(report: Report, output: Path) -> None:
             title = study.title if named in study.title else f"{study.title}, {named}"
             caption = (
                 f"{heading(title)}: top-1 accuracy in percent, mean ± standard "
-                f"error over networks (number of networks); {STATISTIC_IN_WORDS[study.statistic]}."
+                f"error over {error_in_words(mine)} (number of networks); {STATISTIC_IN_WORDS[study.statistic]}."
             )
             markdown.append(f"{html.escape(caption, quote=False)}\n\n{markdown_table(table, 2)}")
             latex.append(latex_table(table, caption, 2))

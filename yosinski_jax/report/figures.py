@@ -9,7 +9,7 @@ from typing import Any
 
 from yosinski_jax.analysis import compare, effects, scores, series
 from yosinski_jax.analysis.readings import BADGES, readings
-from yosinski_jax.analysis.results import Study, direction_title, split_title
+from yosinski_jax.analysis.results import Study, direction_title, split_title, task_title
 from yosinski_jax.analysis.series import Series
 from yosinski_jax.analysis.tables import accuracy, order_kinds, summary_table, table_cells, where
 from yosinski_jax.analysis.wording import interval, number, per_cent, symbol
@@ -17,7 +17,7 @@ from yosinski_jax.report.drawing import Drawing
 from yosinski_jax.report.page import Item, by_row, in_words
 
 #: Fields of a record that the drawings of single networks use.
-DRAWN = ("treatment", "n", "target", "split_seed", "preserve", "status", "layers", "accuracy",
+DRAWN = ("treatment", "n", "target", "split", "split_seed", "preserve", "status", "layers", "accuracy",
          "accuracy_best", "accuracy_mean_of_ten_best")  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def figure_2(study: Study, split: str) -> list[Item]:
     marked = "; ".join(f"{BADGES[r.number - 1]} {r.text}" for r in found)
     said = f"Marked are those of the paper’s readings that a test supports here: {marked}. "
     said = said if found else "No reading of the paper is supported by a test here. "
-    if len({r["count"] for r in rows if r["n"]}) > 1:
+    if series.unequal_sets(mine, study.statistic):
         said += "The means are over unequal sets of networks; the gaps in the tables are paired. "
     low = series.window(series.points_by_kind(mine, study.statistic))[0]
     below = "Numbers at the lower edge: means of networks below the panel. "
@@ -52,8 +52,7 @@ def figure_2(study: Study, split: str) -> list[Item]:
         Item(
             f"figure2_{split}_networks",
             f"Every network ({split_title(split)}).",
-            f"Figure 2, top, of the paper: {finished} networks. The dotted line is the mean of "
-            f"the bases. {below}{crosses}",
+            f"Figure 2, top, of the paper: {finished} networks. {_dotted(study, split)}{below}{crosses}",
             f"Accuracy of {finished} networks against n. Means: {told}.",
             Drawing("plots.networks_panel", drawn),
             ["network", "treatment", "n", "accuracy (%)"],
@@ -69,6 +68,15 @@ def figure_2(study: Study, split: str) -> list[Item]:
             body,
         ),
     ]
+
+
+def _dotted(study: Study, split: str) -> str:
+    """What the dotted lines among single networks are."""
+    levels = series.base_levels(study.of(split), study.statistic)
+    if len(levels) < 2:
+        return "The dotted line is the mean of the bases. " if levels else ""
+    each = ", ".join(f"{task_title(split, target)} {level:.1f} %" for target, level in levels)
+    return f"The dotted lines are the means of the bases of each task: {each}. "
 
 
 def gaps(study: Study, split: str, rows: Sequence[Mapping]) -> list[Item]:
@@ -270,8 +278,9 @@ def training(study: Study, split: str) -> list[Item]:
             Item(
                 f"curves_{split}",
                 f"Learning curves ({split_title(split)}).",
-                "Mean test accuracy of each treatment during training; the dotted line is the "
-                "base. The lowest evaluations at the start are cut off.",
+                "Mean test accuracy of each treatment during training, at the evaluations that at least "
+                "half of the networks of each target had; the dotted line is the base. The lowest "
+                "evaluations at the start are cut off.",
                 f"Learning curves for each n. {ends}.",
                 Drawing(
                     "plots_training.learning_curves",

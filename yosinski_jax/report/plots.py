@@ -14,6 +14,7 @@ from yosinski_jax.analysis.readings import BADGES, Reading
 from yosinski_jax.analysis.series import (
     Series,
     any_diverged,
+    base_levels,
     kinds_shown,
     layer_names,
     mean_lines,
@@ -74,13 +75,13 @@ def _slot_width(count: int) -> float:
 
 
 def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last") -> None:
-    """Draws the top of Figure 2: one mark per network, a dotted line at the mean of the bases."""
+    """Draws the top of Figure 2: one mark per network, dotted lines as `series.base_levels` has them."""
     points = points_by_kind(records, statistic)
     kinds = order_kinds(points)
     slot = _slots(kinds)
     low, high = window(points)
     ax.set_ylim(low, high)
-    _base_line(ax, points)
+    _base_lines(ax, [level for _, level in base_levels(records, statistic)])
     for k in kinds:
         below: dict[int, list[float]] = {}
         shown = []
@@ -102,11 +103,10 @@ def draw_networks(ax: Axes, records: Sequence[Mapping], statistic: str = "last")
     theme.per_cent_axis(ax)
 
 
-def _base_line(ax: Axes, points: Mapping[str, Sequence[tuple]]) -> None:
-    bases = [p[1] for p in points.get("base", [])]
-    if bases:
-        look = theme.LOOKS["base"]
-        ax.axhline(sum(bases) / len(bases), color=look.edge, linestyle=look.line, linewidth=1.1)
+def _base_lines(ax: Axes, levels: Sequence[float]) -> None:
+    look = theme.LOOKS["base"]
+    for level in levels:
+        ax.axhline(level, color=look.edge, linestyle=look.line, linewidth=1.1)
 
 
 def draw_means(
@@ -129,8 +129,8 @@ def draw_means(
     points = mean_lines(records, statistic)
     low, high = window(points)
     ax.set_ylim(low, high)
-    _base_line(ax, points)
     base = points.get("base", [])
+    _base_lines(ax, [level for _, level in base])
     slot = _slots(list(points))
     for k, line in points.items():
         if k == "base":

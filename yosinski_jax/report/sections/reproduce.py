@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from yosinski_jax.analysis import sequential
+from yosinski_jax.analysis.effects import task_pairs
 from yosinski_jax.analysis.results import Study
 from yosinski_jax.analysis.tables import STATISTIC_IN_WORDS
 from yosinski_jax.analysis.wording import margin_text
@@ -88,7 +89,7 @@ def method(report: Report) -> Part | None:
         ("Intervals", "Networks of one split seed share bases, classes and test images, so split seeds are the "
          "clusters. Standard errors are cluster-robust (CR2, in closed form) with Student’s t and Satterthwaite’s "
          "degrees of freedom. For a balanced design with k seeds this is the t interval of the k seed means with k − 1 "
-         "degrees of freedom."),
+         f"degrees of freedom.{_repeated(study)}"),
         ("Tests", "Two-sided t tests with the same standard errors at level 0.05, Holm-corrected over all n of a gap; "
          "averages over layers are a family of their own. An interval next to a test has the level at which Holm’s "
          "procedure runs that test, so it excludes 0 exactly where the test is significant; its coverage is at least "
@@ -116,6 +117,17 @@ def method(report: Report) -> Part | None:
     items += [("Validation", line) for line in _validation(study.records)]
     items += [("Split seeds", line) for line in _added_seeds(study)]
     return Part("method", "Methods", {"facts": items}) if study.records else None
+
+
+def _repeated(study: Study) -> str:
+    """What split seeds share where they train one pair of tasks again, if they do."""
+    found = [study.of(split) for split in study.splits]
+    if not any(task_pairs(r) == 1 < len({one["split_seed"] for one in r}) for r in found):
+        return ""
+    return (
+        " Where all seeds train one pair of tasks, they share classes and test images as well, and intervals hold for "
+        "that pair."
+    )
 
 
 def _validation(records: Sequence[Mapping]) -> list[str]:

@@ -8,7 +8,7 @@ from yosinski_jax.analysis import effects, scores
 from yosinski_jax.analysis.effects import BY_KEY
 from yosinski_jax.analysis.findings import score_text
 from yosinski_jax.analysis.results import direction_title, split_title
-from yosinski_jax.analysis.tables import summary_table, table_cells
+from yosinski_jax.analysis.tables import error_in_words, summary_table, table_cells
 from yosinski_jax.analysis.verdicts import WORDS, phrase
 from yosinski_jax.analysis.wording import interval, margin_text, number
 from yosinski_jax.report.page import Part, Table
@@ -27,7 +27,7 @@ def tables(report: Report) -> Part | None:
         means = Table(
             heading,
             body,
-            "Top-1 accuracy in percent: mean ± standard error over networks (number of networks).",
+            f"Top-1 accuracy in percent: mean ± standard error over {error_in_words(mine)} (number of networks).",
             f"Accuracy, {split_title(split)}",
         )
         found = {"title": split_title(split), "means": means, "gaps": None, "folded": [], "scores": None}  # fmt: skip
