@@ -7,7 +7,7 @@ enters no gap; every gap comes with its number of pairs.
 
 import base64
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -143,6 +143,11 @@ def task_pairs(records: Sequence[Mapping]) -> int:
 
     Man-made / natural and custom splits have one pair, however many seeds train it.
     """
+    return len(set(tasks_by_seed(records).values()))
+
+
+def tasks_by_seed(records: Sequence[Mapping]) -> Mapping[int, Hashable]:
+    """Returns by split seed what tells its pair of tasks from others of the same split."""
     seeds = {r["split_seed"] for r in records if r["target"] in ("A", "B")}
     known = {
         r["split_seed"]: (r["target"] == "A", frozenset(r["classes"]))
@@ -150,8 +155,9 @@ def task_pairs(records: Sequence[Mapping]) -> int:
         if r.get("classes") and r["target"] in ("A", "B")
     }
     if known.keys() == seeds:
-        return len(set(known.values()))
-    return len(seeds) if all(r["split"] == "random" for r in records) else min(1, len(seeds))
+        return known
+    drawn = all(r["split"] == "random" for r in records)
+    return {seed: seed if drawn else None for seed in seeds}
 
 
 def cuts(records: Iterable[Mapping]) -> list[int]:

@@ -8,7 +8,8 @@ Drops tend to grow with n, so anything monotonic in depth correlates with them. 
 correlations: over the layers of one pair, and, over all pairs, between measure and drop after subtracting their
 means at each n ("beyond depth"). And two errors of predictions from the *other* pairs: by the measure alone, and
 by the mean at that n corrected by the measure, compared with that mean alone. Only pairs of tasks are
-independent, so intervals are jackknives over pairs with Student's t.
+independent, so intervals are jackknives over pairs with Student's t. A pair trained again with other seeds is the
+same pair: whatever differs between the bases of two tasks goes with the difference of their drops in every seed.
 """
 
 import csv
@@ -60,7 +61,7 @@ class Predictor:
     Attributes:
       measure: its name.
       drop: `SPECIFICITY` or `COADAPTATION`.
-      along: rank correlation over the layers, mean over pairs and directions; None below three layers.
+      along: rank correlation over the layers, mean over pairs, their seeds and directions; None below three layers.
       beyond: rank correlation over all pairs and layers, after subtracting the means at each n.
       error: root mean square error, in points of accuracy, of a line fitted to the other pairs.
       error_with_depth: of the other pairs' mean at the same n, corrected by the measure.
@@ -109,7 +110,10 @@ def read(workdir: Path) -> list[Value]:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """One measured drop, in points of accuracy, at cut n of a pair of tasks, with the base and layer that predict it."""
+    """One measured drop, in points of accuracy, at cut n, with the base and layer that predict it.
+
+    `pair` names the pair of tasks by the first split seed that trains it.
+    """
 
     pair: str
     target: str
@@ -129,11 +133,13 @@ def drops(records: Sequence[Mapping]) -> list[Drop]:
             if r["split"] == split and r["target"] in HALVES and "-" not in r["name"]
         ]  # fmt: skip
         table, layers = effects.cells(mine), layer_names(mine)
+        tasks = effects.tasks_by_seed(mine)
+        first = {what: seed for seed, what in sorted(tasks.items(), reverse=True)}
         for kind, key in ((SPECIFICITY, "specificity_drop"), (COADAPTATION, "co_adaptation_drop")):
             for n in effects.cuts(mine):
                 for (seed, target, _), d in effects.differences(table, effects.BY_KEY[key], n):
                     base = f"{split}-{seed}/base{other(target) if kind == SPECIFICITY else target}"
-                    pair = f"{split}-{seed}"
+                    pair = f"{split}-{first[tasks[seed]]}"
                     found.append(Drop(pair, target, n, kind, 100 * d, base, layers[n - 1]))
     return sorted(found, key=lambda d: (d.pair, d.target, d.n))
 
@@ -171,7 +177,7 @@ def _predictor(
     name: str, kind: str, there: Sequence[tuple[Drop, float]], seconds: float
 ) -> Predictor:
     pair = np.array([d.pair for d, _ in there])
-    series = np.array([f"{d.pair}/{d.target}" for d, _ in there])
+    series = np.array([f"{d.network}/{d.target}" for d, _ in there])
     n = np.array([d.n for d, _ in there])
     x = np.array([value for _, value in there])
     y = np.array([d.points for d, _ in there])

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from yosinski_jax.analysis import effects
 from yosinski_jax.analysis.predictors import (
     DROPS,
     Interval,
@@ -15,7 +14,6 @@ from yosinski_jax.analysis.predictors import (
 )
 from yosinski_jax.analysis.tables import csv_text
 from yosinski_jax.analysis.wording import number, plural, upper_first
-from yosinski_jax.study.treatments import HALVES
 
 
 def answer(
@@ -31,8 +29,6 @@ def answer(
         mine = [f for f in found if f.drop == kind]
         if mine:
             said += _answer_for(kind, mine)
-    repeated = _repeated(found, records)
-    said += [repeated] if repeated else []
     cost = measure_seconds(values)
     said.append(
         f"All measures together took {cost:.1f} s, plus {feature_seconds(values):.1f} s for the features that they share; "
@@ -41,27 +37,13 @@ def answer(
     return said
 
 
-def _repeated(found: Sequence[Predictor], records: Sequence[Mapping]) -> str:
-    """That some pairs are the same two tasks with other seeds, if they are: the man-made and natural halves, say."""
-    pairs = max(f.pairs for f in found)
-    splits = {r["split"] for r in records if r["target"] in HALVES}
-    different = sum(
-        effects.task_pairs([r for r in records if r["split"] == split]) for split in splits
-    )
-    if not 0 < different < pairs:
-        return ""
-    return (
-        f"Of these {pairs} pairs of tasks only {different} {'is' if different == 1 else 'are'} different, the others are the "
-        "same with other seeds; so intervals and errors hold for other initial values rather than for other tasks."
-    )
-
-
 def _answer_for(kind: str, mine: Sequence[Predictor]) -> list[str]:
     depth, others = mine[0], mine[1:]
     pairs = depth.pairs
     if pairs < 2:
         return [
-            f"{upper_first(kind)}: one pair of tasks gives no interval and no prediction from another pair; run more seeds."
+            f"{upper_first(kind)}: one pair of tasks gives no interval and no prediction from another pair; "
+            "run more seeds of random halves."
         ]
     adds = sorted((f for f in others if f.adds), key=lambda f: f.error_with_depth or 0)
     best = min(others, key=lambda f: f.error if f.error is not None else math.inf, default=None)
