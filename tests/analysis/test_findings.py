@@ -267,6 +267,25 @@ def test_random_features_at_few_images_are_drawn_and_answered():
     assert answer.short.text == "yes at every n"
 
 
+def test_ceiling_and_chance_are_told_of_each_task():
+    """Their mean, 57.5 %, is neither; and each task has a chance level of its own, also where another base diverged."""
+    records = simulated.study(2, split="manmade_natural", noise=0)
+    for r in records:
+        natural = r["target"] == "A"
+        r["classes"] = list("abcdef" if natural else "wxyz")
+        r["accuracy"] = 0.16 if natural else 0.99
+    told = lambda found: [(f.code, f.text) for f in answered(found)[1][1:]]
+    (floor, low), (ceiling, high) = told(records)
+    assert (floor, ceiling) == ("floor", "ceiling")
+    assert low.startswith("The bases with target A reach 16.0 % on average and chance is 16.7 %")
+    assert high.startswith("Ceiling: the bases with target B reach 99.0 %")
+    for r in records:
+        r["accuracy"] = 0.5 if r["target"] == "A" else 0.26
+        r["status"] = "diverged" if r["name"] == "baseA" else "finished"
+    ((floor, low),) = told(records)
+    assert low.startswith("The bases with target B reach 26.0 % on average and chance is 25.0 %")
+
+
 def test_a_ceiling_is_told():
     _, notes = answered(
         simulated.study(base=0.99, noise=0.0, effects={t: (0.0,) * 3 for t in simulated.EFFECTS})

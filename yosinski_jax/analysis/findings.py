@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from yosinski_jax.analysis import effects, scores, tuned
 from yosinski_jax.analysis.effects import of_effect, pick, significant
 from yosinski_jax.analysis.series import layer_names
+from yosinski_jax.analysis.tables import accuracy
 from yosinski_jax.analysis.verdicts import (
     WORDS,
     missing,
@@ -278,21 +279,35 @@ def answers(records: Sequence[Mapping], statistic: str, rows: Sequence[Mapping])
 def notes(records: Sequence[Mapping], rows: Sequence[Mapping], statistic: str) -> list[Finding]:
     """Returns the notes above the answers: scope of inference, ceiling, bases at chance."""
     found = [scope(records, rows)]
-    bases = list(effects.bases(records, statistic).values())
-    if not bases or not rows:
-        return found
-    level, margin = sum(bases) / len(bases), rows[0]["margin"]
-    facts = {"bases": tuple(bases), "level": level, "room": 1 - level, "margin": margin}
+    # The mean of a task at its ceiling and another at chance is at neither; random halves are alike.
+    alike = all(r["split"] == "random" for r in records)
+    for target in [""] if alike else sorted({r["target"] for r in records}):
+        mine = [r for r in records if target in ("", r["target"])]
+        found += _extremes(mine, target, statistic, rows[0]["margin"]) if rows else []
+    return found
+
+
+def _extremes(
+    records: Sequence[Mapping], target: str, statistic: str, margin: float
+) -> list[Finding]:
+    """Notes on bases at the ceiling or at chance, of one target or of both ("")."""
+    bases = [r for r in records if r["treatment"] == "base" and accuracy(r, statistic) is not None]
+    if not bases:
+        return []
+    found = []
+    level = sum(accuracy(r, statistic) or 0 for r in bases) / len(bases)
+    which = f"bases with target {target}" if target else "bases"
+    facts = {"bases": len(bases), "level": level, "room": 1 - level, "margin": margin, "target": target}  # fmt: skip
     if 1 - level <= max(margin, NEAR):
         text = (
-            f"Ceiling: the bases reach {per_cent(level)} % on average, so an average gain can be {points(1 - level)} at "
+            f"Ceiling: the {which} reach {per_cent(level)} % on average, so an average gain can be {points(1 - level)} at "
             "most, and layers that would differ on a harder task may look alike here."
         )
         found.append(Finding("ceiling", text, facts))
-    chances = [1 / c for r in records if r["treatment"] == "base" and (c := effects.class_count(r))]
+    chances = [1 / c for r in bases if (c := effects.class_count(r))]
     if chances and level - (chance := sum(chances) / len(chances)) <= max(margin, NEAR):
         text = (
-            f"The bases reach {per_cent(level)} % on average and chance is {per_cent(chance)} %: they learned next to "
+            f"The {which} reach {per_cent(level)} % on average and chance is {per_cent(chance)} %: they learned next to "
             "nothing, so there is nothing to transfer."
         )
         found.append(Finding("floor", text, facts | {"chance": chance}))
