@@ -170,6 +170,21 @@ def test_default_plan_is_the_papers_experiment(capfd, tmp_path):
     assert "n = 1, 2, 3" in out
 
 
+def test_seeds_of_fixed_halves_are_planned_as_one_pair_of_tasks(capfd, tmp_path):
+    (tmp_path / "round.json").write_text(
+        json.dumps({"A": ["0", "6", "8"], "B": ["1", "4", "7", "2"]})
+    )
+    asked = [
+        f"--split={tmp_path}/round.json",
+        "--seeds=2",
+        "--layers=1",
+        "--treatments=BnB",
+        "--plan",
+    ]
+    assert run(*asked, workdir=tmp_path / "new") == 0
+    assert "8 networks, 4 for each of 2 split seeds of 1 pair of tasks" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "args, line",
     [

@@ -18,9 +18,13 @@ def describe(sweep: Sweep, done: int) -> str:
     s = sweep.settings
     pairs = Counter(f"{p.split.name}-{p.split.seed}" for p in sweep.planned)
     tasks = [sweep.task(planned) for planned in sweep.planned]
-    if len(set(pairs.values())) == 1 and s.split != "all":
-        count = len(pairs)
-        of = f"{len(sweep.planned) // count} for each of {count} {'pair' if count == 1 else 'pairs'} of tasks"
+    if len(set(pairs.values())) == 1 and s.split not in ("all", "paper"):
+        # Fixed halves, such as man-made and natural classes, are one pair with every seed.
+        different = {(p.split.half("A"), p.split.half("B")) for p in sweep.planned}
+        what = f"{plural(len(different), 'pair')} of tasks"
+        if len(different) < len(pairs):
+            what = f"{len(pairs)} split seeds of {what}"
+        of = f"{len(sweep.planned) // len(pairs)} for each of {what}"
     else:
         of = ", ".join(
             f"{count} of {name.removesuffix('all-0') or 'all classes'}"

@@ -51,7 +51,7 @@ def _table(title: str, rows: Sequence[Mapping]) -> Table | None:
     kind = (
         "paired by split seed and target: both have the same tasks"
         if any(r["pairs"] for r in rows)
-        else "not paired: the tasks differ (Welch’s interval over split seeds)"
+        else "not paired: the tasks or split seeds differ (Welch’s interval over split seeds)"
     )
     headings = ["networks", "here (%)", "there (%)", "difference", "95 % interval", "here − base",
                 "there − base"]  # fmt: skip
