@@ -286,6 +286,16 @@ def test_ceiling_and_chance_are_told_of_each_task():
     assert low.startswith("The bases with target B reach 26.0 % on average and chance is 25.0 %")
 
 
+def test_gaps_over_unequally_many_images_are_said_not_to_be_differences_of_the_means():
+    equal = simulated.study(1, bits=True, test_images=400)
+    smaller = simulated.study(1, bits=True, test_images=200)
+    unequal = [a if a["target"] == "A" else b for a, b in zip(equal, smaller, strict=True)]
+    _, (scope, *_) = answered(unequal)
+    assert "of which target A has more; mean accuracies count both targets alike." in scope.text
+    _, (scope, *_) = answered(equal)
+    assert "McNemar" in scope.text and "has more" not in scope.text
+
+
 def test_a_ceiling_is_told():
     _, notes = answered(
         simulated.study(base=0.99, noise=0.0, effects={t: (0.0,) * 3 for t in simulated.EFFECTS})

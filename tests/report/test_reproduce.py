@@ -16,6 +16,14 @@ def said(records):
     return [text for name, text in part.values["facts"] if name == "Validation"]
 
 
+def test_the_test_of_dissimilar_tasks_is_explained_where_it_is_made():
+    far = simulated.study(1, split="manmade_natural")
+    for records, made in ((far, False), (simulated.study(2) + far, True)):
+        study = Study("digits", "digits", tuple(records), (), {}, (), "last", None)
+        part = method(Report(study, {}))
+        assert part and ("Dissimilar tasks" in dict(part.values["facts"])) == made
+
+
 def test_nothing_is_said_where_nothing_was_held_out():
     assert said(simulated.study(1)) == []
 

@@ -349,6 +349,13 @@ def scope(records: Sequence[Mapping], rows: Sequence[Mapping]) -> Finding:
             "One split seed: intervals and tests are exact ones over test images (McNemar) and hold for these networks "
             "only; they say nothing about other tasks or other initial values."
         )
+        images = {r["target"]: r.get("test_images") or 0 for r in records}
+        if len(set(images.values())) > 1:
+            most = max(images, key=lambda target: images[target])
+            text += (
+                f" Gaps are over the test images of both targets together, of which target {most} has more; mean accuracies "
+                "count both targets alike."
+            )
     else:
         text = "One split seed, and no pair of networks with results for each test image: neither intervals nor tests."
     return Finding("scope", text, facts)

@@ -114,6 +114,8 @@ def method(report: Report) -> Part | None:
          "sample, Holm-corrected over the two)."),
         ("Accuracy", f"Reported for each network: {STATISTIC_IN_WORDS[study.statistic]}."),
     ]  # fmt: skip
+    if not {"random", "manmade_natural"} <= set(study.splits):
+        items = [item for item in items if item[0] != "Dissimilar tasks"]
     items += [("Validation", line) for line in _validation(study.records)]
     items += [("Split seeds", line) for line in _added_seeds(study)]
     return Part("method", "Methods", {"facts": items}) if study.records else None
