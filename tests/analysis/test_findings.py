@@ -383,3 +383,11 @@ def test_splits_are_compared_in_tables_of_their_own():
     halves = dataclasses.replace(report_of(simulated.study(2)).study, title="there")
     ((title, rows),) = compared(dataclasses.replace(alone, others=[halves]))
     assert title == "there, man-made / natural here and random halves there" and rows
+    # As a workdir is titled.
+    halves = dataclasses.replace(halves, title="there, random halves")
+    ((again, _),) = compared(dataclasses.replace(alone, others=[halves]))
+    assert again == title
+    (item,) = figures.comparison(alone.study, halves, 0)
+    assert "dotted: there, random halves. Each" in item.caption
+    titles = [title for title, _ in compared(dataclasses.replace(report, others=[halves]))]
+    assert titles[0] == "there, random halves"

@@ -222,6 +222,8 @@ def comparison(ours: Study, theirs: Study, index: int) -> list[Item]:
         other = split if split in theirs.splits else (theirs.splits or [""])[0]
         mine, others = ours.of(split), theirs.of(other)
         found = compare.rows(mine, others, (ours.statistic, theirs.statistic))
+        title, named = theirs.title, split_title(other)
+        title += f", {named}" if named not in title else ""
         lines = []
         for k in order_kinds(r["treatment"] for r in found if r["treatment"] != "base"):
             lines += series.drops(mine, k, ours.statistic, f"{symbol(k)}, here", k)
@@ -230,7 +232,7 @@ def comparison(ours: Study, theirs: Study, index: int) -> list[Item]:
         items += _series_item(
             f"compare_{index}_{split}",
             f"Against {theirs.label} ({split_title(split)}).",
-            f"Filled symbols: this study; hollow, dotted: {theirs.title}, {split_title(other)}. "
+            f"Filled symbols: this study; hollow, dotted: {title}. "
             "Each against its own bases, paired.",
             lines,
             series.layer_names(mine),

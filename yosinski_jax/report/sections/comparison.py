@@ -20,8 +20,9 @@ def compared(report: Report) -> list[tuple[str, list[dict]]]:
             rows = compare.rows(ours.of(split), theirs.of(other), statistics)
             title = theirs.title
             if other != split:
+                title = title.removesuffix(f", {split_title(other)}")
                 title += f", {split_title(split)} here and {split_title(other)} there"
-            elif len(ours.splits) > 1:
+            elif len(ours.splits) > 1 and split_title(split) not in title:
                 title += f", {split_title(split)}"
             found.append((title, [{"split": split, "other_split": other} | row for row in rows]))
     return found
