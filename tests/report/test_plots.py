@@ -186,6 +186,14 @@ def test_curves_of_tasks_of_unequal_size_are_averaged_by_epoch():
     assert "Epoch" in drawn and "Training step" not in drawn
 
 
+def test_published_curves_are_drawn_though_some_logs_begin_late():
+    halves = [r for r in published.records() if r["split"] == "random"]
+    assert len({r["curve"]["step"][0] for r in halves}) > 1
+    curves = series.mean_curves(halves, series.curve_unit(halves))
+    assert curves["base", 0][-1] == (450_000, pytest.approx(0.625, abs=0.002))
+    assert len(curves) > 20
+
+
 def test_curves_end_where_all_networks_of_one_task_have():
     """With early stopping the mean would go on as the other task's alone."""
 

@@ -140,7 +140,8 @@ def unequal_sets(records: Sequence[Mapping], statistic: str) -> bool:
 def curve_unit(records: Sequence[Mapping]) -> str:
     """What learning curves are averaged at: "step", or "epoch" where tasks of unequal size were evaluated at other steps."""
     first = {steps[0] for r in records if (steps := r["curve"].get("step"))}
-    return "epoch" if len(first) > 1 else "step"
+    # Published logs know no epochs, and some of them begin late.
+    return "epoch" if len(first) > 1 and all("epoch" in r["curve"] for r in records) else "step"
 
 
 def mean_curve(records: Sequence[Mapping], unit: str = "step") -> list[tuple[float, float]]:
