@@ -74,7 +74,10 @@ def test_the_difference_between_two_kinds_of_tasks_is_no_standard_error():
     plain = np.std(list(values.values()), ddof=1) / 2
     assert table("random", values)["standard_error"] == pytest.approx(plain)
     lost = {key: v for key, v in values.items() if key != ("A", 1)}
+    # A network less of one task does not move the mean toward the other.
+    assert table("manmade_natural", lost)["mean"] == pytest.approx((0.696 + 0.8565) / 2)
     assert table("manmade_natural", lost)["standard_error"] is None
+    assert table("random", lost)["mean"] == pytest.approx((0.696 + 0.86 + 0.853) / 3)
     # Of one seed, none tells how much of the difference is the tasks'.
     once = {key: v for key, v in values.items() if not key[1]}
     assert table("manmade_natural", once)["standard_error"] == pytest.approx(0.164 / 2)

@@ -130,8 +130,9 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
       `standard_error` of
       the accuracy in 0..1 (None where fewer than one or two networks finished), `count` of
       networks in the mean, `diverged` and `without_accuracy`, which are not. The standard error
-      is the plain one over networks, or the one `error_in_words` tells of; the two directions of a
-      split share classes, so intervals are taken from `effects`, which knows the design.
+      is the plain one over networks, or the one `error_in_words` tells of, whose mean counts both
+      targets alike; the two directions of a split share classes, so intervals are taken from
+      `effects`, which knows the design.
     """
     records = list(records)
     apart = tasks_apart(records)
@@ -142,17 +143,18 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
     rows = []
     for n, treatment in sorted(groups, key=lambda g: (g[0], places[g[1]])):
         group = groups[n, treatment]
-        values = [v for r in group if (v := accuracy(r, statistic)) is not None]
+        count = sum(accuracy(r, statistic) is not None for r in group)
+        mean, error = _mean_and_error(group, statistic, apart)
         diverged = sum(r.get("status") == "diverged" for r in group)
         rows.append(
             {
                 "n": n,
                 "treatment": treatment,
-                "mean": stdlib_statistics.fmean(values) if values else None,
-                "standard_error": _standard_error(group, statistic, apart),
-                "count": len(values),
+                "mean": mean,
+                "standard_error": error,
+                "count": count,
                 "diverged": diverged,
-                "without_accuracy": len(group) - len(values) - diverged,
+                "without_accuracy": len(group) - count - diverged,
             }
         )
     return rows
@@ -172,19 +174,23 @@ def error_in_words(records: Iterable[Mapping]) -> str:
     return "networks of the same target" if tasks_apart(records) else "networks"
 
 
-def _standard_error(group: Sequence[Mapping], statistic: str, apart: bool) -> float | None:
-    """Of the mean over a group; `apart` keeps the difference between its targets out."""
+def _mean_and_error(
+    group: Sequence[Mapping], statistic: str, apart: bool
+) -> tuple[float | None, float | None]:
+    """Of a group's accuracies; `apart` counts its targets alike and keeps their difference out of the error."""
     by_target: dict[str, list[float]] = {}
     for r in group:
         value = accuracy(r, statistic)
         if value is not None:
             by_target.setdefault(r["target"] if apart else "", []).append(value)
     parts = by_target.values()
-    if not parts or min(map(len, parts)) < 2:
-        return None
-    # The variance of a sum of n values of one target is n times theirs.
-    variance = sum(len(part) * stdlib_statistics.variance(part) for part in parts)
-    return math.sqrt(variance) / sum(map(len, parts))
+    if not parts:
+        return None, None
+    mean = stdlib_statistics.fmean(map(stdlib_statistics.fmean, parts))
+    if min(map(len, parts)) < 2:
+        return mean, None
+    variance = sum(stdlib_statistics.variance(part) / len(part) for part in parts)
+    return mean, math.sqrt(variance) / len(parts)
 
 
 def cell_text(row: Mapping | None, digits: int = 1) -> str:
