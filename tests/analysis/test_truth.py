@@ -501,6 +501,9 @@ def check_first_drop(f, truth):
     else:
         assert ("not significant at any n" in f.text) == bool(tests)
         assert ("not tested" in f.text) == (not tests)
+        below = [n for n, g in gaps.items() if g.verdict == "below"]
+        told = re.search(r"\(at (n = .*?) it is significantly below 0\)", f.text)
+        assert (numbers_at(told[1]) if told else []) == below
     m = re.search(rf"largest at n = (\d): {GAP}\.$", f.text)
     assert bool(m) == (not above or largest != above[0])
     if m:

@@ -160,8 +160,10 @@ def where(rows, names) -> Answer:
             )
             text += "; it is largest " if largest["n"] != first["n"] else ""
         else:
-            text += "not significant at any n; " if tests else "not tested; "
-            text += "it is largest "
+            text += "not significant at any n" if tests else "not tested"
+            if below := [r for r in mine if r["verdict"] == "below"]:
+                text += f" (at {at(below)} it is significantly below 0)"
+            text += "; it is largest "
         if not above or largest["n"] != above[0]["n"]:
             text += f"at n = {largest['n']}: {gap_text(largest)}"
         found.append(Finding("first_drop", f"{text}.", {"rows": tuple(mine), "largest": largest}))
