@@ -161,12 +161,12 @@ def summary_table(records: Iterable[Mapping], statistic: str = "last") -> list[d
 
 
 def tasks_apart(records: Iterable[Mapping]) -> bool:
-    """Whether tasks A and B are two kinds of tasks, such as man-made and natural, trained with several seeds.
+    """Whether tasks A and B are two kinds of tasks, such as man-made and natural.
 
     Random halves are drawn alike, so that the difference between the two is chance like any other.
     """
-    seeds = {(r["split"], r["split_seed"]) for r in records}
-    return len(seeds) > 1 and all(split != "random" for split, _ in seeds)
+    splits = {r["split"] for r in records}
+    return bool(splits) and "random" not in splits
 
 
 def error_in_words(records: Iterable[Mapping]) -> str:

@@ -35,8 +35,9 @@ _WORKDIR = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_string(
     "seeds",
     None,
-    "number of split seeds 0, 1, …, one pair of tasks each; default 4 for digits and the paper, else 1; auto: add one after "
-    "another until the verdict on every n is conclusive: specific, or general within --margin",
+    "number of split seeds 0, 1, …, each another pair of random halves or, of other splits, the same pair trained "
+    "again; default 4 for digits and the paper, else 1; auto: add one after another until the verdict on every n is "
+    "conclusive: specific, or general within --margin",
 )
 _MAX_SEEDS = flags.DEFINE_integer(
     "max_seeds", 16, "the most split seeds to use with --seeds=auto", 2, 10**4

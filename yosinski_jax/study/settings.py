@@ -40,7 +40,7 @@ class Settings:
       network: name of the network.
       recipe: how every network is trained, except those on reduced data.
       depth: number of layers of the network.
-      seeds: the split seeds; one pair of tasks each.
+      seeds: the split seeds: each another pair of random halves or, of other splits, the same pair trained again.
       treatments: names from `treatments.KNOWN`, including base.
       layers: the values of n, 1 … depth − 1.
       preserve: values of p (1, 2) for networks with preserved layers.
