@@ -165,8 +165,8 @@ def tasks_apart(records: Iterable[Mapping]) -> bool:
 
     Random halves are drawn alike, so that the difference between the two is chance like any other.
     """
-    splits = {r["split"] for r in records}
-    return bool(splits) and "random" not in splits
+    tasks = {(r["split"], r["target"]) for r in records}
+    return len(tasks) > 1 and all(split != "random" for split, _ in tasks)
 
 
 def error_in_words(records: Iterable[Mapping]) -> str:
