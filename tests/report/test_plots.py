@@ -178,6 +178,8 @@ def test_curves_of_tasks_of_unequal_size_are_averaged_by_epoch():
     natural = network("A", [30, 60, 90], [0.5, 0.6, 0.7])
     made = network("B", [20, 40, 60], [0.7, 0.8, 0.9])
     assert series.curve_unit([natural, natural]) == "step"
+    diverged = {"treatment": "base", "n": 0, "target": "A", "curve": {}}
+    assert series.curve_unit([natural, made, diverged]) == "epoch"
     unit = series.curve_unit([natural, made])
     curves = series.mean_curves([natural, made], unit)
     assert unit == "epoch"

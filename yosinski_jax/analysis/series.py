@@ -139,9 +139,10 @@ def unequal_sets(records: Sequence[Mapping], statistic: str) -> bool:
 
 def curve_unit(records: Sequence[Mapping]) -> str:
     """What learning curves are averaged at: "step", or "epoch" where tasks of unequal size were evaluated at other steps."""
-    first = {steps[0] for r in records if (steps := r["curve"].get("step"))}
+    curves = [r["curve"] for r in records if r["curve"].get("step")]
     # Published logs know no epochs, and some of them begin late.
-    return "epoch" if len(first) > 1 and all("epoch" in r["curve"] for r in records) else "step"
+    known = all(curve.get("epoch") for curve in curves)
+    return "epoch" if known and len({curve["step"][0] for curve in curves}) > 1 else "step"
 
 
 def mean_curve(records: Sequence[Mapping], unit: str = "step") -> list[tuple[float, float]]:
